@@ -1,0 +1,51 @@
+# Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup compile run test test-rust test-python test-ct lint fmt fmt-check clippy dialyzer xref clean
+
+REBAR := rebar3
+# cargo and the tests must use the Python that the library is linked to.
+WITH_PYTHON = PYO3_PYTHON="$$(bash scripts/find_python.sh)"
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+setup: ## install what is missing (Debian, as root), or say what is
+	@bash scripts/setup.sh
+
+compile: setup ## the native library and the OTP application
+	$(REBAR) compile
+
+run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT (9000)
+	@bash scripts/run.sh
+
+test: lint test-rust test-python test-ct ## everything that the gate checks
+
+test-rust: setup ## the tests of the crate
+	$(WITH_PYTHON) cargo test --locked
+
+test-python: setup ## the tests and the types of the Python package
+	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q test/python && "$$python" -m mypy --strict python/erlang
+
+test-ct: setup ## Common Test, over real sockets
+	$(REBAR) ct
+
+lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
+
+fmt: ## format the Rust code
+	cargo fmt
+
+fmt-check: setup
+	cargo fmt --check
+
+clippy: setup ## the Rust code, warnings are errors
+	$(WITH_PYTHON) cargo clippy --locked --all-targets -- -D warnings
+
+dialyzer: setup ## the types of the Erlang code
+	$(REBAR) as check dialyzer
+
+xref: setup ## calls to functions that do not exist; also compiles with warnings as errors
+	$(REBAR) as check xref
+
+clean: ## remove what was built
+	rm -rf _build priv target .venv

@@ -1,0 +1,238 @@
+%% @doc Python from Erlang: run code, call functions, in a context of your choice.
+%%
+%% A context is a pid or its number; where none is given it is context 1. A context that does not run is started by
+%% {@link context/1} and by the functions without a context, with default options.
+%%
+%% A request waits in the queue of the context's thread, then for Python, <em>without limit</em>: while it runs, the
+%% connections of that context wait, and nobody else does. Who needs a limit spawns a process. Should the context end
+%% meanwhile, the answer is `{error, {context_down, Reason}}'. The other errors of all functions:
+%% <ul>
+%% <li>`{python_error, #{type, message, traceback}}': Python raised; the three are binaries</li>
+%% <li>`{unsupported_term, Why}': an argument or the result has no counterpart on the other side</li>
+%% <li>`{bad_argument, Name, Value, Why}': found before Python was asked</li>
+%% <li>`busy': too many requests are queued; `stopped', `{no_context, Context}': there is no such context (any more)</li>
+%% </ul>
+%%
+%% Terms: integers, floats, binaries (`str' if they are UTF-8, else `bytes'; `{bytes, Binary}' always `bytes'), atoms
+%% (`str', but `true', `false', and `none', `nil', `undefined' for `None'), lists, tuples, maps; pids and references come
+%% back as they were. Python's `str' and `bytes' become binaries.
+-module(py).
+
+-export([start_contexts/0, start_contexts/1, contexts/0, context/0, context/1]).
+-export([exec/1, exec/2, eval/1, eval/2, eval/3]).
+-export([call/3, call/4, call/5, cast/3, cast/4]).
+-export([dup_fd/1, version/0]).
+-export_type([code/0, name/0, kwargs/0, result/0, request_error/0]).
+
+-type context() :: py_reactor_context:context().
+-type target() :: context() | default.
+-type code() :: unicode:chardata().
+-type name() :: atom() | unicode:chardata().
+-type kwargs() :: #{name() => term()}.
+-type request_error() ::
+    {python_error, #{type := binary(), message := binary(), traceback := binary()}}
+    | {unsupported_term, binary()}
+    | {bad_argument, atom(), term(), binary()}
+    | {context_down, term()}
+    | {no_context, term()}
+    | busy
+    | stopped
+    | term().
+-type result() :: {ok, term()} | {error, request_error()}.
+
+%% @doc As `start_contexts(1)'. In mode `worker' all contexts share one GIL, so that more of them keep slow callbacks
+%% apart but compute nothing faster.
+-spec start_contexts() -> {ok, [pid()]} | {error, term()}.
+start_contexts() ->
+    start_contexts(1).
+
+%% @doc Sees to it that contexts 1 to `Count' run, and returns them in that order.
+%%
+%% Given a number, contexts that run already are left as they are. Given a map with options (`count', `mode', and those of
+%% {@link py_options:options()}), all are started with them: one that runs already is an error,
+%% `{already_started, Pid}'. When one fails to start, those that this call started are stopped again.
+-spec start_contexts(pos_integer() | map()) -> {ok, [pid()]} | {error, term()}.
+start_contexts(Count) when is_integer(Count) ->
+    start_each(Count, fun py_context_sup:ensure/1);
+start_contexts(Settings) when is_map(Settings) ->
+    Mode = maps:get(mode, Settings, worker),
+    Options = maps:without([count, mode], Settings),
+    start_each(maps:get(count, Settings, 1), fun(Id) -> py_context_sup:start_context(Id, Mode, Options) end).
+
+-spec start_each(term(), fun((py_options:id()) -> {ok, pid()} | {error, term()})) -> {ok, [pid()]} | {error, term()}.
+start_each(Count, Start) when is_integer(Count), Count > 0 ->
+    start_each(lists:seq(1, Count), Start, contexts(), []);
+start_each(Count, _Start) ->
+    {error, {bad_option, count, Count, <<"must be an integer from 1">>}}.
+
+-spec start_each([py_options:id()], fun((py_options:id()) -> {ok, pid()} | {error, term()}), [pid()], [pid()]) ->
+    {ok, [pid()]} | {error, term()}.
+start_each([], _Start, _Before, Pids) ->
+    {ok, lists:reverse(Pids)};
+start_each([Id | Ids], Start, Before, Pids) ->
+    case Start(Id) of
+        {ok, Pid} ->
+            start_each(Ids, Start, Before, [Pid | Pids]);
+        {error, _} = Error ->
+            _ = [py_reactor_context:stop(Pid) || Pid <- Pids, not lists:member(Pid, Before)],
+            Error
+    end.
+
+%% @doc The contexts that run, in the order of their numbers.
+-spec contexts() -> [pid()].
+contexts() ->
+    [Pid || {_Id, Pid} <- py_reactor_table:pids()].
+
+%% @doc As `context(1)'.
+-spec context() -> pid().
+context() ->
+    context(1).
+
+%% @doc The context of that number, started with default options if it does not run. An error of
+%% `py_reactor_context:start_link/3' is raised, as `error({context, Id, Reason})'.
+-spec context(py_options:id()) -> pid().
+context(Id) ->
+    case started(Id) of
+        {ok, Pid} -> Pid;
+        {error, Reason} -> error({context, Id, Reason})
+    end.
+
+-spec started(term()) -> {ok, pid()} | {error, term()}.
+started(Id) when is_integer(Id), Id > 0 ->
+    py_context_sup:ensure(Id);
+started(Id) ->
+    {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
+
+%% @doc As `exec(1, Code)'.
+-spec exec(code()) -> ok | {error, request_error()}.
+exec(Code) ->
+    run_exec(default, Code).
+
+%% @doc Runs statements in the globals of a context.
+-spec exec(context(), code()) -> ok | {error, request_error()}.
+exec(Context, Code) ->
+    run_exec(Context, Code).
+
+%% @doc As `eval(1, Expression, #{})'.
+-spec eval(code()) -> result().
+eval(Expression) ->
+    run_eval(default, Expression, #{}).
+
+%% @doc As `eval(1, Expression, Locals)' when the second argument is a map, else as `eval(Context, Expression, #{})'.
+-spec eval(context() | code(), code() | kwargs()) -> result().
+eval(Expression, Locals) when is_map(Locals) ->
+    run_eval(default, Expression, Locals);
+eval(Context, Expression) ->
+    run_eval(Context, Expression, #{}).
+
+%% @doc The value of an expression, which sees the globals of a context and these local names.
+-spec eval(context(), code(), kwargs()) -> result().
+eval(Context, Expression, Locals) ->
+    run_eval(Context, Expression, Locals).
+
+%% @doc As `call(1, Module, Function, Args, #{})'.
+-spec call(name(), name(), list()) -> result().
+call(Module, Function, Args) ->
+    run_call(default, Module, Function, Args, #{}).
+
+%% @doc As `call(Context, Module, Function, Args, #{})' when the first argument is a context, else as
+%% `call(1, Module, Function, Args, Kwargs)'.
+-spec call(context() | name(), name(), name() | list(), list() | kwargs()) -> result().
+call(Context, Module, Function, Args) when is_pid(Context); is_integer(Context) ->
+    run_call(Context, Module, Function, Args, #{});
+call(Module, Function, Args, Kwargs) ->
+    run_call(default, Module, Function, Args, Kwargs).
+
+%% @doc Calls a function of a module, which is imported if need be; `<<"__main__">>' is the context's own globals. If the
+%% function returns a coroutine it is run to its end, and what it returns is the result.
+-spec call(context(), name(), name(), list(), kwargs()) -> result().
+call(Context, Module, Function, Args, Kwargs) ->
+    run_call(Context, Module, Function, Args, Kwargs).
+
+%% @doc As `cast(1, Module, Function, Args)'.
+-spec cast(name(), name(), list()) -> ok | {error, request_error()}.
+cast(Module, Function, Args) ->
+    queue_call(default, Module, Function, Args, #{}).
+
+%% @doc As {@link call/4}, but returns as soon as the call is queued. An exception is logged.
+-spec cast(context() | name(), name(), name() | list(), list() | kwargs()) -> ok | {error, request_error()}.
+cast(Context, Module, Function, Args) when is_pid(Context); is_integer(Context) ->
+    queue_call(Context, Module, Function, Args, #{});
+cast(Module, Function, Args, Kwargs) ->
+    queue_call(default, Module, Function, Args, Kwargs).
+
+%% @doc Duplicates a descriptor, for `py_reactor_context:handoff'. The duplicate is closed on exec, and belongs to nobody
+%% until it is handed over.
+-spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | term()}.
+dup_fd(Fd) when is_integer(Fd) ->
+    case py_reactor_app:ensure_started() of
+        ok -> py_nif:dup_fd(Fd);
+        {error, _} = Error -> Error
+    end;
+dup_fd(Other) ->
+    {error, {bad_fd, Other}}.
+
+%% @doc Which versions of what are in use: of the application (`py_reactor'), the native library (`nif'), `python',
+%% `otp', the `kernel', and the compiler of the library (`rust').
+-spec version() -> #{atom() => binary()} | {error, term()}.
+version() ->
+    case py_reactor_app:ensure_started() of
+        ok ->
+            {ok, Version} = application:get_key(py_reactor, vsn),
+            maps:merge(py_nif:version(), #{
+                py_reactor => list_to_binary(Version),
+                otp => list_to_binary(erlang:system_info(otp_release))
+            });
+        {error, _} = Error ->
+            Error
+    end.
+
+-spec run_exec(target(), term()) -> ok | {error, request_error()}.
+run_exec(Target, Code) ->
+    case prepared(Target, [{code, Code}]) of
+        {ok, Pid, Ctx, [Text]} ->
+            case py_request:run(Pid, fun(Ref) -> py_nif:exec(Ctx, Ref, Text) end) of
+                {ok, _None} -> ok;
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+-spec run_eval(target(), term(), term()) -> result().
+run_eval(Target, Expression, Locals) ->
+    case prepared(Target, [{expression, Expression}, {locals, Locals}]) of
+        {ok, Pid, Ctx, [Text, Names]} -> py_request:run(Pid, fun(Ref) -> py_nif:eval(Ctx, Ref, Text, Names) end);
+        {error, _} = Error -> Error
+    end.
+
+-spec run_call(target(), term(), term(), term(), term()) -> result().
+run_call(Target, Module, Function, Args, Kwargs) ->
+    case prepared(Target, call_arguments(Module, Function, Args, Kwargs)) of
+        {ok, Pid, Ctx, [M, F, A, K]} -> py_request:run(Pid, fun(Ref) -> py_nif:call(Ctx, Ref, M, F, A, K) end);
+        {error, _} = Error -> Error
+    end.
+
+-spec queue_call(target(), term(), term(), term(), term()) -> ok | {error, request_error()}.
+queue_call(Target, Module, Function, Args, Kwargs) ->
+    case prepared(Target, call_arguments(Module, Function, Args, Kwargs)) of
+        {ok, _Pid, Ctx, [M, F, A, K]} -> py_nif:call(Ctx, undefined, M, F, A, K);
+        {error, _} = Error -> Error
+    end.
+
+-spec call_arguments(term(), term(), term(), term()) -> [py_request:argument()].
+call_arguments(Module, Function, Args, Kwargs) ->
+    [{module, Module}, {function, Function}, {args, Args}, {kwargs, Kwargs}].
+
+-spec prepared(target(), [py_request:argument()]) -> {ok, pid(), py_nif:ctx(), list()} | {error, request_error()}.
+prepared(default, Arguments) ->
+    case py_context_sup:ensure(1) of
+        {ok, Pid} -> prepared(Pid, Arguments);
+        {error, _} = Error -> Error
+    end;
+prepared(Context, Arguments) ->
+    case {py_reactor_context:resolve(Context), py_request:encode(Arguments)} of
+        {{ok, Pid, Ctx}, {ok, Encoded}} -> {ok, Pid, Ctx, Encoded};
+        {{error, _} = Error, _} -> Error;
+        {_, {error, _} = Error} -> Error
+    end.

@@ -1,0 +1,218 @@
+%% @doc The process of a context: starts the reactor thread, logs what it reports, and sees it to its end.
+%%
+%% It owns the native context, which watches it: should this process be killed, the native half closes the connections
+%% and ends the thread by itself.
+%% @private
+-module(py_context_server).
+-behaviour(gen_server).
+
+-export([start_link/3, ask_to_stop/2, await/1, await_end/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-record(state, {
+    id :: py_options:id(),
+    ctx :: py_nif:ctx(),
+    ref :: reference(),
+    drain_ms :: non_neg_integer(),
+    thread = running :: running | gone,
+    log = py_reactor_log:new() :: py_reactor_log:limit(),
+    ticking = false :: boolean()
+}).
+
+%% Beyond the time to drain, for a thread that is in the middle of a callback. A supervisor allows for it.
+-define(STOP_MARGIN_MS, 2000).
+
+-spec start_link(py_options:id(), py_options:mode(), py_options:complete()) -> {ok, pid()} | {error, term()}.
+start_link(Id, Mode, Options) ->
+    Ref = make_ref(),
+    case gen_server:start_link(?MODULE, {self(), Ref, Id, Mode, Options}, []) of
+        {ok, Pid} -> {ok, Pid};
+        ignore -> refusal(Ref);
+        {error, _} = Error -> Error
+    end.
+
+%% Before OTP 26 a gen_server whose init fails takes a linked caller that does not trap exits along. So init refuses with
+%% `ignore', which is a normal exit, and says why in a message of its own.
+-spec refusal(reference()) -> {error, term()}.
+refusal(Ref) ->
+    receive
+        {Ref, Pid, Reason} ->
+            unlink(Pid),
+            receive
+                {'EXIT', Pid, _} -> ok
+            after 0 -> ok
+            end,
+            {error, Reason}
+    end.
+
+%% A plain message, because a context that is still starting listens to it as well.
+-spec ask_to_stop(pid(), non_neg_integer() | default) -> ok.
+ask_to_stop(Pid, DrainMs) ->
+    Pid ! {?MODULE, stop, DrainMs},
+    ok.
+
+%% The native context of a process that is still starting, as soon as it has started.
+-spec await(pid()) -> {ok, py_nif:ctx()} | error.
+await(Pid) ->
+    try
+        {ok, gen_server:call(Pid, ctx, infinity)}
+    catch
+        exit:_ -> error
+    end.
+
+%% Waits until a process that is ending has ended.
+-spec await_end(pid()) -> ok.
+await_end(Pid) ->
+    Monitor = monitor(process, Pid),
+    receive
+        {'DOWN', Monitor, process, Pid, _Reason} -> ok
+    end.
+
+-spec init({pid(), reference(), py_options:id(), py_options:mode(), py_options:complete()}) ->
+    {ok, #state{}} | ignore.
+init({Starter, StarterRef, Id, Mode, Options}) ->
+    process_flag(trap_exit, true),
+    %% A context under a foreign supervisor ends with the application, too.
+    _ = monitor(process, py_reactor_sup),
+    case py_reactor_table:claim(Id) of
+        ok ->
+            case start_thread(Id, Mode, Options) of
+                {ok, Ctx, Ref} ->
+                    ok = py_reactor_table:ready(Id, Ctx),
+                    ok = py_nif:notify_arm(Ctx),
+                    {ok, #state{id = Id, ctx = Ctx, ref = Ref, drain_ms = map_get(drain_ms, Options)}};
+                {error, Reason} ->
+                    ok = py_reactor_table:release(),
+                    refuse(Starter, StarterRef, Reason)
+            end;
+        {error, Reason} ->
+            refuse(Starter, StarterRef, Reason)
+    end.
+
+-spec refuse(pid(), reference(), term()) -> ignore.
+refuse(Starter, Ref, Reason) ->
+    Starter ! {Ref, self(), Reason},
+    ignore.
+
+%% Where this gives up on a thread that still starts, the exit of this process, which follows, ends the thread.
+-spec start_thread(py_options:id(), py_options:mode(), py_options:complete()) ->
+    {ok, py_nif:ctx(), reference()} | {error, term()}.
+start_thread(Id, Mode, #{start_timeout_ms := TimeoutMs} = Options) ->
+    Ref = make_ref(),
+    case py_nif:context_start(Ref, Id, Mode, py_options:native(Options)) of
+        {ok, Ctx} ->
+            receive
+                {Ref, {ok, _Info}} ->
+                    {ok, Ctx, Ref};
+                {Ref, {error, Reason}} ->
+                    _ = py_nif:context_join(Ctx),
+                    {error, Reason};
+                {py_thread_exit, Ref, Reason} ->
+                    _ = py_nif:context_join(Ctx),
+                    {error, {reactor_thread, Reason}};
+                {?MODULE, stop, _DrainMs} ->
+                    {error, stopped};
+                {'EXIT', _Starter, Reason} ->
+                    {error, {starter_exit, Reason}}
+            after TimeoutMs -> {error, {start_timeout, TimeoutMs}}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+-spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
+handle_call(ctx, _From, State) ->
+    {reply, State#state.ctx, State};
+handle_call(Request, _From, State) ->
+    {reply, {error, {unknown_request, Request}}, State}.
+
+-spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
+handle_cast(_Unknown, State) ->
+    {noreply, State}.
+
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
+handle_info({select, _Notices, _, ready_input}, State) ->
+    {noreply, report_and_arm(State)};
+handle_info(tick, State) ->
+    {noreply, tick(State)};
+handle_info({?MODULE, stop, default}, State) ->
+    {stop, normal, State};
+handle_info({?MODULE, stop, DrainMs}, State) ->
+    {stop, normal, State#state{drain_ms = DrainMs}};
+handle_info({py_thread_exit, Ref, Reason}, #state{ref = Ref} = State) ->
+    {stop, {reactor_thread, Reason}, State#state{thread = gone}};
+handle_info({'DOWN', _Monitor, process, {py_reactor_sup, _Node}, _Reason}, State) ->
+    {stop, {shutdown, application_stopped}, State};
+handle_info({'EXIT', _Pid, Reason}, State) when Reason =/= normal ->
+    {stop, Reason, State};
+handle_info(_Unknown, State) ->
+    {noreply, State}.
+
+-spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{thread = gone, ctx = Ctx} = State) ->
+    %% Nobody is left to answer, but the notifications must be given up.
+    ok = py_nif:context_stop(Ctx, make_ref(), 0),
+    joined(State);
+terminate(_Reason, #state{ctx = Ctx, drain_ms = DrainMs} = State) ->
+    Ref = make_ref(),
+    ok = py_nif:context_stop(Ctx, Ref, DrainMs),
+    _ = erlang:send_after(DrainMs + ?STOP_MARGIN_MS, self(), {Ref, deadline}),
+    drained(Ref, State).
+
+%% Waits for the thread's last word; what connections have to say while they end is still logged.
+-spec drained(reference(), #state{}) -> ok.
+drained(Ref, State) ->
+    receive
+        {Ref, stopped} ->
+            joined(State);
+        {py_thread_exit, _Ref, _Reason} ->
+            joined(State);
+        {Ref, deadline} ->
+            %% A callback that does not return. Nothing can interrupt it; the thread ends when it does.
+            logger:log(warning, "the thread did not end in time: a Python callback is still running", [], meta(State)),
+            ended(State);
+        {select, _Notices, _, ready_input} ->
+            drained(Ref, report_and_arm(State))
+    end.
+
+-spec joined(#state{}) -> ok.
+joined(#state{ctx = Ctx} = State) ->
+    _ = py_nif:context_join(Ctx),
+    ended(State).
+
+-spec ended(#state{}) -> ok.
+ended(State) ->
+    #state{log = Limit} = report(State),
+    _ = py_reactor_log:tick(meta(State), Limit),
+    py_reactor_table:release().
+
+-spec report_and_arm(#state{}) -> #state{}.
+report_and_arm(#state{ctx = Ctx} = State) ->
+    NewState = report(State),
+    ok = py_nif:notify_arm(Ctx),
+    NewState.
+
+-spec report(#state{}) -> #state{}.
+report(#state{ctx = Ctx, log = Limit} = State) ->
+    case py_nif:notify_take(Ctx) of
+        [] -> State;
+        Events -> ticking(State#state{log = py_reactor_log:log(Events, meta(State), Limit)})
+    end.
+
+-spec tick(#state{}) -> #state{}.
+tick(#state{log = Limit} = State) ->
+    case py_reactor_log:tick(meta(State), Limit) of
+        {idle, NewLimit} -> State#state{log = NewLimit, ticking = false};
+        {busy, NewLimit} -> ticking(State#state{log = NewLimit, ticking = false})
+    end.
+
+-spec ticking(#state{}) -> #state{}.
+ticking(#state{ticking = true} = State) ->
+    State;
+ticking(State) ->
+    _ = erlang:send_after(py_reactor_log:interval_ms(), self(), tick),
+    State#state{ticking = true}.
+
+-spec meta(#state{}) -> logger:metadata().
+meta(#state{id = Id}) ->
+    #{py_context => Id}.

@@ -1,0 +1,163 @@
+%% @doc The native half, as the Erlang half sees it. Nothing here is for users: the functions check types only, and
+%% a caller that breaks their rules (a context used by a process that does not own it, say) gets no second warning.
+%% Use {@link py}, {@link py_reactor_context} and {@link py_reactor}.
+%%
+%% Every function returns at once, but `context_join/1', which runs on a dirty I/O scheduler.
+%% @private
+-module(py_nif).
+
+-export([priv_dir/0]).
+-export([
+    context_start/4,
+    context_stop/3,
+    context_join/1,
+    handoff/4,
+    stats/1,
+    exec/3,
+    eval/4,
+    call/6,
+    notify_arm/1,
+    notify_take/1,
+    dup_fd/1,
+    close_fd/1,
+    version/0,
+    listen/3,
+    listener_arm/1,
+    listener_accept/3,
+    listener_close/1
+]).
+-export_type([ctx/0, listener/0, how/0, event/0, context_info/0, reply_ref/0]).
+
+-nifs([
+    context_start/4,
+    context_stop/3,
+    context_join/1,
+    handoff/4,
+    stats/1,
+    exec/3,
+    eval/4,
+    call/6,
+    notify_arm/1,
+    notify_take/1,
+    dup_fd/1,
+    close_fd/1,
+    version/0,
+    listen/3,
+    listener_arm/1,
+    listener_accept/3,
+    listener_close/1
+]).
+-on_load(load/0).
+
+-type ctx() :: reference().
+%% A running (or ended) reactor thread. A call on one that has ended answers `{error, stopped}'.
+-type listener() :: reference().
+%% A listening socket.
+-type how() :: auto | adopt | dup.
+%% What becomes of the number: taken as it is, duplicated, or adopted only if it came from `dup_fd/1'.
+-type event() :: {log, logger:level(), Message :: binary(), Meta :: map()}.
+-type context_info() :: #{
+    backend := uring | epoll, backend_note := binary(), python := binary(), features := [atom()]
+}.
+-type reply_ref() :: reference() | undefined.
+%% The reply is `{Ref, {ok, Term} | {error, Reason}}'; with `undefined' there is none.
+
+-spec load() -> ok | {error, {atom(), string()}}.
+load() ->
+    Library = filename:join(priv_dir(), "py_reactor_nif"),
+    case erlang:load_nif(Library, 0) of
+        ok ->
+            ok;
+        {error, {load_failed, Text}} ->
+            Hint = "run `rebar3 compile' in the directory of py_reactor: it builds the native library with cargo",
+            {error, {load_failed, lists:flatten([Text, " (", Hint, ")"])}};
+        {error, _} = Error ->
+            Error
+    end.
+
+%% Where what is not Erlang lives. `code:priv_dir/1' knows the application in a release and in a rebar3 shell; a bare `erl -pa .../ebin' may not.
+-spec priv_dir() -> file:filename_all().
+priv_dir() ->
+    case code:priv_dir(py_reactor) of
+        {error, bad_name} ->
+            filename:join(filename:dirname(filename:dirname(code:which(?MODULE))), "priv");
+        Dir ->
+            Dir
+    end.
+
+%% Starts a reactor thread that the calling process owns: the death of this process ends it. The owner is sent
+%% `{Ref, {ok, context_info()} | {error, Reason}}', and `{py_thread_exit, Ref, Reason}' should the thread die by itself.
+-spec context_start(reference(), py_options:id(), py_options:mode(), py_options:native()) ->
+    {ok, ctx()} | {error, term()}.
+context_start(_Ref, _Id, _Mode, _Options) ->
+    erlang:nif_error(undef).
+
+%% Ends the thread; its last act is to send `{Ref, stopped}' to the caller.
+-spec context_stop(ctx(), reference(), DrainMs :: non_neg_integer()) -> ok.
+context_stop(_Ctx, _Ref, _DrainMs) ->
+    erlang:nif_error(undef).
+
+%% Waits for the end of the thread: call it after its last message only. `panic' if it ended by a fault of the library.
+-spec context_join(ctx()) -> ok | panic.
+context_join(_Ctx) ->
+    erlang:nif_error(undef).
+
+-spec handoff(ctx(), integer(), py_info:info(), how()) -> ok | {error, term()}.
+handoff(_Ctx, _Fd, _Info, _How) ->
+    erlang:nif_error(undef).
+
+-spec stats(ctx()) -> py_reactor_context:stats().
+stats(_Ctx) ->
+    erlang:nif_error(undef).
+
+-spec exec(ctx(), reference(), binary()) -> ok | {error, term()}.
+exec(_Ctx, _Ref, _Code) ->
+    erlang:nif_error(undef).
+
+-spec eval(ctx(), reference(), binary(), map()) -> ok | {error, term()}.
+eval(_Ctx, _Ref, _Expression, _Locals) ->
+    erlang:nif_error(undef).
+
+-spec call(ctx(), reply_ref(), binary(), binary(), list(), map()) -> ok | {error, term()}.
+call(_Ctx, _Ref, _Module, _Function, _Args, _Kwargs) ->
+    erlang:nif_error(undef).
+
+%% Asks for one `{select, Notices, undefined, ready_input}' to the owner, when there is something to take.
+-spec notify_arm(ctx()) -> ok.
+notify_arm(_Ctx) ->
+    erlang:nif_error(undef).
+
+-spec notify_take(ctx()) -> [event()].
+notify_take(_Ctx) ->
+    erlang:nif_error(undef).
+
+-spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | atom()}.
+dup_fd(_Fd) ->
+    erlang:nif_error(undef).
+
+-spec close_fd(integer()) -> ok | {error, term()}.
+close_fd(_Fd) ->
+    erlang:nif_error(undef).
+
+-spec version() -> #{nif := binary(), python := binary(), kernel := binary(), rust := binary()}.
+version() ->
+    erlang:nif_error(undef).
+
+-spec listen(inet:ip_address(), inet:port_number(), pos_integer()) ->
+    {ok, listener(), inet:port_number()} | {error, atom()}.
+listen(_Ip, _Port, _Backlog) ->
+    erlang:nif_error(undef).
+
+%% Asks for one `{select, Listener, undefined, ready_input}' to the caller, when a connection waits.
+-spec listener_arm(listener()) -> ok.
+listener_arm(_Listener) ->
+    erlang:nif_error(undef).
+
+-spec listener_accept(listener(), [ctx()], pos_integer()) ->
+    {Accepted :: non_neg_integer(), Refused :: non_neg_integer(), more | done | {error, atom()}}.
+listener_accept(_Listener, _Contexts, _Max) ->
+    erlang:nif_error(undef).
+
+-spec listener_close(listener()) -> ok.
+listener_close(_Listener) ->
+    erlang:nif_error(undef).

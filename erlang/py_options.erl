@@ -1,0 +1,206 @@
+%% @doc The options of a context: their types, their defaults, and what is wrong with them.
+%%
+%% An option is looked for in the map that the caller gives, then in the environment of the application `py_reactor',
+%% then among the defaults of {@link defaults/0}. The operating system's variable `PY_REACTOR_BACKEND' decides when the
+%% backend is `auto' after that.
+-module(py_options).
+
+-export([validate/1, defaults/0, native/1]).
+-export_type([id/0, mode/0, options/0, complete/0, native/0, error/0]).
+
+-type id() :: pos_integer().
+%% The number of a context, unique in the node.
+-type mode() :: worker.
+%% `worker': the main interpreter of the process; its GIL is shared by all contexts.
+-type options() :: #{
+    backend => auto | uring | epoll,
+    setup_code => unicode:chardata(),
+    python_path => [unicode:chardata()],
+    max_connections => pos_integer(),
+    write_high_bytes => pos_integer(),
+    write_low_bytes => non_neg_integer(),
+    linger_ms => non_neg_integer(),
+    linger_bytes => non_neg_integer(),
+    buffers => pos_integer(),
+    buffer_bytes => pos_integer(),
+    drain_ms => non_neg_integer(),
+    start_timeout_ms => pos_integer() | infinity
+}.
+%% <dl>
+%% <dt>`backend' (`auto')</dt><dd>how the kernel is asked: `uring', `epoll', or the best of them</dd>
+%% <dt>`setup_code' (empty)</dt><dd>Python that runs in the context's globals before it serves anything</dd>
+%% <dt>`python_path' (empty)</dt><dd>directories put on `sys.path', after that of the package `erlang'</dd>
+%% <dt>`max_connections' (65536)</dt><dd>further ones are refused and closed</dd>
+%% <dt>`write_high_bytes', `write_low_bytes' (262144, 65536)</dt><dd>unsent bytes of one connection: no more than the
+%%     first are accepted; `write_ready' is called once they are down to the second</dd>
+%% <dt>`linger_ms', `linger_bytes' (2000, 1048576)</dt><dd>how long, and how much, is still read and thrown away after a
+%%     connection was closed by us, so that the last response is not lost to a reset</dd>
+%% <dt>`buffers', `buffer_bytes' (1024, 16384)</dt><dd>the memory that the kernel receives into: a power of two from 16
+%%     to 32768 pieces of 1024 to 1048576 bytes</dd>
+%% <dt>`drain_ms' (5000)</dt><dd>how long connections may take to end when the context stops</dd>
+%% <dt>`start_timeout_ms' (60000)</dt><dd>how long the interpreter and `setup_code' may take to start</dd>
+%% </dl>
+-type complete() :: #{
+    backend := auto | uring | epoll,
+    setup_code := binary(),
+    python_path := [binary()],
+    max_connections := pos_integer(),
+    write_high_bytes := pos_integer(),
+    write_low_bytes := non_neg_integer(),
+    linger_ms := non_neg_integer(),
+    linger_bytes := non_neg_integer(),
+    buffers := pos_integer(),
+    buffer_bytes := pos_integer(),
+    drain_ms := non_neg_integer(),
+    start_timeout_ms := pos_integer() | infinity
+}.
+%% What {@link validate/1} makes of `options()'.
+-type native() :: map().
+%% The part of `complete()' that the native half knows, with the package `erlang' on the path.
+-type error() :: {bad_option, Key :: term(), Value :: term(), Why :: binary()}.
+
+%% What Erlang keeps to itself.
+-define(CONTROL_KEYS, [drain_ms, start_timeout_ms]).
+
+%% @doc Completes and checks the options of a context. The first offending one is named in the error, with the reason.
+-spec validate(options()) -> {ok, complete()} | {error, error()}.
+validate(Options) when is_map(Options) ->
+    Known = defaults(),
+    case maps:keys(maps:without(maps:keys(Known), Options)) of
+        [] ->
+            check_all(maps:to_list(maps:merge(maps:merge(Known, environment(Known)), Options)), #{});
+        [Key | _] ->
+            Names = lists:join(", ", [atom_to_list(K) || K <- maps:keys(Known)]),
+            bad(Key, map_get(Key, Options), ["unknown option; known are ", Names])
+    end;
+validate(Options) ->
+    bad(options, Options, "options are a map").
+
+%% @doc The value of every option that nobody sets.
+-spec defaults() -> complete().
+defaults() ->
+    #{
+        backend => auto,
+        setup_code => <<>>,
+        python_path => [],
+        max_connections => 65536,
+        write_high_bytes => 262144,
+        write_low_bytes => 65536,
+        linger_ms => 2000,
+        linger_bytes => 1048576,
+        buffers => 1024,
+        buffer_bytes => 16384,
+        drain_ms => 5000,
+        start_timeout_ms => 60000
+    }.
+
+%% @private
+-spec native(complete()) -> native().
+native(#{python_path := Directories} = Options) ->
+    Ours = unicode:characters_to_binary(filename:join(py_nif:priv_dir(), "python")),
+    maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories]}).
+
+-spec environment(complete()) -> map().
+environment(Known) ->
+    maps:with(maps:keys(Known), maps:from_list(application:get_all_env(py_reactor))).
+
+-spec check_all([{atom(), term()}], map()) -> {ok, complete()} | {error, error()}.
+check_all([], Done) ->
+    check_together(Done);
+check_all([{Key, Value} | Rest], Done) ->
+    case check(Key, Value) of
+        {ok, Good} -> check_all(Rest, Done#{Key => Good});
+        {error, Why} -> bad(Key, Value, Why)
+    end.
+
+-spec check_together(map()) -> {ok, complete()} | {error, error()}.
+check_together(#{write_low_bytes := Low, write_high_bytes := High}) when Low > High ->
+    bad(write_low_bytes, Low, io_lib:format("must not be above write_high_bytes, ~b", [High]));
+check_together(#{backend := auto} = Options) ->
+    case os:getenv("PY_REACTOR_BACKEND", "auto") of
+        "auto" -> {ok, Options};
+        "uring" -> {ok, Options#{backend := uring}};
+        "epoll" -> {ok, Options#{backend := epoll}};
+        Other -> bad(backend, Other, "the variable PY_REACTOR_BACKEND must be auto, uring or epoll")
+    end;
+check_together(Options) ->
+    {ok, Options}.
+
+-spec check(atom(), term()) -> {ok, term()} | {error, iodata()}.
+check(backend, Value) ->
+    one_of([auto, uring, epoll], Value);
+check(setup_code, Value) ->
+    text(Value);
+check(python_path, Value) ->
+    directories(Value);
+check(max_connections, Value) ->
+    integer(1, 1 bsl 24, Value);
+check(write_high_bytes, Value) ->
+    integer(1, 1 bsl 30, Value);
+check(write_low_bytes, Value) ->
+    integer(0, 1 bsl 30, Value);
+check(linger_ms, Value) ->
+    integer(0, 3600000, Value);
+check(linger_bytes, Value) ->
+    integer(0, 1 bsl 40, Value);
+check(buffers, Value) ->
+    power_of_two(integer(16, 32768, Value));
+check(buffer_bytes, Value) ->
+    integer(1024, 1048576, Value);
+check(drain_ms, Value) ->
+    integer(0, 3600000, Value);
+check(start_timeout_ms, infinity) ->
+    {ok, infinity};
+check(start_timeout_ms, Value) ->
+    integer(1, 86400000, Value).
+
+-spec one_of([atom()], term()) -> {ok, atom()} | {error, iodata()}.
+one_of(Allowed, Value) ->
+    case lists:member(Value, Allowed) of
+        true -> {ok, Value};
+        false -> {error, ["must be one of ", lists:join(", ", [atom_to_list(A) || A <- Allowed])]}
+    end.
+
+-spec integer(integer(), integer(), term()) -> {ok, integer()} | {error, iodata()}.
+integer(Min, Max, Value) when is_integer(Value), Value >= Min, Value =< Max ->
+    {ok, Value};
+integer(Min, Max, _Value) ->
+    {error, io_lib:format("must be an integer from ~b to ~b", [Min, Max])}.
+
+-spec power_of_two({ok, integer()} | {error, iodata()}) -> {ok, integer()} | {error, iodata()}.
+power_of_two({ok, Value}) when Value band (Value - 1) =/= 0 ->
+    {error, "must be a power of two"};
+power_of_two(Checked) ->
+    Checked.
+
+-spec directories(term()) -> {ok, [binary()]} | {error, iodata()}.
+directories([Char | _]) when is_integer(Char) ->
+    {error, "must be a list of directories, not one string"};
+directories(Value) when is_list(Value) ->
+    Texts = [text(Directory) || Directory <- Value],
+    case [Why || {error, Why} <- Texts] of
+        [] -> {ok, [Directory || {ok, Directory} <- Texts]};
+        [Why | _] -> {error, ["each directory ", Why]}
+    end;
+directories(_Value) ->
+    {error, "must be a list of directories"}.
+
+-spec text(term()) -> {ok, binary()} | {error, iodata()}.
+text(Value) when is_binary(Value); is_list(Value) ->
+    try unicode:characters_to_binary(Value) of
+        Text when is_binary(Text) ->
+            case binary:match(Text, <<0>>) of
+                nomatch -> {ok, Text};
+                _ -> {error, "must not contain a zero byte"}
+            end;
+        _Invalid ->
+            {error, "must be valid UTF-8"}
+    catch
+        error:badarg -> {error, "must be text: a binary or iodata"}
+    end;
+text(_Value) ->
+    {error, "must be text: a binary or iodata"}.
+
+-spec bad(term(), term(), iodata()) -> {error, error()}.
+bad(Key, Value, Why) ->
+    {error, {bad_option, Key, Value, unicode:characters_to_binary(Why)}}.

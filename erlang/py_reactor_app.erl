@@ -1,0 +1,50 @@
+%% @doc The application: loads the native library, starts the supervisors, and ends everything in the right order.
+%% @private
+-module(py_reactor_app).
+-behaviour(application).
+
+-export([ensure_started/0]).
+-export([start/2, prep_stop/1, stop/1]).
+
+%% For functions that work without an explicit start of the application.
+-spec ensure_started() -> ok | {error, {not_started, py_reactor, term()}}.
+ensure_started() ->
+    case py_reactor_table:exists() of
+        true ->
+            ok;
+        false ->
+            case application:ensure_all_started(py_reactor) of
+                {ok, _Started} -> ok;
+                {error, Reason} -> {error, {not_started, py_reactor, Reason}}
+            end
+    end.
+
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Arguments) ->
+    case code:ensure_loaded(py_nif) of
+        {module, py_nif} ->
+            case py_reactor_sup:start_link() of
+                {ok, Pid} -> {ok, Pid};
+                {error, _} = Error -> Error
+            end;
+        {error, Reason} ->
+            Hint = <<
+                "the native library could not be loaded (the log says why); if it is missing, run `rebar3 compile', "
+                "which builds it with cargo"
+            >>,
+            {error, {nif_not_loaded, Reason, Hint}}
+    end.
+
+%% A supervisor would end its children one after the other, each with its own time to drain. Here listeners close first,
+%% so that nothing new comes in; then all contexts drain at the same time, those of other supervisors included.
+-spec prep_stop(State) -> State.
+prep_stop(State) ->
+    ok = py_reactor_sup:stop_listeners(),
+    Pids = [Pid || {_Id, Pid} <- py_reactor_table:pids()],
+    ok = lists:foreach(fun(Pid) -> py_context_server:ask_to_stop(Pid, default) end, Pids),
+    ok = lists:foreach(fun py_context_server:await_end/1, Pids),
+    State.
+
+-spec stop(term()) -> ok.
+stop(_State) ->
+    ok.

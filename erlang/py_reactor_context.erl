@@ -1,0 +1,176 @@
+%% @doc A context: globals of Python, one reactor thread, and the connections that it serves.
+%%
+%% A context is an Erlang process that owns its thread: the death of the process, however it comes, closes the
+%% connections and ends the thread. No byte of a connection passes through it. Wherever a context is asked for, its pid
+%% will do and so will its number.
+%%
+%% `start_link' gives a context to the caller's own supervision; `py:context/1' and `py:start_contexts/1' start contexts
+%% that the application supervises.
+-module(py_reactor_context).
+
+-export([start_link/2, start_link/3, stop/1, stop/2, stats/1, handoff/2, handoff/3]).
+-export([resolve/1]).
+-export_type([context/0, stats/0]).
+
+-type context() :: pid() | py_options:id().
+-type stats() :: #{
+    connections := non_neg_integer(),
+    accepted := non_neg_integer(),
+    closed := non_neg_integer(),
+    refused := non_neg_integer(),
+    exceptions := non_neg_integer(),
+    bytes_in := non_neg_integer(),
+    bytes_out := non_neg_integer(),
+    messages := non_neg_integer(),
+    turns := non_neg_integer(),
+    buffers_free := non_neg_integer(),
+    buffers_lent := non_neg_integer(),
+    buffers_copied => non_neg_integer(),
+    backend := uring | epoll,
+    backend_note := binary()
+}.
+%% `connections', `buffers_free' and `buffers_lent' are counts of now, the other numbers count since the start. A message
+%% is one `data_received', a turn one round of the loop. `backend_note' says why a fallback is in use; it may be empty.
+
+%% @doc As `start_link(Id, Mode, #{})'.
+-spec start_link(py_options:id(), py_options:mode()) -> {ok, pid()} | {error, term()}.
+start_link(Id, Mode) ->
+    start_link(Id, Mode, #{}).
+
+%% @doc Starts a context, and waits until its interpreter runs and `setup_code' has ended.
+%%
+%% The errors, none of which ends the caller: `{bad_option, Key, Value, Why}', `{bad_id, Id, Why}',
+%% `{unsupported_mode, Mode, Why}', `{already_started, Pid}', `{setup_code, {python_error, #{type, message, traceback}}}'
+%% when `setup_code' raises, `{start_timeout, Ms}', `{not_started, py_reactor, Reason}' when the application, which is started
+%% on demand, cannot start; or what the operating system refused.
+-spec start_link(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
+start_link(Id, Mode, Options) when is_integer(Id), Id > 0, is_atom(Mode) ->
+    case py_options:validate(Options) of
+        {ok, Complete} ->
+            case py_reactor_app:ensure_started() of
+                ok -> py_context_server:start_link(Id, Mode, Complete);
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end;
+start_link(Id, Mode, _Options) when is_integer(Id), Id > 0 ->
+    {error, {unsupported_mode, Mode, <<"a mode is an atom: worker">>}};
+start_link(Id, _Mode, _Options) ->
+    {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
+
+%% @doc As {@link stop/2} with the context's own `drain_ms' (5000 ms unless it was set).
+-spec stop(context()) -> ok | {error, {no_context, term()}}.
+stop(Context) ->
+    stop(Context, default).
+
+%% @doc Ends a context: nothing new is served, what protocols have written is delivered and connections are closed
+%% properly, for at most `DrainMs' milliseconds; what is left then is cut off. Returns when all that is over. A context
+%% of the application's own supervisor is not started again.
+-spec stop(context(), DrainMs :: non_neg_integer() | default) -> ok | {error, {no_context, term()}}.
+stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >= 0 ->
+    case pid(Context) of
+        {ok, Pid} ->
+            case py_reactor_table:id(Pid) of
+                {ok, Id} -> stop(Context, Pid, Id, DrainMs);
+                error -> {error, {no_context, Context}}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+-spec stop(context(), pid(), py_options:id(), non_neg_integer() | default) -> ok | {error, {no_context, term()}}.
+stop(Context, Pid, Id, DrainMs) ->
+    Monitor = monitor(process, Pid),
+    ok = py_context_server:ask_to_stop(Pid, DrainMs),
+    receive
+        {'DOWN', Monitor, process, Pid, noproc} -> {error, {no_context, Context}};
+        {'DOWN', Monitor, process, Pid, _Reason} -> py_context_sup:forget(Id)
+    end.
+
+%% @doc The figures of a context. They are read without asking its thread, so that a busy context answers at once.
+-spec stats(context()) -> stats() | {error, {no_context, term()} | stopped}.
+stats(Context) ->
+    case resolve(Context) of
+        {ok, _Pid, Ctx} -> py_nif:stats(Ctx);
+        {error, _} = Error -> Error
+    end.
+
+%% @doc As {@link handoff/3}, to context 1, which is started if it does not run.
+-spec handoff(py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
+handoff(Source, Info) ->
+    case py_context_sup:ensure(1) of
+        {ok, Pid} -> handoff(Pid, Source, Info);
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Hands a connection over to a context. `ok' means that it was checked and counted and is queued for the thread.
+%%
+%% Given a descriptor from {@link py:dup_fd/1}, the reactor takes that very descriptor. Any other number is duplicated;
+%% if a `gen_tcp' or `gen_udp' port linked to the caller owns it, that port is closed. A socket of `gen_tcp', `gen_udp' or
+%% `socket' may be given itself, and is closed as well: there is nothing left for the caller to close. Sockets must be
+%% passive, and read in `raw' mode if at all: bytes that a packet mode has read ahead stay behind.
+%%
+%% `Info' becomes `client_info' in Python: `addr' (a tuple, a string or a binary), `port', `type', and whatever you add.
+%%
+%% The errors: `{bad_fd, Fd}', `{already_handed_off, Fd}', `{not_a_stream, Kind}', `{active_socket, Hint}',
+%% `{output_pending, Bytes, Hint}', `{bad_socket, Socket, Why}', `{bad_info, Why}', `{no_context, Context}', `stopped',
+%% `busy' (the queue to the thread is full), `{max_connections, Max}'. After the last the connection is closed, so that
+%% its peer knows. After any other the caller keeps what it gave, unless that is a duplicate from `py:dup_fd/1' or a
+%% socket of the module `socket' (an `inet_backend' of a `gen_tcp' socket): these are gone once the thread's queue was
+%% asked.
+-spec handoff(context(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
+handoff(Context, Source, Info) ->
+    case {resolve(Context), py_info:normalise(Info)} of
+        {{ok, _Pid, Ctx}, {ok, ClientInfo}} -> take_and_hand_over(Ctx, Source, ClientInfo);
+        {{error, _} = Error, _} -> Error;
+        {_, {error, _} = Error} -> Error
+    end.
+
+-spec take_and_hand_over(py_nif:ctx(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
+take_and_hand_over(Ctx, Source, ClientInfo) ->
+    case py_reactor_socket:take(Source) of
+        {ok, {Fd, How, _Port} = Taken} ->
+            Result = py_nif:handoff(Ctx, Fd, ClientInfo, How),
+            ok = py_reactor_socket:release(Taken, Result),
+            Result;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @private
+%% The process and the native context that a pid or a number stands for.
+-spec resolve(context() | term()) -> {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | stopped}.
+resolve(Context) ->
+    case pid(Context) of
+        {ok, Pid} ->
+            case is_process_alive(Pid) of
+                true -> resolve(Context, Pid, py_reactor_table:ctx(Pid));
+                false -> {error, stopped}
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+-spec resolve(context(), pid(), {ok, py_nif:ctx()} | starting | error) ->
+    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()}}.
+resolve(_Context, Pid, {ok, Ctx}) ->
+    {ok, Pid, Ctx};
+resolve(Context, Pid, starting) ->
+    case py_context_server:await(Pid) of
+        {ok, Ctx} -> {ok, Pid, Ctx};
+        error -> {error, {no_context, Context}}
+    end;
+resolve(Context, _Pid, error) ->
+    {error, {no_context, Context}}.
+
+-spec pid(context() | term()) -> {ok, pid()} | {error, {no_context, term()}}.
+pid(Pid) when is_pid(Pid), node(Pid) =:= node() ->
+    {ok, Pid};
+pid(Id) when is_integer(Id) ->
+    case py_reactor_table:pid(Id) of
+        {ok, Pid} -> {ok, Pid};
+        error -> {error, {no_context, Id}}
+    end;
+pid(Other) ->
+    {error, {no_context, Other}}.

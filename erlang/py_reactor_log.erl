@@ -1,0 +1,46 @@
+%% @doc Log lines that come from the native half, on their way to `logger', at a bounded rate.
+%%
+%% A protocol that raises in every callback writes as many lines as it has messages; beyond a limit they are counted
+%% and the count is logged instead.
+%% @private
+-module(py_reactor_log).
+
+-export([new/0, log/3, tick/2, interval_ms/0]).
+-export_type([limit/0]).
+
+-define(LINES_MAX, 100).
+-define(INTERVAL_MS, 1000).
+
+-opaque limit() :: {Lines :: non_neg_integer(), Suppressed :: non_neg_integer()}.
+%% What was logged, and what was not, in the current interval.
+
+-spec new() -> limit().
+new() ->
+    {0, 0}.
+
+%% How often the owner of a limit calls {@link tick/2}, as long as that answers `busy'.
+-spec interval_ms() -> pos_integer().
+interval_ms() ->
+    ?INTERVAL_MS.
+
+%% Logs the events of one batch, or counts them.
+-spec log([py_nif:event()], logger:metadata(), limit()) -> limit().
+log(Events, Meta, Limit) ->
+    lists:foldl(fun(Event, Acc) -> log_one(Event, Meta, Acc) end, Limit, Events).
+
+-spec log_one(py_nif:event(), logger:metadata(), limit()) -> limit().
+log_one({log, Level, Message, EventMeta}, Meta, {Lines, Suppressed}) when Lines < ?LINES_MAX ->
+    logger:log(Level, "~ts", [Message], maps:merge(Meta, EventMeta)),
+    {Lines + 1, Suppressed};
+log_one(_Event, _Meta, {Lines, Suppressed}) ->
+    {Lines, Suppressed + 1}.
+
+%% Ends an interval: says how much was not logged. After an interval without a line the owner may stop ticking.
+-spec tick(logger:metadata(), limit()) -> {idle | busy, limit()}.
+tick(_Meta, {0, 0}) ->
+    {idle, new()};
+tick(_Meta, {_Lines, 0}) ->
+    {busy, new()};
+tick(Meta, {_Lines, Suppressed}) ->
+    logger:log(warning, "suppressed ~b further log lines of this context", [Suppressed], Meta),
+    {busy, new()}.

@@ -1,0 +1,93 @@
+%% @doc One request to a context's thread: its arguments in the form that the native half wants, and the wait for the
+%% answer.
+%% @private
+-module(py_request).
+
+-export([encode/1, run/2]).
+-export([wait/3]).
+-export_type([argument/0, send/0]).
+
+-type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
+-type send() :: fun((reference()) -> ok | {error, term()}).
+
+%% Code and names become binaries, as do the keys of keyword arguments and locals.
+-spec encode([argument()]) -> {ok, [binary() | list() | map()]} | {error, {bad_argument, atom(), term(), binary()}}.
+encode(Arguments) ->
+    try
+        {ok, [encode_one(Name, Value) || {Name, Value} <- Arguments]}
+    catch
+        throw:{bad_argument, _, _, _} = Reason -> {error, Reason}
+    end.
+
+-spec encode_one(atom(), term()) -> binary() | list() | map().
+encode_one(args, Value) when is_list(Value), length(Value) >= 0 ->
+    Value;
+encode_one(args, Value) ->
+    bad(args, Value, <<"arguments are a proper list">>);
+encode_one(Name, Value) when Name =:= kwargs; Name =:= locals ->
+    named(Name, Value);
+encode_one(Name, Value) when Name =:= module; Name =:= function ->
+    name(Name, Value);
+encode_one(Name, Value) ->
+    text(Name, Value).
+
+-spec named(atom(), term()) -> #{binary() => term()}.
+named(Name, Values) when is_map(Values) ->
+    maps:from_list([{name(Name, Key), Value} || {Key, Value} <- maps:to_list(Values)]);
+named(Name, Values) ->
+    bad(Name, Values, <<"must be a map from names to values">>).
+
+-spec name(atom(), term()) -> binary().
+name(_Name, Value) when is_atom(Value) ->
+    atom_to_binary(Value);
+name(Name, Value) ->
+    text(Name, Value).
+
+-spec text(atom(), term()) -> binary().
+text(Name, Value) when is_binary(Value); is_list(Value) ->
+    try unicode:characters_to_binary(Value) of
+        Text when is_binary(Text) -> Text;
+        _Invalid -> bad(Name, Value, <<"is not valid UTF-8">>)
+    catch
+        error:badarg -> bad(Name, Value, <<"is not text">>)
+    end;
+text(Name, Value) ->
+    bad(Name, Value, <<"must be text">>).
+
+-spec bad(atom(), term(), binary()) -> no_return().
+bad(Name, Value, Why) ->
+    throw({bad_argument, Name, Value, Why}).
+
+%% Sends the request and waits. A process of its own waits, because a thread may still answer after its context has
+%% died: that answer then finds nobody, instead of a stranger's mailbox.
+-spec run(pid(), send()) -> {ok, term()} | {error, term()}.
+run(ContextPid, Send) ->
+    Tag = make_ref(),
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send]),
+    receive
+        {'DOWN', Monitor, process, Waiter, {Tag, Result}} -> Result;
+        {'DOWN', Monitor, process, Waiter, Reason} -> {error, {request_failed, Reason}}
+    end.
+
+-spec wait(reference(), pid(), send()) -> no_return().
+wait(Tag, ContextPid, Send) ->
+    exit({Tag, request(ContextPid, Send)}).
+
+-spec request(pid(), send()) -> {ok, term()} | {error, term()}.
+request(ContextPid, Send) ->
+    Ref = make_ref(),
+    Monitor = monitor(process, ContextPid),
+    case Send(Ref) of
+        ok ->
+            receive
+                {Ref, Result} ->
+                    Result;
+                {'DOWN', Monitor, process, ContextPid, Reason} ->
+                    receive
+                        {Ref, Result} -> Result
+                    after 0 -> {error, {context_down, Reason}}
+                    end
+            end;
+        {error, _} = Error ->
+            Error
+    end.

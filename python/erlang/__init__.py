@@ -1,0 +1,1 @@
+"""The Python side of ``py_reactor``: see :mod:`erlang.reactor`."""

@@ -1,0 +1,207 @@
+"""What stands in for the native module outside the Erlang VM.
+
+The same names with the same meaning as in ``_py_reactor``: ``Protocol`` and ``ReactorBuffer`` in
+pure Python, over ``os.read`` and ``os.write``, and functions which answer that no reactor is
+running. So a protocol can be tested with pytest and a socket pair. Nothing here is fast.
+
+Descriptors should be non-blocking, as they are under the reactor: on a blocking one ``read`` and
+``write`` wait.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from typing import TYPE_CHECKING, Any, Self, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+
+class Protocol:
+    """Base class of all protocols: one instance serves one connection.
+
+    ``fd``, ``client_info`` and ``closed`` are set before :meth:`connection_made`, so no override
+    needs to call ``super()``; nor does ``__init__``, whose arguments are the subclass's own.
+
+    Attributes:
+        fd: the descriptor; -1 before the connection is made, kept after it is closed.
+        client_info: what the hand-over said of the client. ``"addr"`` (str), ``"port"`` (int) and
+            ``"type"`` (str: ``"tcp"``, ``"unix"``...) by convention; each may be missing.
+        write_buffer: output that the default :meth:`write_ready` drains.
+        closed: True as soon as the connection is closed.
+
+    The callbacks return an action (:data:`erlang.reactor.Action`). Overrides may be annotated
+    ``-> str``, or ``-> Action`` to have the type checker look at each value.
+    """
+
+    __slots__ = ("_write_buffer", "client_info", "closed", "fd")
+
+    fd: int
+    client_info: dict[str, Any]
+    closed: bool
+    _write_buffer: bytearray
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        self = super().__new__(cls)
+        self.fd = -1
+        self.client_info = {}
+        self.closed = False
+        self._write_buffer = bytearray()
+        return self
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @property
+    def write_buffer(self) -> bytearray:
+        """Output that the default :meth:`write_ready` drains; TypeError unless a bytearray."""
+        return self._write_buffer
+
+    @write_buffer.setter
+    def write_buffer(self, value: bytearray) -> None:
+        if not isinstance(value, bytearray):
+            raise TypeError(f"write_buffer must be a bytearray, not {type(value).__name__}")
+        self._write_buffer = value
+
+    def connection_made(self, fd: int, client_info: dict[str, Any]) -> None:
+        """The connection is there. Called once, first of all.
+
+        If it raises, the connection is closed and :meth:`connection_lost` is not called.
+        """
+        self.fd = fd
+        self.client_info = client_info
+
+    def data_received(self, data: ReactorBuffer) -> str:
+        """Bytes have arrived; every protocol defines this.
+
+        Args:
+            data: at least one byte, of no meaningful length: messages arrive split and joined.
+                It never changes and may be kept as long as you like, but under the reactor a kept
+                buffer, slice of its ``memoryview()`` included, holds back memory that the kernel
+                receives into, a whole receive buffer (16 KiB by default) even for one byte.
+                When many are held, new data is copied instead. To keep bytes for longer than the
+                callback, copy them: ``bytes(data)``, ``data[2:8]``, ``bytearray.extend(data)``.
+
+        Returns:
+            ``"continue"`` or ``"read_pending"``: go on reading. ``"write_pending"``: call
+            :meth:`write_ready`, and deliver no more data until that returns to reading.
+            ``"async_pending"``: wait for :func:`erlang.reactor.signal_write_ready`.
+            ``"close"``: deliver what :meth:`write` accepted, then close. Anything else is a
+            programming error which closes the connection.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} does not define data_received()")
+
+    def write_ready(self) -> str:
+        """The connection can take data. By default: writes out ``write_buffer``.
+
+        Returns:
+            ``"continue"``: call again once there is room (here: bytes are left).
+            ``"read_pending"``: back to reading (here: all is written).
+            ``"write_pending"``: call again as soon as possible. ``"close"``: as above.
+        """
+        if self._write_buffer:
+            written = self.write(self._write_buffer)
+            del self._write_buffer[:written]
+        return "continue" if self._write_buffer else "read_pending"
+
+    def eof_received(self) -> str:
+        """The peer will send nothing more, but may still read.
+
+        Returns:
+            An action, as from :meth:`data_received`; ``"close"`` by default.
+        """
+        return "close"
+
+    def connection_lost(self) -> None:
+        """The connection is gone. Called last, once for each connection_made() that returned."""
+
+    def read(self, size: int = 65536) -> bytes | None:
+        """Read what has arrived and was not delivered, at most ``size`` bytes (at least 1).
+
+        Returns:
+            None when there is nothing now; b"" at the end of the input, on an error, and once
+            the connection is closed.
+
+        Raises:
+            ValueError: ``size`` is not positive.
+        """
+        if size < 1:
+            raise ValueError(f"size must be positive, not {size}")
+        if self.closed:
+            return b""
+        try:
+            return os.read(self.fd, size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def write(self, data: Buffer) -> int:
+        """Write any contiguous bytes-like object.
+
+        Returns:
+            How many bytes were accepted, from the start of ``data``; the rest is the caller's to
+            write again later. 0 when there is no room now, when the peer is gone (the connection
+            then ends by itself) and once the connection is closed.
+
+        Raises:
+            TypeError, BufferError: ``data`` is not bytes-like, or not contiguous.
+        """
+        if self.closed:
+            return 0
+        try:
+            return os.write(self.fd, data)
+        except OSError:
+            return 0
+
+
+@final
+class ReactorBuffer(bytes):
+    """Received bytes: usable wherever ``bytes`` are, and equal to them in all they answer."""
+
+    __slots__ = ()
+
+    def __new__(cls, data: Buffer = b"") -> Self:
+        # The view refuses what bytes() would take for a length or a sequence of numbers.
+        return super().__new__(cls, builtins.memoryview(data))
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        # Pickled and copied as bytes: whoever loads them needs no reactor.
+        return bytes, (bytes(self),)
+
+    def memoryview(self) -> builtins.memoryview:
+        """A read-only view of the bytes, without a copy; the same as ``memoryview(data)``."""
+        return builtins.memoryview(self)
+
+
+def set_protocol_factory(factory: Callable[[], Protocol]) -> bool:
+    """Store the factory in this thread's context; False: there is none."""
+    return False
+
+
+def get_protocol_factory() -> Callable[[], Protocol] | None:
+    """The factory of this thread's context."""
+    return None
+
+
+def get_protocol(fd: int) -> Protocol | None:
+    """The protocol that this thread's context runs for ``fd``."""
+    return None
+
+
+def signal_write_ready(fd: int) -> bool:
+    """Tell the reactor that serves ``fd``; False: none does."""
+    return False
+
+
+def close_connection(fd: int) -> bool:
+    """Close a connection of this thread's context gracefully; False: not one of its own."""
+    return False
+
+
+def is_served(fd: int) -> bool:
+    """Whether a reactor thread serves ``fd``."""
+    return False

@@ -1,0 +1,46 @@
+"""Helpers that native code calls; nothing here is for users."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+# Half is kept from the start and half from the end, where the exception itself stands.
+TRACEBACK_LIMIT_CHARS = 16384
+
+_OUR_FOLDERS = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
+
+
+def run(coro: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end on an event loop of its own; returns or raises what it does.
+
+    Works on any thread with no running event loop; off the main thread no signal handler is set.
+    """
+    with asyncio.Runner() as runner:
+        return runner.run(coro)
+
+
+def format_exception(exc: BaseException) -> str:
+    """The traceback as Python prints it, of bounded length, always encodable as UTF-8.
+
+    The outermost frames are left out as long as they are this package's or asyncio's.
+    """
+    frames = _skip_own(exc.__traceback__) or exc.__traceback__
+    text = "".join(traceback.format_exception(type(exc), exc, frames))
+    if len(text) > TRACEBACK_LIMIT_CHARS:
+        half = TRACEBACK_LIMIT_CHARS // 2
+        cut = len(text) - 2 * half
+        text = f"{text[:half]}\n[... {cut} characters left out ...]\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _skip_own(frames: TracebackType | None) -> TracebackType | None:
+    while frames and frames.tb_frame.f_code.co_filename.startswith(_OUR_FOLDERS):
+        frames = frames.tb_next
+    return frames

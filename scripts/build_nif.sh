@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Builds the native library and fills priv/. rebar3 calls it before it compiles, in whatever directory it likes: as a
+# dependency, that is _build/<profile>/lib/py_reactor of somebody else's project.
+#
+#   PYTHON             the Python to link against (default: python3)
+#   CARGO_TARGET_DIR   where cargo builds (default: target/)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+PYO3_PYTHON=$(bash scripts/find_python.sh)
+export PYO3_PYTHON
+
+if ! command -v cargo >/dev/null; then
+    echo "py_reactor: cargo is needed to build the native library. See https://rustup.rs" >&2
+    exit 1
+fi
+cargo build --release --locked
+
+# A library that is loaded must never be written to, only replaced.
+install_file() {
+    cmp -s "$1" "$2" && return
+    cp "$1" "$2.new.$$"
+    mv -f "$2.new.$$" "$2"
+}
+
+mkdir -p priv
+install_file "${CARGO_TARGET_DIR:-target}/release/libpy_reactor_nif.so" priv/py_reactor_nif.so
+
+new=priv/python.new.$$
+trap 'rm -rf "$new"' EXIT
+mkdir "$new"
+cp -R python/erlang "$new/"
+for stub in python/*.pyi; do
+    [ -e "$stub" ] && cp "$stub" "$new/"
+done
+find "$new" -name __pycache__ -prune -exec rm -rf {} +
+if ! diff -rq -x __pycache__ "$new" priv/python >/dev/null 2>&1; then
+    rm -rf priv/python
+    mv "$new" priv/python
+fi

@@ -1,0 +1,33 @@
+"""Prints the executable of this Python if the reactor can be built with it; else says why not, and exits with 1."""
+
+import os
+import sys
+import sysconfig
+
+OLDEST = (3, 11)
+
+
+def problem() -> str | None:
+    if sys.implementation.name != "cpython":
+        return f"it is {sys.implementation.name}, and only CPython can be embedded"
+    if sys.version_info < OLDEST:
+        return "it is %d.%d, and 3.11 is the oldest that is supported" % sys.version_info[:2]
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "it is a free-threaded build, which is not supported"
+    library = sysconfig.get_config_var("LDLIBRARY") or ""
+    if not sysconfig.get_config_var("Py_ENABLE_SHARED") or ".so" not in library:
+        return (
+            "it has no shared library. Build it with --enable-shared "
+            "(pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install ...)"
+        )
+    path = os.path.join(sysconfig.get_config_var("LIBDIR") or "", library)
+    if not os.path.exists(path):
+        return f"its shared library {path} is not installed (Debian: apt-get install python3-dev)"
+    return None
+
+
+if __name__ == "__main__":
+    reason = problem()
+    if reason is not None:
+        sys.exit(f"py_reactor: {sys.executable} cannot be used: {reason}.\nSet PYTHON=/path/to/python3 to use another.")
+    print(sys.executable)

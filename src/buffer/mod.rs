@@ -1,0 +1,5 @@
+//! The memory that the kernel receives into and Python sees.
+
+mod pool;
+
+pub use pool::{DATA_OFFSET, HEADER_BYTES, Pool, Shared, SlotHeader, return_from_any_thread};

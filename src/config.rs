@@ -1,0 +1,65 @@
+//! Options of a context, as `py_options.erl` validated them, and the constants that bound what no option bounds.
+
+use crate::machine::Limits;
+use rustler::NifUnitEnum;
+
+/// Which driver to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, NifUnitEnum)]
+pub enum Backend {
+    /// io_uring where it works and gains something, otherwise epoll.
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Options of one context. Defaults and their reasons are documented in `py_options.erl`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of the context, for logs.
+    pub id: i64,
+    /// Driver.
+    pub backend: Backend,
+    /// Python source that runs before the context answers.
+    pub setup_code: String,
+    /// Directories put in front of `sys.path`.
+    pub python_path: Vec<String>,
+    /// Connections that may be open at a time.
+    pub max_connections: usize,
+    /// How long input is discarded after our FIN, in milliseconds.
+    pub linger_ms: u64,
+    /// Receive buffers.
+    pub buffers: u16,
+    /// Bytes per receive buffer.
+    pub buffer_bytes: usize,
+    /// Limits of each connection.
+    pub limits: Limits,
+}
+
+/// Callbacks that one connection may get per turn before others have theirs (I9).
+pub const CALLBACKS_PER_TURN: u32 = 64;
+
+/// Received bytes that may wait for a protocol that is not in read mode, before receiving is paused.
+pub const INBOX_BYTES: usize = 64 * 1024;
+
+/// Commands that may wait for a context's thread; a caller beyond that is answered `busy`.
+pub const COMMANDS_MAX: usize = 16 * 1024;
+
+/// Commands handled per turn.
+pub const COMMANDS_PER_TURN: usize = 256;
+
+/// Log records that may wait for the context's process; later ones are counted and dropped.
+pub const NOTICES_MAX: usize = 1024;
+
+/// Runs of bytes that one gathered send may have.
+pub const GATHER_MAX: usize = 64;
+
+/// Stack of a reactor thread, in bytes: Python recursion needs it.
+pub const STACK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Terms nested deeper than this are refused.
+pub const TERM_DEPTH_MAX: usize = 512;
+
+/// How long a thread that ends waits for the kernel to give its memory back, in milliseconds.
+pub const SHUT_DOWN_MS: u64 = 5_000;

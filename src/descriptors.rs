@@ -1,0 +1,257 @@
+//! Which descriptors of this process belong to a reactor, and the checks before one does.
+//!
+//! Descriptor numbers are reused, so a number alone proves nothing: a duplicate made for us is remembered together with
+//! the device and inode that it names, and so is every socket that is served.
+
+use crate::mailbox::Mailbox;
+use crate::token::ConnId;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+type Identity = (u64, u64);
+
+#[derive(Default)]
+struct Registry {
+    /// Duplicates that `dup_fd` made and nobody has handed over yet.
+    duplicates: HashMap<RawFd, Identity>,
+    /// Sockets that a reactor serves.
+    served: HashSet<Identity>,
+    /// Connections by number, for `signal_write_ready`.
+    connections: HashMap<RawFd, (Arc<Mailbox>, ConnId)>,
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a descriptor cannot be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It is not open.
+    Bad,
+    /// A reactor serves it already.
+    Served,
+    /// It is not something a protocol can be served on: what it is.
+    Kind(&'static str),
+    /// It could not be duplicated: the `errno`.
+    NoDuplicate(i32),
+}
+
+/// Whether the reactor takes the very number, or a duplicate of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, rustler::NifUnitEnum)]
+pub enum How {
+    /// The number itself if it came from `dup_fd`, otherwise a duplicate.
+    Auto,
+    /// The number itself; it is closed even when it is refused.
+    Adopt,
+    /// A duplicate.
+    Dup,
+}
+
+fn status(fd: RawFd) -> io::Result<libc::stat> {
+    // SAFETY: `stat` is plain data, filled in by the call when it succeeds.
+    unsafe {
+        let mut stat = std::mem::zeroed();
+        if libc::fstat(fd, &raw mut stat) < 0 { Err(io::Error::last_os_error()) } else { Ok(stat) }
+    }
+}
+
+fn identity(stat: &libc::stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn kind(fd: RawFd, stat: &libc::stat) -> Result<(), &'static str> {
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => {
+            let mut kind = 0i32;
+            let mut len = size_of::<i32>() as libc::socklen_t;
+            // SAFETY: reads an int into a local of that size.
+            unsafe {
+                libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len);
+            }
+            if kind == libc::SOCK_STREAM { Ok(()) } else { Err("datagram_socket") }
+        }
+        libc::S_IFREG => Err("regular_file"),
+        libc::S_IFDIR => Err("directory"),
+        libc::S_IFIFO => Err("pipe"),
+        libc::S_IFCHR => Err("character_device"),
+        libc::S_IFBLK => Err("block_device"),
+        _ => Err("unknown"),
+    }
+}
+
+/// Duplicates `fd` with close-on-exec.
+///
+/// # Errors
+/// It is not open, or no descriptor was left.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Duplicates `fd` for the user, and remembers the number so that a handoff adopts it.
+///
+/// # Errors
+/// It is not open, or no descriptor was left.
+pub fn duplicate_for_user(fd: RawFd) -> io::Result<RawFd> {
+    let copy = duplicate(fd)?;
+    let stat = status(copy.as_raw_fd())?;
+    let number = std::os::fd::IntoRawFd::into_raw_fd(copy);
+    registry().duplicates.insert(number, identity(&stat));
+    Ok(number)
+}
+
+/// Takes `fd` out of the duplicates, if it is still the one that was made for the user.
+pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
+    let stat = status(fd);
+    let mut registry = registry();
+    let made = registry.duplicates.remove(&fd)?;
+    drop(registry);
+    // SAFETY: we made it and the user has not given it to anybody: it still names the same file.
+    (stat.is_ok_and(|stat| identity(&stat) == made)).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor that is ours alone. Dropping it shuts the socket down, so that the peer sees the end even where somebody
+/// else still holds a copy, and closes it.
+#[derive(Debug)]
+pub struct Descriptor(OwnedFd);
+
+impl Descriptor {
+    /// Checks `fd` and makes it ours. A number that is adopted and refused is closed.
+    ///
+    /// # Errors
+    /// Why it cannot be served.
+    pub fn claim(fd: RawFd, how: How) -> Result<Self, Unfit> {
+        let stat = status(fd).map_err(|_| Unfit::Bad)?;
+        let ours = match how {
+            How::Auto => take_duplicate(fd),
+            // SAFETY: the caller of `adopt` gives the number away.
+            How::Adopt => take_duplicate(fd).or_else(|| Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+            How::Dup => None,
+        };
+        kind(fd, &stat).map_err(Unfit::Kind)?;
+        let ours = match ours {
+            Some(fd) => fd,
+            None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
+        };
+        if registry().served.insert(identity(&stat)) { Ok(Descriptor(ours)) } else { Err(Unfit::Served) }
+    }
+
+    /// The number.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Makes it ready to be served: small writes leave at once, as every event loop's do.
+    pub fn prepare(&self) {
+        let on = 1i32;
+        let len = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: passes an int. Sockets other than TCP refuse it, and need not care.
+        unsafe {
+            libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
+        }
+    }
+
+    /// Remembers which connection this is, for [`find`].
+    pub fn register(&self, mailbox: &Arc<Mailbox>, id: ConnId) {
+        registry().connections.insert(self.number(), (Arc::clone(mailbox), id));
+    }
+
+    /// The protocol has lost this connection: [`find`] finds it no more.
+    pub fn unregister(&self) {
+        registry().connections.remove(&self.number());
+    }
+
+    /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`).
+    pub fn shut_down(&self, how: i32) {
+        // SAFETY: no pointers. An error means that the peer is gone already.
+        unsafe { libc::shutdown(self.number(), how) };
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let mut registry = registry();
+        if let Ok(stat) = status(self.number()) {
+            registry.served.remove(&identity(&stat));
+        }
+        registry.connections.remove(&self.number());
+        drop(registry);
+        self.shut_down(libc::SHUT_RDWR);
+    }
+}
+
+/// The connection that `fd` is.
+pub fn find(fd: RawFd) -> Option<(Arc<Mailbox>, ConnId)> {
+    registry().connections.get(&fd).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_duplicate_for_the_user_is_adopted_as_it_is() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let copy = duplicate_for_user(ours.as_raw_fd()).unwrap();
+        assert_eq!(Descriptor::claim(copy, How::Auto).unwrap().number(), copy);
+    }
+
+    #[test]
+    fn any_other_number_is_duplicated() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let claimed = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
+        assert_ne!(claimed.number(), ours.as_raw_fd());
+    }
+
+    #[test]
+    fn a_number_that_was_reused_is_not_adopted() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (other, _peer) = UnixStream::pair().unwrap();
+        let copy = duplicate_for_user(ours.as_raw_fd()).unwrap();
+        // SAFETY: puts another socket at the same number, as closing and reusing it would.
+        unsafe { libc::dup2(other.as_raw_fd(), copy) };
+        let claimed = Descriptor::claim(copy, How::Auto).unwrap();
+        assert_ne!(claimed.number(), copy);
+        drop(claimed);
+        // SAFETY: the number is this test's.
+        drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    }
+
+    #[test]
+    fn a_socket_is_served_once_at_a_time() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let first = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
+        assert_eq!(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        drop(first);
+        assert!(Descriptor::claim(ours.as_raw_fd(), How::Dup).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named() {
+        assert_eq!(Descriptor::claim(-1, How::Auto).unwrap_err(), Unfit::Bad);
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        assert_eq!(Descriptor::claim(file.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("regular_file"));
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(Descriptor::claim(socket.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("datagram_socket"));
+    }
+
+    #[test]
+    fn the_peer_sees_the_end_although_a_copy_stays_open() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        drop(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap());
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        drop(ours);
+    }
+}

@@ -1,0 +1,40 @@
+//! The native half of `py_reactor`: Python protocol classes served inside the Erlang VM, over io_uring.
+//!
+//! ```text
+//! Erlang ── nif ──▶ mailbox ──▶ reactor::Reactor::turn
+//!                                 │  driver (uring) ── event ──▶ machine ── next ──▶ python callback
+//!                                 └──────────◀── send ── outbox ◀── write ─────────────────┘
+//! Erlang ◀── select ── notices ◀──┘
+//! ```
+//!
+//! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B9, which comments
+//! cite by number.
+
+mod atoms;
+mod buffer;
+mod config;
+mod context;
+mod descriptors;
+mod driver;
+mod listener;
+mod machine;
+mod mailbox;
+mod nif;
+mod outbox;
+mod python;
+mod reactor;
+mod resource;
+mod select;
+mod stats;
+mod thread;
+mod token;
+mod uring;
+mod wake;
+#[cfg(test)]
+mod without_vm;
+
+fn load(env: rustler::Env<'_>, _: rustler::Term<'_>) -> bool {
+    select::register(env)
+}
+
+rustler::init!("py_nif", load = load);

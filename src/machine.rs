@@ -1,0 +1,395 @@
+//! The life of one connection as a pure state machine: no descriptor, no Python, no system call.
+//!
+//! Events go in through the methods, [`Machine::next`] says what is to be done, and the doer reports back. All the
+//! promises of `docs/reactor.md` about order, modes, half close and closing are kept here:
+//! B1 (flush, FIN, drain, close), B2 (writes after the peer's half close), B9 (`connection_lost` once and last),
+//! I3 (one send at a time), I4 (closed only when no operation runs).
+
+/// What a protocol's callback asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Stay in the current mode.
+    Continue,
+    /// Switch to write mode.
+    WritePending,
+    /// Switch to read mode.
+    ReadPending,
+    /// Neither, until signalled.
+    AsyncPending,
+    /// Deliver what was written, then close.
+    Close,
+}
+
+/// The callbacks whose answer is an action.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Callback {
+    /// `data_received`.
+    DataReceived,
+    /// `eof_received`.
+    EofReceived,
+    /// `write_ready`.
+    WriteReady,
+}
+
+impl Callback {
+    /// Whether `action` is one that this callback may answer.
+    pub fn allows(self, action: Action) -> bool {
+        !(self == Callback::WriteReady && action == Action::AsyncPending)
+    }
+}
+
+/// What is to be done next for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`] and [`Machine::acted`].
+    DataReceived,
+    /// Tell the protocol that the peer sends no more, then report [`Machine::acted`].
+    EofReceived,
+    /// Ask the protocol for output, then report [`Machine::acted`].
+    WriteReady,
+    /// Tell the protocol, for the first and only time, that its connection is gone.
+    ConnectionLost,
+    /// Start a receive.
+    Receive,
+    /// Cancel the receive.
+    CancelReceive,
+    /// Send from the front of the queue.
+    Send,
+    /// Send FIN: everything that was written is out.
+    ShutdownWrite,
+    /// Shut both directions down and cancel what runs: nothing is to be saved any more.
+    Abort,
+    /// Close the descriptor and forget the connection; no operation names it any more (I4).
+    Close,
+    /// A callback is due, but its turn is over.
+    Yield,
+    /// Wait for an event.
+    Nothing,
+}
+
+/// The limits that all connections of a context share, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `write` accepts no more once this much is queued.
+    pub write_high_bytes: usize,
+    /// After `write` had to refuse something, `write_ready` is called again at this level.
+    pub write_low_bytes: usize,
+    /// Received bytes that may wait for a protocol that is not in read mode.
+    pub inbox_bytes: usize,
+    /// Input that is discarded after the close was asked for.
+    pub linger_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Callbacks run.
+    Open,
+    /// The protocol asked to close: output is flushed.
+    Flushing,
+    /// FIN is sent; input is discarded so that no reset destroys what the peer has not read yet (B1).
+    Lingering,
+    /// Only the end of the running operations is awaited.
+    Finished,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Read,
+    Write,
+    Async,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receive {
+    Idle,
+    Running,
+    Cancelling,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Eof {
+    NotYet,
+    /// Arrived, but the protocol has not been told.
+    Waiting,
+    Told,
+}
+
+/// The state of one connection.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    phase: Phase,
+    mode: Mode,
+    receive: Receive,
+    eof: Eof,
+    sending: bool,
+    /// `write` refused something and the queue has not fallen to the low-water mark since.
+    blocked: bool,
+    /// `connection_lost` is still owed.
+    owes_lost: bool,
+    aborted: bool,
+    inbox_bytes: usize,
+    queued_bytes: usize,
+    discarded_bytes: usize,
+}
+
+impl Machine {
+    /// A connection whose `connection_made` is about to be called. Nothing is received before it returns.
+    pub fn new() -> Self {
+        Machine {
+            phase: Phase::Open,
+            mode: Mode::Read,
+            receive: Receive::Idle,
+            eof: Eof::NotYet,
+            sending: false,
+            blocked: false,
+            owes_lost: true,
+            aborted: false,
+            inbox_bytes: 0,
+            queued_bytes: 0,
+            discarded_bytes: 0,
+        }
+    }
+
+    /// What to do next. Call again after doing it, until it says [`Next::Nothing`] or [`Next::Yield`].
+    /// Without `may_call`, callbacks wait (but for `connection_lost`).
+    pub fn next(&mut self, limits: &Limits, may_call: bool) -> Next {
+        match self.phase {
+            Phase::Open => self.next_open(limits, may_call),
+            Phase::Flushing => self.next_flushing(limits),
+            Phase::Lingering => self.next_lingering(limits),
+            Phase::Finished => self.next_finished(),
+        }
+    }
+
+    fn next_open(&mut self, limits: &Limits, may_call: bool) -> Next {
+        let callback = self.due_callback(limits);
+        if may_call && callback != Next::Nothing {
+            if callback == Next::EofReceived {
+                self.eof = Eof::Told;
+            }
+            return callback;
+        }
+        if self.send_due() {
+            return Next::Send;
+        }
+        match self.receive {
+            Receive::Idle if self.eof == Eof::NotYet && self.inbox_bytes < limits.inbox_bytes => {
+                self.receive = Receive::Running;
+                Next::Receive
+            }
+            Receive::Running if self.inbox_bytes >= limits.inbox_bytes => {
+                self.receive = Receive::Cancelling;
+                Next::CancelReceive
+            }
+            _ if callback != Next::Nothing => Next::Yield,
+            _ => Next::Nothing,
+        }
+    }
+
+    fn due_callback(&self, limits: &Limits) -> Next {
+        match self.mode {
+            Mode::Read if self.inbox_bytes > 0 => Next::DataReceived,
+            Mode::Read if self.eof == Eof::Waiting => Next::EofReceived,
+            Mode::Write if !self.blocked && self.queued_bytes < limits.write_high_bytes => Next::WriteReady,
+            _ => Next::Nothing,
+        }
+    }
+
+    /// I3: one send at a time.
+    fn send_due(&mut self) -> bool {
+        let due = !self.sending && self.queued_bytes > 0;
+        self.sending |= due;
+        due
+    }
+
+    fn next_flushing(&mut self, limits: &Limits) -> Next {
+        if self.send_due() {
+            return Next::Send;
+        }
+        if self.queued_bytes == 0 {
+            self.phase = Phase::Lingering;
+            self.discarded_bytes = 0;
+            return Next::ShutdownWrite;
+        }
+        if self.receive == Receive::Running && self.discarded_bytes > limits.linger_bytes {
+            self.receive = Receive::Cancelling;
+            return Next::CancelReceive;
+        }
+        Next::Nothing
+    }
+
+    fn next_lingering(&mut self, limits: &Limits) -> Next {
+        if std::mem::take(&mut self.owes_lost) {
+            return Next::ConnectionLost;
+        }
+        if self.eof != Eof::NotYet || self.discarded_bytes > limits.linger_bytes {
+            self.phase = Phase::Finished;
+            return self.next_finished();
+        }
+        if self.receive == Receive::Idle {
+            self.receive = Receive::Running;
+            return Next::Receive;
+        }
+        Next::Nothing
+    }
+
+    fn next_finished(&mut self) -> Next {
+        if std::mem::take(&mut self.owes_lost) {
+            return Next::ConnectionLost;
+        }
+        if self.receive == Receive::Idle && !self.sending {
+            return Next::Close;
+        }
+        if !std::mem::replace(&mut self.aborted, true) {
+            return Next::Abort;
+        }
+        Next::Nothing
+    }
+
+    /// Data arrived; `more` tells whether the receive goes on. Answers whether to keep the data (`false`: discard it).
+    pub fn received(&mut self, bytes: usize, more: bool) -> bool {
+        if !more {
+            self.receive = Receive::Idle;
+        }
+        if self.phase == Phase::Open {
+            self.inbox_bytes += bytes;
+            true
+        } else {
+            self.discarded_bytes += bytes;
+            false
+        }
+    }
+
+    /// The receive ended with EOF.
+    pub fn received_eof(&mut self) {
+        self.receive = Receive::Idle;
+        self.eof = Eof::Waiting;
+    }
+
+    /// The receive ended because we cancelled it.
+    pub fn receive_cancelled(&mut self) {
+        self.receive = Receive::Idle;
+    }
+
+    /// The receive ended with an error: the peer is gone.
+    pub fn receive_failed(&mut self) {
+        self.receive = Receive::Idle;
+        self.fail();
+    }
+
+    /// The cancel missed the receive. If that still runs, [`Machine::next`] asks for another cancel where one is due.
+    pub fn cancel_missed(&mut self) {
+        if self.receive != Receive::Idle {
+            self.receive = Receive::Running;
+            self.aborted = false;
+        }
+    }
+
+    /// The oldest waiting `bytes` were passed to the protocol (or taken by its `read`).
+    pub fn delivered(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.inbox_bytes);
+        self.inbox_bytes -= bytes;
+    }
+
+    /// `bytes` that were delivered go back to the front of what waits.
+    pub fn undelivered(&mut self, bytes: usize) {
+        self.inbox_bytes += bytes;
+    }
+
+    /// A callback answered. The caller has checked [`Callback::allows`].
+    pub fn acted(&mut self, callback: Callback, action: Action) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        match action {
+            Action::Continue if callback == Callback::WriteReady => self.mode = Mode::Write,
+            Action::Continue => self.mode = Mode::Read,
+            Action::WritePending => self.mode = Mode::Write,
+            // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
+            Action::ReadPending if self.eof == Eof::Told => self.close(),
+            Action::ReadPending => self.mode = Mode::Read,
+            Action::AsyncPending => self.mode = Mode::Async,
+            Action::Close => self.close(),
+        }
+    }
+
+    /// `signal_write_ready` was called. Does nothing unless the protocol waits for it or holds a half-closed connection.
+    pub fn signalled(&mut self) {
+        if self.mode == Mode::Async || (self.mode == Mode::Read && self.eof == Eof::Told) {
+            self.mode = Mode::Write;
+        }
+    }
+
+    /// Starts the graceful end: what was written is delivered, nothing more is read.
+    pub fn close(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Flushing;
+            self.inbox_bytes = 0;
+        }
+    }
+
+    /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
+    pub fn fail(&mut self) {
+        self.phase = Phase::Finished;
+        self.inbox_bytes = 0;
+        self.queued_bytes = 0;
+    }
+
+    /// `connection_made` did not return: `connection_lost` must not be called (B9).
+    pub fn never_made(&mut self) {
+        self.owes_lost = false;
+        self.close();
+    }
+
+    /// The time to linger is over.
+    pub fn linger_expired(&mut self) {
+        if self.phase == Phase::Lingering {
+            self.phase = Phase::Finished;
+        }
+    }
+
+    /// Bytes that `write` may take now.
+    pub fn room(&self, limits: &Limits) -> usize {
+        match self.phase {
+            Phase::Open => limits.write_high_bytes.saturating_sub(self.queued_bytes),
+            _ => 0,
+        }
+    }
+
+    /// `write` was offered `offered` bytes and took `taken`.
+    pub fn wrote(&mut self, offered: usize, taken: usize) {
+        debug_assert!(taken <= offered);
+        self.queued_bytes += taken;
+        self.blocked |= taken < offered;
+    }
+
+    /// The send ended; the kernel took `bytes`.
+    pub fn sent(&mut self, bytes: usize, limits: &Limits) {
+        self.sending = false;
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        if self.queued_bytes <= limits.write_low_bytes {
+            self.blocked = false;
+        }
+    }
+
+    /// The send ended with an error: the peer is gone.
+    pub fn send_failed(&mut self) {
+        self.sending = false;
+        self.fail();
+    }
+
+    /// Whether the protocol still has its connection: callbacks run and `write` may take bytes.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether `connection_lost` has not been called yet, and must be.
+    pub fn owes_lost(&self) -> bool {
+        self.owes_lost
+    }
+
+    /// Whether nothing more can be read: `read` answers `b""` once the inbox is empty.
+    pub fn is_at_eof(&self) -> bool {
+        self.eof != Eof::NotYet || self.phase != Phase::Open
+    }
+}

@@ -1,0 +1,283 @@
+//! The two queues between a context's thread and everybody else, both bounded (I9).
+//!
+//! Inwards: [`Command`]s, by [`Mailbox::post`] from NIFs and from other threads. Outwards: [`Notice`]s for the context's
+//! Erlang process, which learns of them through `enif_select`. The mailbox also holds what both sides read: the
+//! statistics and the flags.
+
+use crate::config::{COMMANDS_MAX, COMMANDS_PER_TURN, NOTICES_MAX};
+use crate::descriptors::Descriptor;
+use crate::stats::Stats;
+use crate::token::ConnId;
+use crate::wake::Wake;
+use rustler::env::{OwnedEnv, SavedTerm};
+use rustler::{Encoder, Env, LocalPid, Term};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// A term that travels between threads, in an environment of its own.
+pub struct Parcel {
+    env: OwnedEnv,
+    term: SavedTerm,
+}
+
+impl Parcel {
+    /// Copies `term`.
+    pub fn new(term: Term<'_>) -> Self {
+        let env = OwnedEnv::new();
+        let term = env.save(term);
+        Parcel { env, term }
+    }
+
+    /// Opens it. Nothing of `'a` may leave `f` but what is not a term.
+    pub fn open<R>(&self, f: impl for<'a> FnOnce(Term<'a>) -> R) -> R {
+        self.env.run(|env| f(self.term.load(env)))
+    }
+}
+
+/// Where the answer to a command goes: the calling process gets `{Ref, Answer}`.
+pub struct ReplyTo {
+    pid: LocalPid,
+    reference: Parcel,
+}
+
+impl ReplyTo {
+    /// The caller `pid`, who waits for `reference`.
+    pub fn new(pid: LocalPid, reference: Term<'_>) -> Self {
+        ReplyTo { pid, reference: Parcel::new(reference) }
+    }
+
+    /// Answers `{error, stopped}`, as if the command had been refused.
+    pub fn stopped(self) {
+        self.send(|env| (crate::atoms::error(), crate::atoms::stopped()).encode(env));
+    }
+
+    /// Sends `{Ref, Answer}`, with the answer that `make` builds. From the reactor thread only, which the VM does not
+    /// manage.
+    pub fn send(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+        let ReplyTo { pid, reference } = self;
+        reference.open(|reference| {
+            let env = reference.get_env();
+            // A caller that died in the meantime does not want the answer.
+            let _ = env.send(&pid, (reference, make(env)));
+        });
+    }
+
+    /// Sends `{py_thread_exit, Ref, Reason}`; as [`ReplyTo::send`].
+    pub fn send_exit(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+        let ReplyTo { pid, reference } = self;
+        reference.open(|reference| {
+            let env = reference.get_env();
+            let _ = env.send(&pid, (crate::atoms::py_thread_exit(), reference, make(env)));
+        });
+    }
+}
+
+/// What Python is asked to run.
+pub enum Job {
+    /// Statements, in the context's globals.
+    Exec(String),
+    /// An expression; the parcel is a map of local variables.
+    Eval(String, Parcel),
+    /// `module`, `function`, and a parcel of `{Args, Kwargs}`.
+    Call(String, String, Parcel),
+}
+
+/// Something for the reactor thread to do.
+pub enum Command {
+    /// Serve this descriptor.
+    Adopt {
+        /// The descriptor.
+        descriptor: Descriptor,
+        /// Its place among the connections.
+        place: Place,
+        /// A map that becomes `client_info`.
+        info: Parcel,
+    },
+    /// Run Python.
+    Run {
+        /// What.
+        job: Job,
+        /// Who waits for the result; without anybody, an exception is logged.
+        reply: Option<ReplyTo>,
+    },
+    /// `signal_write_ready` was called for this connection.
+    Signal(ConnId),
+    /// Close every connection and end the thread.
+    Stop {
+        /// How long connections may take to deliver what they wrote.
+        drain: Duration,
+        /// Who is told `stopped` at the end.
+        reply: ReplyTo,
+    },
+}
+
+/// A place among the `max_connections` of a context; free again when dropped.
+pub struct Place(Arc<Mailbox>);
+
+impl Place {
+    /// Takes a place, or counts a refusal if there is none among `max`.
+    pub fn take(mailbox: &Arc<Mailbox>, max: usize) -> Option<Self> {
+        if mailbox.stats.connections.reserve(max as u64) {
+            return Some(Place(Arc::clone(mailbox)));
+        }
+        mailbox.stats.refused.count();
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.stats.connections.release();
+    }
+}
+
+/// Why a command was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Too many wait.
+    Busy,
+    /// The thread has ended, or is about to.
+    Stopped,
+}
+
+/// A log record on its way to Erlang's `logger`.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// `error`, `warning` or `notice`.
+    pub level: &'static str,
+    /// The text.
+    pub message: String,
+    /// Metadata.
+    pub meta: Vec<(&'static str, String)>,
+    /// The connection's descriptor, if it is about one.
+    pub fd: Option<i32>,
+}
+
+#[derive(Default)]
+struct Commands {
+    queue: VecDeque<Command>,
+    closed: bool,
+}
+
+/// What a context's thread shares with the rest of the VM.
+pub struct Mailbox {
+    /// The context's number.
+    pub id: i64,
+    /// Its figures.
+    pub stats: Stats,
+    /// The driver in use and, if it is the fallback, why; set once the thread has started.
+    pub backend: OnceLock<(&'static str, String)>,
+    /// Wakes the thread.
+    pub wake: Wake,
+    /// Set when the owner died: everything is dropped at once.
+    pub killed: AtomicBool,
+    commands: Mutex<Commands>,
+    notices: Mutex<VecDeque<Notice>>,
+    notices_wake: Wake,
+}
+
+impl Mailbox {
+    /// An empty mailbox of context `id`.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn new(id: i64) -> io::Result<Self> {
+        Ok(Mailbox {
+            id,
+            stats: Stats::default(),
+            backend: OnceLock::new(),
+            wake: Wake::new()?,
+            killed: AtomicBool::new(false),
+            commands: Mutex::default(),
+            notices: Mutex::default(),
+            notices_wake: Wake::new()?,
+        })
+    }
+
+    /// Queues a command and wakes the thread.
+    ///
+    /// # Errors
+    /// The command was not taken, and has been dropped.
+    pub fn post(&self, command: Command) -> Result<(), Refused> {
+        let mut commands = lock(&self.commands);
+        if commands.closed {
+            return Err(Refused::Stopped);
+        }
+        // A stop always finds room.
+        if commands.queue.len() >= COMMANDS_MAX && !matches!(command, Command::Stop { .. }) {
+            return Err(Refused::Busy);
+        }
+        commands.queue.push_back(command);
+        drop(commands);
+        self.wake.signal();
+        Ok(())
+    }
+
+    /// Takes the next commands, in order, into `batch`. Answers whether more wait.
+    pub fn take_commands(&self, batch: &mut Vec<Command>) -> bool {
+        let mut commands = lock(&self.commands);
+        let count = commands.queue.len().min(COMMANDS_PER_TURN);
+        batch.extend(commands.queue.drain(..count));
+        !commands.queue.is_empty()
+    }
+
+    /// Takes no more commands; answers those that nobody will handle.
+    pub fn close(&self) -> VecDeque<Command> {
+        let mut commands = lock(&self.commands);
+        commands.closed = true;
+        std::mem::take(&mut commands.queue)
+    }
+
+    /// Ends the thread as soon as it looks, from any thread.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake.signal();
+    }
+
+    /// Queues a log record, or counts it as lost when nobody takes them fast enough.
+    pub fn notify(&self, notice: Notice) {
+        let mut notices = lock(&self.notices);
+        if notices.len() >= NOTICES_MAX {
+            return;
+        }
+        if notices.len() + 1 == NOTICES_MAX {
+            let message = "log records of this context are dropped: they come faster than they are logged".to_owned();
+            notices.push_back(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        } else {
+            notices.push_back(notice);
+        }
+        drop(notices);
+        self.notices_wake.signal();
+    }
+
+    /// A descriptor that is readable while notices wait.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn notices_fd(&self) -> io::Result<OwnedFd> {
+        self.notices_wake.waiter()
+    }
+
+    /// Takes all notices.
+    pub fn take_notices(&self) -> VecDeque<Notice> {
+        self.notices_wake.consume();
+        std::mem::take(&mut lock(&self.notices))
+    }
+}
+
+impl Encoder for Refused {
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Refused::Busy => crate::atoms::busy().encode(env),
+            Refused::Stopped => crate::atoms::stopped().encode(env),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,306 @@
+//! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
+
+use crate::atoms;
+use crate::config::{Backend, INBOX_BYTES, Options};
+use crate::descriptors::{self, Descriptor, How, Unfit};
+use crate::listener::{self, Rest};
+use crate::machine::Limits;
+use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, Refused, ReplyTo};
+use crate::resource::ContextHandle;
+use crate::select::Selectable;
+use crate::thread::{self, Owner};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+type Context = ResourceArc<ContextHandle>;
+
+#[derive(NifMap)]
+struct NativeOptions<'a> {
+    backend: Backend,
+    setup_code: Binary<'a>,
+    python_path: Vec<Binary<'a>>,
+    max_connections: usize,
+    write_high_bytes: usize,
+    write_low_bytes: usize,
+    linger_ms: u64,
+    linger_bytes: usize,
+    buffers: u16,
+    buffer_bytes: usize,
+}
+
+fn text(binary: &Binary<'_>) -> String {
+    String::from_utf8_lossy(binary).into_owned()
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// The `inet:posix()` atom of an error.
+fn posix(env: Env<'_>, errno: i32) -> Atom {
+    let name = match errno {
+        libc::EACCES => "eacces",
+        libc::EADDRINUSE => "eaddrinuse",
+        libc::EADDRNOTAVAIL => "eaddrnotavail",
+        libc::EAFNOSUPPORT => "eafnosupport",
+        libc::EBADF => "ebadf",
+        libc::EINVAL => "einval",
+        libc::EMFILE => "emfile",
+        libc::ENFILE => "enfile",
+        libc::ENOBUFS => "enobufs",
+        libc::ENOMEM => "enomem",
+        libc::EPERM => "eperm",
+        _ => "eio",
+    };
+    Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
+}
+
+#[rustler::nif]
+fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Atom, options: NativeOptions<'a>) -> Term<'a> {
+    if mode != atoms::worker() {
+        let why = "this version has the mode worker only: the main interpreter, with one GIL for all contexts";
+        return (atoms::error(), (atoms::unsupported_mode(), mode, why)).encode(env);
+    }
+    let options = Options {
+        id,
+        backend: options.backend,
+        setup_code: text(&options.setup_code),
+        python_path: options.python_path.iter().map(text).collect(),
+        max_connections: options.max_connections,
+        linger_ms: options.linger_ms,
+        buffers: options.buffers,
+        buffer_bytes: options.buffer_bytes,
+        limits: Limits {
+            write_high_bytes: options.write_high_bytes,
+            write_low_bytes: options.write_low_bytes,
+            inbox_bytes: INBOX_BYTES.max(2 * options.buffer_bytes),
+            linger_bytes: options.linger_bytes,
+        },
+    };
+    match start(env, reference, options) {
+        Ok(context) => (atoms::ok(), context).encode(env),
+        Err(error) => (atoms::error(), (atoms::resources(), posix(env, errno(&error)))).encode(env),
+    }
+}
+
+fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<Context> {
+    let mailbox = Arc::new(Mailbox::new(options.id)?);
+    let notices = Selectable::new(env, mailbox.notices_fd()?);
+    let max_connections = options.max_connections;
+    let owner = Owner { start: ReplyTo::new(env.pid(), reference), exit: ReplyTo::new(env.pid(), reference) };
+    let thread = thread::spawn(options, Arc::clone(&mailbox), owner)?;
+    let context = ResourceArc::new(ContextHandle::new(mailbox, max_connections, notices, thread));
+    if env.monitor(&context, &env.pid()).is_none() {
+        context.mailbox.kill();
+    }
+    Ok(context)
+}
+
+#[rustler::nif]
+fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_ms: u64) -> Atom {
+    let reply = ReplyTo::new(env.pid(), reference);
+    let stop = Command::Stop { drain: Duration::from_millis(drain_ms), reply };
+    if context.mailbox.post(stop).is_err() {
+        // The thread has ended already, or is about to: there is nothing to wait for but the join.
+        let _ = env.send(&env.pid(), (reference, atoms::stopped()));
+    }
+    atoms::ok()
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn context_join(env: Env<'_>, context: Context) -> Atom {
+    context.notices.stop(env);
+    context.join()
+}
+
+#[rustler::nif]
+fn handoff<'a>(env: Env<'a>, context: Context, fd: i64, info: Term<'a>, how: How) -> Term<'a> {
+    match hand_over(env, &context, fd, info, how) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(reason) => (atoms::error(), reason).encode(env),
+    }
+}
+
+fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: How) -> Result<(), Term<'a>> {
+    if !info.is_map() {
+        return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
+    }
+    let number = i32::try_from(fd).unwrap_or(-1);
+    let descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
+        Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
+        Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
+        Unfit::Kind(kind) => (atoms::not_a_stream(), kind_atom(env, kind)).encode(env),
+        Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
+    })?;
+    let max = context.max_connections;
+    let place = Place::take(&context.mailbox, max).ok_or_else(|| (atoms::max_connections(), max).encode(env))?;
+    let command = Command::Adopt { descriptor, place, info: Parcel::new(info) };
+    context.mailbox.post(command).map_err(|refused| refused.encode(env))
+}
+
+fn kind_atom(env: Env<'_>, kind: &str) -> Atom {
+    Atom::from_str(env, kind).unwrap_or_else(|_| atoms::undefined())
+}
+
+#[rustler::nif]
+fn stats(env: Env<'_>, context: Context) -> NifResult<Term<'_>> {
+    let mut map = rustler::types::map::map_new(env);
+    for (name, value) in context.mailbox.stats.figures() {
+        map = map.map_put(Atom::from_str(env, name)?, value)?;
+    }
+    let (backend, note) = context.mailbox.backend.get().cloned().unwrap_or(("undefined", String::new()));
+    map.map_put(atoms::backend(), Atom::from_str(env, backend)?)?.map_put(atoms::backend_note(), note)
+}
+
+fn run<'a>(env: Env<'a>, context: &Context, reference: Term<'a>, job: Job) -> Term<'a> {
+    let reply = (!reference.is_atom()).then(|| ReplyTo::new(env.pid(), reference));
+    answer(env, context.mailbox.post(Command::Run { job, reply }))
+}
+
+fn answer(env: Env<'_>, posted: Result<(), Refused>) -> Term<'_> {
+    match posted {
+        Ok(()) => atoms::ok().encode(env),
+        Err(refused) => (atoms::error(), refused).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn exec<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>) -> Term<'a> {
+    run(env, &context, reference, Job::Exec(text(&code)))
+}
+
+#[rustler::nif]
+fn eval<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>, locals: Term<'a>) -> Term<'a> {
+    run(env, &context, reference, Job::Eval(text(&code), Parcel::new(locals)))
+}
+
+#[rustler::nif]
+fn call<'a>(
+    env: Env<'a>,
+    context: Context,
+    reference: Term<'a>,
+    module: Binary<'a>,
+    function: Binary<'a>,
+    positional: Term<'a>,
+    keywords: Term<'a>,
+) -> Term<'a> {
+    let arguments = Parcel::new((positional, keywords).encode(env));
+    run(env, &context, reference, Job::Call(text(&module), text(&function), arguments))
+}
+
+#[rustler::nif]
+fn notify_arm(env: Env<'_>, context: Context) -> Atom {
+    context.notices.arm(env);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn notify_take(env: Env<'_>, context: Context) -> NifResult<Vec<Term<'_>>> {
+    let context_id = context.mailbox.id;
+    context.mailbox.take_notices().into_iter().map(|notice| notice_term(env, context_id, notice)).collect()
+}
+
+fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<'_>> {
+    let mut meta = rustler::types::map::map_new(env).map_put(atoms::py_context(), context_id)?;
+    for (key, value) in notice.meta {
+        meta = meta.map_put(Atom::from_str(env, key)?, value)?;
+    }
+    if let Some(fd) = notice.fd {
+        meta = meta.map_put(atoms::fd(), fd)?;
+    }
+    Ok((atoms::log(), Atom::from_str(env, notice.level)?, notice.message, meta).encode(env))
+}
+
+#[rustler::nif]
+fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
+    match descriptors::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
+        Ok(copy) => (atoms::ok(), copy).encode(env),
+        Err(error) if errno(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
+    match descriptors::take_duplicate(i32::try_from(fd).unwrap_or(-1)) {
+        Some(copy) => {
+            drop(copy);
+            atoms::ok().encode(env)
+        }
+        None => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn version(env: Env<'_>) -> NifResult<Term<'_>> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let pairs = [
+        (atoms::nif(), env!("CARGO_PKG_VERSION").to_owned()),
+        (atoms::python(), env!("PY_REACTOR_PYTHON_VERSION").to_owned()),
+        (atoms::kernel(), kernel.trim().to_owned()),
+        (atoms::rust(), env!("PY_REACTOR_RUSTC").to_owned()),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn address(ip: Term<'_>) -> NifResult<IpAddr> {
+    if let Ok((a, b, c, d)) = ip.decode::<(u8, u8, u8, u8)>() {
+        return Ok(IpAddr::from([a, b, c, d]));
+    }
+    let parts = rustler::types::tuple::get_tuple(ip)?;
+    let parts: Vec<u16> = parts.into_iter().map(Term::decode).collect::<NifResult<_>>()?;
+    <[u16; 8]>::try_from(parts).map(IpAddr::from).map_err(|_| Error::BadArg)
+}
+
+#[rustler::nif]
+fn listen<'a>(env: Env<'a>, ip: Term<'a>, port: u16, backlog: i32) -> NifResult<Term<'a>> {
+    Ok(match listener::open(address(ip)?, port, backlog) {
+        Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket).to_term(env), port).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+    })
+}
+
+#[rustler::nif]
+fn listener_arm<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
+    Selectable::from_term(listener).ok_or(Error::BadArg)?.arm(env);
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>, max: usize) -> NifResult<Term<'a>> {
+    /// Contexts take turns over all listeners.
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let listener = Selectable::from_term(listener).ok_or(Error::BadArg)?;
+    let Some(socket) = listener.fd() else { return Ok((0, 0, (atoms::error(), atoms::stopped())).encode(env)) };
+    if contexts.is_empty() {
+        return Err(Error::BadArg);
+    }
+    let info = |peer: SocketAddr| {
+        let pairs = [
+            (atoms::addr().encode(env), peer.ip().to_string().encode(env)),
+            (atoms::port().encode(env), peer.port().encode(env)),
+            (atoms::r#type().encode(env), atoms::tcp().encode(env)),
+        ];
+        let map = Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env));
+        Parcel::new(map)
+    };
+    let first = TURN.load(Ordering::Relaxed);
+    let (taken, refused, rest) = listener::accept(socket, &contexts, first, max, info);
+    TURN.fetch_add(taken + refused, Ordering::Relaxed);
+    let rest = match rest {
+        Rest::More => atoms::more().encode(env),
+        Rest::Empty => atoms::done().encode(env),
+        Rest::Failed(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+    };
+    Ok((taken, refused, rest).encode(env))
+}
+
+#[rustler::nif]
+fn listener_close<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
+    Selectable::from_term(listener).ok_or(Error::BadArg)?.stop(env);
+    Ok(atoms::ok())
+}

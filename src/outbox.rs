@@ -1,0 +1,171 @@
+//! What a connection has accepted and not sent yet: in order, and unchanged until the kernel is done with it (I2).
+
+use crate::config::GATHER_MAX;
+use crate::driver::Payload;
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+
+/// A run of bytes to send.
+enum Chunk {
+    /// Part of an immutable `bytes` object (a `ReactorBuffer` is one): not copied, the reference keeps it.
+    Object { _object: Py<PyAny>, start: *const u8, len: usize },
+    /// Our own copy of bytes that the protocol may change.
+    Copy { bytes: Vec<u8>, sent: usize },
+}
+
+impl Chunk {
+    fn bytes(&self) -> (*const u8, usize) {
+        match self {
+            Chunk::Object { start, len, .. } => (*start, *len),
+            Chunk::Copy { bytes, sent } => (bytes[*sent..].as_ptr(), bytes.len() - sent),
+        }
+    }
+
+    fn advance(&mut self, by: usize) {
+        match self {
+            // SAFETY: `by` is less than `len`, so the pointer stays inside the object.
+            Chunk::Object { start, len, .. } => unsafe {
+                *start = start.add(by);
+                *len -= by;
+            },
+            Chunk::Copy { sent, .. } => *sent += by,
+        }
+    }
+}
+
+/// Memory that a gathered send needs until it is done; boxed, so that the kernel's pointers stay true.
+struct Gather {
+    message: libc::msghdr,
+    vectors: [libc::iovec; GATHER_MAX],
+}
+
+/// The send queue of one connection.
+#[derive(Default)]
+pub struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// How many chunks at the front the kernel is sending: those are not touched.
+    in_flight: usize,
+    gather: Option<Box<Gather>>,
+}
+
+impl Outbox {
+    /// Queues `len` bytes at `start`, which lie in the immutable `object`.
+    pub fn push_object(&mut self, object: Py<PyAny>, start: *const u8, len: usize) {
+        self.chunks.push_back(Chunk::Object { _object: object, start, len });
+    }
+
+    /// Queues a copy of `bytes`, joined to the copy before it where the kernel has not got that yet.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        if self.chunks.len() > self.in_flight
+            && let Some(Chunk::Copy { bytes: last, .. }) = self.chunks.back_mut()
+        {
+            last.extend_from_slice(bytes);
+        } else {
+            self.chunks.push_back(Chunk::Copy { bytes: bytes.to_vec(), sent: 0 });
+        }
+    }
+
+    /// The bytes to send next, as many as one send can take. They stay as they are until [`Outbox::sent`].
+    pub fn payload(&mut self) -> Option<Payload> {
+        debug_assert_eq!(self.in_flight, 0, "I3");
+        self.in_flight = self.chunks.len().min(GATHER_MAX);
+        if self.in_flight < 2 {
+            let (start, len) = self.chunks.front()?.bytes();
+            return Some(Payload::Bytes(start, len));
+        }
+        // SAFETY: all-zero is a valid `msghdr` and a valid array of `iovec`.
+        let gather = self.gather.get_or_insert_with(|| unsafe { Box::new(std::mem::zeroed()) });
+        for (vector, chunk) in gather.vectors.iter_mut().zip(&self.chunks) {
+            let (start, len) = chunk.bytes();
+            *vector = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+        }
+        gather.message.msg_iov = gather.vectors.as_mut_ptr();
+        gather.message.msg_iovlen = self.in_flight;
+        Some(Payload::Gather(&raw const gather.message))
+    }
+
+    /// The kernel is done with the payload and took `bytes` of it. What is sent goes into `sent`, to be dropped where
+    /// a destructor may run.
+    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>) {
+        self.in_flight = 0;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let (_, len) = chunk.bytes();
+            if bytes < len {
+                chunk.advance(bytes);
+                break;
+            }
+            bytes -= len;
+            sent.extend(self.chunks.pop_front().map(Sent));
+        }
+        if self.chunks.is_empty() {
+            self.gather = None;
+        }
+    }
+}
+
+/// Bytes that the kernel has taken, on their way to be dropped.
+pub struct Sent(#[allow(dead_code, reason = "held to be dropped")] Chunk);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(payload: Payload) -> Vec<u8> {
+        // SAFETY: the payload points into the outbox under test.
+        unsafe {
+            match payload {
+                Payload::Bytes(start, len) => std::slice::from_raw_parts(start, len).to_vec(),
+                Payload::Gather(message) => std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen)
+                    .iter()
+                    .flat_map(|v| std::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len).to_vec())
+                    .collect(),
+            }
+        }
+    }
+
+    #[test]
+    fn short_sends_go_on_where_they_stopped() {
+        let mut outbox = Outbox::default();
+        outbox.push_copy(b"hello ");
+        outbox.push_copy(b"world");
+        assert_eq!(bytes_of(outbox.payload().unwrap()), b"hello world");
+        outbox.sent(4, &mut Vec::new());
+        assert_eq!(bytes_of(outbox.payload().unwrap()), b"o world");
+        outbox.sent(7, &mut Vec::new());
+        assert!(outbox.payload().is_none());
+    }
+
+    #[test]
+    fn what_is_in_flight_is_not_touched() {
+        let mut outbox = Outbox::default();
+        outbox.push_copy(b"first");
+        let Payload::Bytes(start, len) = outbox.payload().unwrap() else { panic!("one chunk") };
+        for _ in 0..100 {
+            outbox.push_copy(b"more");
+        }
+        // SAFETY: in flight, so it must still be there.
+        assert_eq!(unsafe { std::slice::from_raw_parts(start, len) }, b"first");
+        outbox.sent(5, &mut Vec::new());
+        assert_eq!(bytes_of(outbox.payload().unwrap()), b"more".repeat(100));
+    }
+
+    #[test]
+    fn a_gathered_send_may_be_short_anywhere() {
+        for cut in 0..=12 {
+            let mut outbox = Outbox::default();
+            let mut parts: Vec<&[u8]> = vec![b"abcd", b"efgh", b"ijkl"];
+            let first = parts.remove(0);
+            outbox.push_copy(first);
+            outbox.payload().unwrap();
+            outbox.push_copy(parts[0]);
+            outbox.sent(0, &mut Vec::new());
+            // Two chunks now: the one that was in flight, and what came after it.
+            outbox.push_copy(parts[1]);
+            let all = bytes_of(outbox.payload().unwrap());
+            assert_eq!(all, b"abcdefghijkl");
+            outbox.sent(cut, &mut Vec::new());
+            let rest = outbox.payload().map(bytes_of).unwrap_or_default();
+            assert_eq!(rest, &all[cut..]);
+        }
+    }
+}

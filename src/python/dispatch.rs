@@ -1,0 +1,201 @@
+//! From the reactor to a protocol's callbacks and back: vector calls, actions compared by pointer, faults as values.
+
+use super::module;
+use crate::machine::{Action, Callback};
+use crate::mailbox::Notice;
+use crate::python::protocol;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use std::ptr;
+
+/// What this interpreter's calls need: types and interned names.
+pub struct Names {
+    /// `_py_reactor.Protocol`.
+    pub protocol_type: Py<PyAny>,
+    base_write_ready: Py<PyAny>,
+    base_write: Py<PyAny>,
+    data_received: Py<PyString>,
+    eof_received: Py<PyString>,
+    write_ready: Py<PyString>,
+    actions: [(Py<PyString>, Action); 5],
+}
+
+/// Why a callback did not answer an action.
+pub enum Fault {
+    /// It raised this.
+    Raised(PyErr),
+    /// It answered this, which is no action or not one for this callback.
+    Answered(String),
+}
+
+impl Names {
+    /// Looks them up in the native module.
+    ///
+    /// # Errors
+    /// The Python exception.
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
+        let native = py.import(module::NAME.to_string_lossy().as_ref())?;
+        let protocol_type = native.getattr("Protocol")?;
+        let intern = |name: &str| PyString::intern(py, name).unbind();
+        Ok(Names {
+            base_write_ready: protocol_type.getattr("write_ready")?.unbind(),
+            base_write: protocol_type.getattr("write")?.unbind(),
+            protocol_type: protocol_type.unbind(),
+            data_received: intern("data_received"),
+            eof_received: intern("eof_received"),
+            write_ready: intern("write_ready"),
+            actions: [
+                (intern("continue"), Action::Continue),
+                (intern("write_pending"), Action::WritePending),
+                (intern("read_pending"), Action::ReadPending),
+                (intern("async_pending"), Action::AsyncPending),
+                (intern("close"), Action::Close),
+            ],
+        })
+    }
+
+    /// Makes a protocol by `factory`.
+    ///
+    /// # Errors
+    /// What the factory raised, or that it made no protocol.
+    pub fn make_protocol<'py>(&self, factory: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let made = factory.call0()?;
+        if !made.is_instance(self.protocol_type.bind(factory.py()))? {
+            return Err(PyTypeError::new_err(format!(
+                "the protocol factory {} returned {}, which is not an instance of erlang.reactor.Protocol",
+                factory.repr()?,
+                made.repr()?
+            )));
+        }
+        Ok(made)
+    }
+
+    /// Whether nothing in `protocol` overrides the base class's way to write.
+    ///
+    /// # Errors
+    /// The Python exception.
+    pub fn writes_natively(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let class = protocol.get_type();
+        let py = protocol.py();
+        let own = protocol.getattr_opt("__dict__")?;
+        let overridden = match own {
+            Some(own) => own.contains(&self.write_ready)? || own.contains("write")?,
+            None => false,
+        };
+        Ok(!overridden
+            && class.getattr(&self.write_ready)?.is(self.base_write_ready.bind(py))
+            && class.getattr("write")?.is(self.base_write.bind(py)))
+    }
+
+    /// Calls `data_received(data)`.
+    ///
+    /// # Errors
+    /// The fault.
+    #[inline]
+    pub fn data_received(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> Result<Action, Fault> {
+        let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr()];
+        self.call(protocol.py(), Callback::DataReceived, &self.data_received, args, 2)
+    }
+
+    /// Calls `eof_received()` or `write_ready()`.
+    ///
+    /// # Errors
+    /// The fault.
+    #[inline]
+    pub fn callback(&self, protocol: &Bound<'_, PyAny>, callback: Callback) -> Result<Action, Fault> {
+        let name = if callback == Callback::EofReceived { &self.eof_received } else { &self.write_ready };
+        let args = [ptr::null_mut(), protocol.as_ptr(), ptr::null_mut()];
+        self.call(protocol.py(), callback, name, args, 1)
+    }
+
+    #[inline]
+    fn call(
+        &self,
+        py: Python<'_>,
+        callback: Callback,
+        name: &Py<PyString>,
+        mut args: [*mut ffi::PyObject; 3],
+        count: usize,
+    ) -> Result<Action, Fault> {
+        // SAFETY: attached; `count` borrowed references follow one spare slot, as ARGUMENTS_OFFSET promises; the result
+        // is a new reference, or null with an exception set.
+        let answer = unsafe {
+            let answer = ffi::PyObject_VectorcallMethod(
+                name.as_ptr(),
+                args.as_mut_ptr().add(1),
+                count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                ptr::null_mut(),
+            );
+            Bound::from_owned_ptr_or_opt(py, answer)
+        };
+        let Some(answer) = answer else { return Err(Fault::Raised(PyErr::fetch(py))) };
+        match self.action(&answer) {
+            Some(action) if callback.allows(action) => Ok(action),
+            _ => Err(Fault::Answered(describe(&answer))),
+        }
+    }
+
+    #[inline]
+    fn action(&self, answer: &Bound<'_, PyAny>) -> Option<Action> {
+        // A literal in Python code is the interned string itself.
+        for (name, action) in &self.actions {
+            if ptr::eq(name.as_ptr(), answer.as_ptr()) {
+                return Some(*action);
+            }
+        }
+        let text = answer.cast::<PyString>().ok()?.to_str().ok()?;
+        let found = self.actions.iter().find(|(name, _)| name.bind(answer.py()) == text);
+        found.map(|(_, action)| *action)
+    }
+}
+
+fn describe(answer: &Bound<'_, PyAny>) -> String {
+    let text = answer.repr().map_or_else(|_| "an object that cannot be shown".to_owned(), |text| text.to_string());
+    let mut shown: String = text.chars().take(80).collect();
+    if shown.len() < text.len() {
+        shown.push_str("...");
+    }
+    if answer.is_none() {
+        shown.push_str(" (is a return statement missing?)");
+    }
+    shown
+}
+
+/// The log record of a fault in `method` of `protocol`.
+pub fn fault_notice(protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) -> Notice {
+    let class = protocol.get_type();
+    let class = class.fully_qualified_name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let message = match fault {
+        Fault::Raised(error) => format!("{class}.{method} raised:\n{}", format_exception(protocol.py(), &error)),
+        Fault::Answered(value) => format!(
+            "{class}.{method} returned {value}; it must return one of \"continue\", \"write_pending\", \
+             \"read_pending\"{}, \"close\"",
+            if method == "write_ready" { "" } else { ", \"async_pending\"" }
+        ),
+    };
+    let mut meta = vec![("class", class), ("method", method.to_owned())];
+    meta.extend(peer(protocol).map(|peer| ("peer", peer)));
+    Notice { level: "error", message, meta, fd: None }
+}
+
+/// "addr:port" of the client, as far as Erlang told.
+fn peer(protocol: &Bound<'_, PyAny>) -> Option<String> {
+    let info = protocol::client_info(protocol)?;
+    let info = info.cast::<PyDict>().ok()?;
+    let addr = info.get_item("addr").ok()??;
+    Some(match info.get_item("port").ok()? {
+        Some(port) => format!("{addr}:{port}"),
+        None => addr.to_string(),
+    })
+}
+
+/// The traceback of `error`, as Python prints it.
+pub fn format_exception(py: Python<'_>, error: &PyErr) -> String {
+    let formatted = py
+        .import("erlang._runtime")
+        .and_then(|runtime| runtime.call_method1("format_exception", (error.value(py),)))
+        .and_then(|text| text.extract::<String>());
+    formatted.unwrap_or_else(|_| error.to_string())
+}

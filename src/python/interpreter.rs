@@ -1,0 +1,133 @@
+//! The embedded interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised.
+
+use super::module;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{CStr, CString, c_char};
+use std::sync::OnceLock;
+use std::sync::mpsc;
+
+/// `sys.executable` of the interpreter that this library was built against.
+const EXECUTABLE: &str = env!("PY_REACTOR_PYTHON");
+const LIB_DIR: &str = env!("PY_REACTOR_PYTHON_LIBDIR");
+
+/// Starts the main interpreter if nobody has done so yet.
+///
+/// # Errors
+/// Python's own words on why it does not start.
+pub fn ensure_started() -> Result<(), String> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED.get_or_init(start).clone()
+}
+
+fn start() -> Result<(), String> {
+    pin_libraries()?;
+    let (sender, receiver) = mpsc::channel();
+    // Python counts this thread as its main thread, so it must stay.
+    std::thread::Builder::new()
+        .name("py_main".into())
+        .stack_size(crate::config::STACK_BYTES)
+        .spawn(move || {
+            crate::thread::block_signals();
+            let _ = sender.send(initialise());
+            loop {
+                std::thread::park();
+            }
+        })
+        .map_err(|error| format!("no thread for Python: {error}"))?;
+    receiver.recv().map_err(|_| "the thread that starts Python died".to_owned())?
+}
+
+/// Makes libpython's symbols global, which extension modules take for granted but a library of the VM does not get, and
+/// keeps this library loaded: Python and our threads point into it for ever.
+fn pin_libraries() -> Result<(), String> {
+    // SAFETY: `dladdr` and `dlopen` get valid pointers; the handles are meant to stay open.
+    unsafe {
+        let path_of = |address: *const ()| -> Option<CString> {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            let found = libc::dladdr(address.cast(), &raw mut info) != 0 && !info.dli_fname.is_null();
+            found.then(|| CStr::from_ptr(info.dli_fname).to_owned())
+        };
+        let python = path_of(ffi::Py_IsInitialized as *const ()).ok_or("libpython is not loaded")?;
+        if libc::dlopen(python.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            return Err(format!("cannot make the symbols of {} global ({LIB_DIR})", python.to_string_lossy()));
+        }
+        if let Some(this) = path_of(pin_libraries as *const ()) {
+            libc::dlopen(this.as_ptr(), libc::RTLD_NOW | libc::RTLD_NODELETE);
+        }
+    }
+    Ok(())
+}
+
+fn initialise() -> Result<(), String> {
+    // SAFETY: the documented order: built-in modules, configuration, initialisation; strings are NUL-terminated and
+    // copied by Python; the configuration is cleared on every path.
+    unsafe {
+        if ffi::Py_IsInitialized() != 0 {
+            return Err("another library of this VM has already started Python".into());
+        }
+        ffi::PyImport_AppendInittab(module::NAME.as_ptr(), Some(module::init));
+        let mut config = std::mem::zeroed::<ffi::PyConfig>();
+        ffi::PyConfig_InitPythonConfig(&raw mut config);
+        // The VM handles signals; nobody flushes stdout for us; the VM's arguments are not Python's.
+        config.install_signal_handlers = 0;
+        config.buffered_stdio = 0;
+        config.parse_argv = 0;
+        let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
+        let set = |config: *mut ffi::PyConfig, field: *mut *mut libc::wchar_t| {
+            ffi::PyConfig_SetBytesString(config, field, executable.as_ptr())
+        };
+        let mut status = set(&raw mut config, &raw mut config.program_name);
+        if ffi::PyStatus_Exception(status) == 0 {
+            status = set(&raw mut config, &raw mut config.executable);
+        }
+        if ffi::PyStatus_Exception(status) == 0 {
+            status = ffi::Py_InitializeFromConfig(&raw const config);
+        }
+        ffi::PyConfig_Clear(&raw mut config);
+        if ffi::PyStatus_Exception(status) != 0 {
+            return Err(format!("Python does not start: {}", text(status.err_msg)));
+        }
+        ffi::PyEval_SaveThread();
+    }
+    Ok(())
+}
+
+/// The interpreter to be: a virtual environment's, if the VM was started in one.
+fn executable() -> String {
+    if let Some(venv) = std::env::var_os("VIRTUAL_ENV") {
+        let python = std::path::Path::new(&venv).join("bin/python3");
+        if python.exists() {
+            return python.to_string_lossy().into_owned();
+        }
+    }
+    EXECUTABLE.to_owned()
+}
+
+fn text(message: *const c_char) -> String {
+    if message.is_null() {
+        return "no reason given".into();
+    }
+    // SAFETY: Python's messages are NUL-terminated and static.
+    unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
+}
+
+/// Runs `f` with the calling thread detached from Python, so that others may run.
+pub fn detached<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
+    struct Reattach(*mut ffi::PyThreadState);
+    impl Drop for Reattach {
+        fn drop(&mut self) {
+            // SAFETY: this thread's own state, saved below.
+            unsafe { ffi::PyEval_RestoreThread(self.0) };
+        }
+    }
+    // SAFETY: `_py` proves that the thread is attached. `f` touches no Python object: it has no token to do so with.
+    let _reattach = Reattach(unsafe { ffi::PyEval_SaveThread() });
+    f()
+}
+
+/// Version of the running interpreter, as "3.11.7".
+pub fn version(py: Python<'_>) -> String {
+    let version = py.version_info();
+    format!("{}.{}.{}", version.major, version.minor, version.patch)
+}

@@ -1,0 +1,114 @@
+//! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
+
+use super::dispatch::format_exception;
+use super::terms::Carriers;
+use crate::atoms;
+use crate::mailbox::{Job, Mailbox, Notice, Parcel, ReplyTo};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyModule, PyTuple};
+use rustler::types::tuple::get_tuple;
+use rustler::{Encoder, Env, ListIterator, Term};
+
+/// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
+pub fn run(
+    py: Python<'_>,
+    carriers: &Carriers,
+    globals: &Bound<'_, PyDict>,
+    job: Job,
+    reply: Option<ReplyTo>,
+    mailbox: &Mailbox,
+) {
+    let result = match job {
+        Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)),
+        Job::Eval(code, locals) => eval(carriers, globals, &code, &locals),
+        Job::Call(module, function, args) => call(carriers, globals, &module, &function, &args),
+    };
+    match reply {
+        Some(reply) => reply.send(|env| match &result {
+            Ok(value) => match carriers.to_term(env, value) {
+                Ok(term) => (atoms::ok(), term).encode(env),
+                Err(error) => (atoms::error(), (atoms::unsupported_term(), error.value(py).to_string())).encode(env),
+            },
+            Err(error) => (atoms::error(), error_term(py, env, error)).encode(env),
+        }),
+        None => {
+            if let Err(error) = result {
+                let message = format!("a cast raised:\n{}", format_exception(py, &error));
+                mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+            }
+        }
+    }
+}
+
+/// `{python_error, #{type, message, traceback}}`.
+pub fn error_term<'a>(py: Python<'_>, env: Env<'a>, error: &PyErr) -> Term<'a> {
+    let kind = error.get_type(py).fully_qualified_name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let kind = kind.strip_prefix("builtins.").unwrap_or(&kind).to_owned();
+    let message = error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    let pairs =
+        [(atoms::r#type(), kind), (atoms::message(), message), (atoms::traceback(), format_exception(py, error))];
+    let map = Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env));
+    (atoms::python_error(), map).encode(env)
+}
+
+/// Runs statements in `globals`.
+///
+/// # Errors
+/// What they raised.
+pub fn exec(globals: &Bound<'_, PyDict>, code: &str) -> PyResult<()> {
+    let builtins = PyModule::import(globals.py(), "builtins")?;
+    let code = builtins.call_method1("compile", (code, "<py:exec>", "exec"))?;
+    builtins.call_method1("exec", (code, globals)).map(drop)
+}
+
+fn eval<'py>(
+    carriers: &Carriers,
+    globals: &Bound<'py, PyDict>,
+    code: &str,
+    locals: &Parcel,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = globals.py();
+    let locals = locals.open(|term| carriers.to_str_dict(py, term).map(Bound::unbind))?;
+    let builtins = PyModule::import(py, "builtins")?;
+    let code = builtins.call_method1("compile", (code, "<py:eval>", "eval"))?;
+    builtins.call_method1("eval", (code, globals, locals))
+}
+
+fn call<'py>(
+    carriers: &Carriers,
+    globals: &Bound<'py, PyDict>,
+    module: &str,
+    function: &str,
+    args: &Parcel,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = globals.py();
+    let (args, kwargs) = args.open(|term| arguments(py, carriers, term))?;
+    let mut names = function.split('.');
+    let first = names.next().unwrap_or_default();
+    let mut target = match module {
+        "__main__" => globals.get_item(first)?.ok_or_else(|| {
+            pyo3::exceptions::PyNameError::new_err(format!("name '{first}' is not defined in this context"))
+        })?,
+        _ => py.import(module)?.getattr(first)?,
+    };
+    for name in names {
+        target = target.getattr(name)?;
+    }
+    let result = target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?;
+    // SAFETY: looks at the type only.
+    if unsafe { ffi::PyCoro_CheckExact(result.as_ptr()) } != 0 {
+        return py.import("erlang._runtime")?.call_method1("run", (result,));
+    }
+    Ok(result)
+}
+
+fn arguments(py: Python<'_>, carriers: &Carriers, term: Term<'_>) -> PyResult<(Py<PyTuple>, Py<PyDict>)> {
+    let bad = || pyo3::exceptions::PyTypeError::new_err("arguments must be a proper list");
+    let parts = get_tuple(term).map_err(|_| bad())?;
+    let [args, kwargs] = parts[..] else { return Err(bad()) };
+    args.list_length().map_err(|_| bad())?;
+    let items: ListIterator<'_> = args.decode().map_err(|_| bad())?;
+    let items: PyResult<Vec<_>> = items.map(|item| carriers.to_python(py, item)).collect();
+    Ok((PyTuple::new(py, items?)?.unbind(), carriers.to_str_dict(py, kwargs)?.unbind()))
+}

@@ -1,0 +1,11 @@
+//! Everything that touches the Python interpreter. All of it runs attached, on a reactor thread, but for what other
+//! Python threads call through the module `_py_reactor` (I7).
+
+pub mod dispatch;
+pub mod interpreter;
+pub mod jobs;
+pub mod module;
+pub mod protocol;
+pub mod reactor_buffer;
+pub mod terms;
+pub mod workspace;

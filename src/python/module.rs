@@ -1,0 +1,222 @@
+//! The built-in module `_py_reactor`: made anew for each interpreter, with heap types of its own (I7).
+//!
+//! `python/erlang/reactor.py` is its only user.
+
+use super::{protocol, reactor_buffer};
+use crate::context;
+use crate::descriptors;
+use crate::mailbox::Command;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+/// Name of the module.
+pub const NAME: &CStr = c"_py_reactor";
+
+/// Tables that CPython keeps pointers to.
+pub struct Static<T>(pub T);
+// SAFETY: the tables are never written.
+unsafe impl<T> Sync for Static<T> {}
+
+/// An entry of a method table.
+pub const fn method(
+    name: &'static CStr,
+    function: ffi::PyCFunction,
+    flags: c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// Runs `f` for a function that CPython called: errors become exceptions, and so does a panic, which must not cross
+/// into C. `failure` is what C expects along with an exception.
+pub fn guarded<R>(failure: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    Python::attach(|py| match catch_unwind(AssertUnwindSafe(|| f(py))) {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => {
+            error.restore(py);
+            failure
+        }
+        Err(_) => {
+            pyo3::exceptions::PySystemError::new_err("py_reactor: internal error (a Rust panic), please report it")
+                .restore(py);
+            failure
+        }
+    })
+}
+
+/// As [`guarded`], for a function that answers a new reference.
+pub fn guarded_object(f: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
+    guarded(ptr::null_mut(), |py| f(py).map(Bound::into_ptr))
+}
+
+/// Makes a heap type in `module`.
+///
+/// # Errors
+/// The Python exception.
+pub fn make_type<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &'static CStr,
+    basic_size: usize,
+    flags: std::ffi::c_ulong,
+    slots: &[(c_int, *mut c_void)],
+    base: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut slots: Vec<_> = slots
+        .iter()
+        .map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc })
+        .chain([ffi::PyType_Slot::default()])
+        .collect();
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: basic_size as c_int,
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | flags) as c_uint,
+        slots: slots.as_mut_ptr(),
+    };
+    let base = base.map_or(ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the specification and its slots live through the call; what CPython keeps is static.
+    unsafe {
+        let made = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, base);
+        Bound::from_owned_ptr_or_err(module.py(), made)
+    }
+}
+
+/// The module's initialisation function, for `PyImport_AppendInittab`.
+pub extern "C" fn init() -> *mut ffi::PyObject {
+    // SAFETY: the definition is static, and only CPython changes it (its header), under the main interpreter's lock.
+    unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION) }
+}
+
+static SLOTS: Static<[ffi::PyModuleDef_Slot; if cfg!(Py_3_12) { 3 } else { 2 }]> = Static([
+    ffi::PyModuleDef_Slot { slot: ffi::Py_mod_exec, value: execute as *mut c_void },
+    #[cfg(Py_3_12)]
+    ffi::PyModuleDef_Slot { slot: ffi::Py_mod_multiple_interpreters, value: ffi::Py_MOD_PER_INTERPRETER_GIL_SUPPORTED },
+    ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
+]);
+
+static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
+    m_base: ffi::PyModuleDef_HEAD_INIT,
+    m_name: NAME.as_ptr(),
+    m_doc: c"The native half of erlang.reactor.".as_ptr(),
+    m_size: 0,
+    m_methods: METHODS.0.as_ptr() as *mut ffi::PyMethodDef,
+    m_slots: SLOTS.0.as_ptr() as *mut ffi::PyModuleDef_Slot,
+    m_traverse: None,
+    m_clear: None,
+    m_free: None,
+};
+
+static METHODS: Static<[ffi::PyMethodDef; 7]> = Static([
+    method(
+        c"set_protocol_factory",
+        set_protocol_factory,
+        ffi::METH_O,
+        c"Sets this context's factory; False outside a context.",
+    ),
+    method(c"get_protocol_factory", get_protocol_factory, ffi::METH_NOARGS, c"This context's factory, or None."),
+    method(
+        c"get_protocol",
+        get_protocol,
+        ffi::METH_O,
+        c"The protocol that this context serves on a descriptor, or None.",
+    ),
+    method(
+        c"signal_write_ready",
+        signal_write_ready,
+        ffi::METH_O,
+        c"Wakes a protocol that waits; False if no reactor serves the descriptor.",
+    ),
+    method(
+        c"close_connection",
+        close_connection,
+        ffi::METH_O,
+        c"Closes a connection of this context; False if it is none.",
+    ),
+    method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
+    guarded(-1, |py| {
+        // SAFETY: CPython passes the module that is being made.
+        let module = unsafe { Bound::from_borrowed_ptr(py, module) }.cast_into::<PyModule>()?;
+        module.add("Protocol", protocol::make_type(&module)?)?;
+        module.add("ReactorBuffer", reactor_buffer::make_type(&module)?)?;
+        Ok(0)
+    })
+}
+
+/// # Safety
+/// `object` is an argument that CPython passed: a borrowed reference.
+unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
+    // SAFETY: the caller's promise.
+    unsafe { Bound::from_borrowed_ptr(py, object) }
+}
+
+fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
+    Ok(value.into_pyobject(py)?.to_owned().into_any())
+}
+
+unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let factory = unsafe { argument(py, factory) };
+        if !factory.is_callable() {
+            return Err(PyTypeError::new_err(format!("a protocol factory must be callable, not {}", factory.repr()?)));
+        }
+        let Some(context) = context::current() else { return boolean(py, false) };
+        let old = context.factory.replace(Some(factory.unbind()));
+        drop(old);
+        boolean(py, true)
+    })
+}
+
+unsafe extern "C" fn get_protocol_factory(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let factory = context::current().and_then(|context| context.factory.borrow().as_ref().map(|f| f.clone_ref(py)));
+        Ok(factory.map_or_else(|| py.None().into_bound(py), |factory| factory.into_bound(py)))
+    })
+}
+
+unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        let protocol = context::current().and_then(|context| context.protocol(py, fd));
+        Ok(protocol.unwrap_or_else(|| py.None().into_bound(py)))
+    })
+}
+
+unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        let posted = descriptors::find(fd).map(|(mailbox, id)| mailbox.post(Command::Signal(id)));
+        boolean(py, posted == Some(Ok(())))
+    })
+}
+
+unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        boolean(py, context::current().is_some_and(|context| context.close(fd)))
+    })
+}
+
+unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        boolean(py, descriptors::find(fd).is_some())
+    })
+}

@@ -1,0 +1,427 @@
+//! The native base class `Protocol`: four attributes, default callbacks, and the way from `write` and `read` to the
+//! connection.
+//!
+//! An instance is *plain* until a reactor serves it: then `write` and `read` use `fd` directly, so that a protocol can
+//! be driven by hand. Once served it reaches its own connection by generation-tagged name and nothing else: when that
+//! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
+
+use super::module::{self, Static, guarded, guarded_object, method};
+use crate::context::{self, Context};
+use crate::token::ConnId;
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+use std::rc::Rc;
+
+/// What an instance's `write` and `read` reach.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// The descriptor `fd`, by system calls.
+    Plain,
+    /// A connection of the context with this serial number.
+    Served { context: u64, id: ConnId },
+    /// Nothing any more.
+    Lost,
+}
+
+/// The C layout of an instance.
+#[repr(C)]
+struct Instance {
+    head: ffi::PyObject,
+    client_info: *mut ffi::PyObject,
+    write_buffer: *mut ffi::PyObject,
+    link: Link,
+    fd: c_int,
+    closed: c_char,
+}
+
+/// A borrowed instance. Fields are read and written through raw pointers: Python code may change them at any time.
+fn instance(protocol: &Bound<'_, PyAny>) -> *mut Instance {
+    protocol.as_ptr().cast()
+}
+
+/// Connects `protocol` (checked to be a `Protocol`) to its connection, before `connection_made`.
+///
+/// # Errors
+/// The instance serves, or has served, another connection.
+pub fn attach(
+    protocol: &Bound<'_, PyAny>,
+    context: &Context,
+    id: ConnId,
+    fd: c_int,
+    info: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let this = instance(protocol);
+    // SAFETY: the caller checked the type, so this is the layout; attached; the old dict is released after the new one
+    // is in place.
+    unsafe {
+        if (*this).link != Link::Plain || (*this).fd >= 0 {
+            return Err(PyRuntimeError::new_err(format!(
+                "the protocol factory returned an instance that already served fd {}: make a new one for each connection",
+                (*this).fd
+            )));
+        }
+        (*this).link = Link::Served { context: context.serial, id };
+        (*this).fd = fd;
+        (*this).closed = 0;
+        let old = std::mem::replace(&mut (*this).client_info, info.clone().into_ptr());
+        ffi::Py_XDECREF(old);
+    }
+    Ok(())
+}
+
+/// Disconnects `protocol` (a `Protocol`), before `connection_lost`.
+pub fn detach(protocol: &Bound<'_, PyAny>) {
+    let this = instance(protocol);
+    // SAFETY: only served protocols, whose type was checked, get here.
+    unsafe {
+        (*this).link = Link::Lost;
+        (*this).closed = 1;
+    }
+}
+
+/// The `write_buffer` of `protocol` (a `Protocol`).
+pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+    // SAFETY: as in `detach`; `new` and the setter keep a bytearray there.
+    unsafe { Bound::from_borrowed_ptr(protocol.py(), (*instance(protocol)).write_buffer) }
+}
+
+/// The number of the descriptor of `protocol` (a `Protocol`), if it has one.
+pub fn fd(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
+    // SAFETY: as in `detach`.
+    let fd = unsafe { (*instance(protocol)).fd };
+    (fd >= 0).then_some(fd)
+}
+
+/// The `client_info` of `protocol` (a `Protocol`), unless it was deleted.
+pub fn client_info<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: as in `detach`.
+    unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).client_info) }
+}
+
+/// How a plain or lost instance does I/O.
+enum Route {
+    Context(Rc<Context>, ConnId),
+    Descriptor(c_int),
+    Nowhere,
+}
+
+fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
+    let this = instance(protocol);
+    // SAFETY: methods of the type are called with its instances only.
+    let (link, fd, closed) = unsafe { ((*this).link, (*this).fd, (*this).closed) };
+    match link {
+        Link::Lost => Ok(Route::Nowhere),
+        Link::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
+        Link::Plain => Ok(Route::Descriptor(fd)),
+        Link::Served { context, id } => match context::current() {
+            Some(current) if current.serial == context => Ok(Route::Context(current, id)),
+            _ => Err(PyRuntimeError::new_err(
+                "write() and read() may be called on the thread of the protocol's context only; from another thread \
+                 hand the data over and call erlang.reactor.signal_write_ready(fd)",
+            )),
+        },
+    }
+}
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: the type's own allocator gives zeroed memory of its size; every field is filled in before anybody
+        // else sees the instance.
+        unsafe {
+            let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("Protocol cannot be made"))?;
+            let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
+            let this = instance(&object);
+            (*this).link = Link::Plain;
+            (*this).fd = -1;
+            (*this).client_info = PyDict::new(py).into_ptr();
+            (*this).write_buffer = PyByteArray::new(py, b"").into_ptr();
+            Ok(object)
+        }
+    })
+}
+
+unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector calls this attached, with an instance; nothing is allocated or released.
+    unsafe {
+        let this = object.cast::<Instance>();
+        for field in [(*this).client_info, (*this).write_buffer, ffi::Py_TYPE(object).cast()] {
+            if !field.is_null() {
+                let result = visit(field, arg);
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: as in `traverse`. Each field is emptied before its object is released. `write_buffer` cannot be part of a
+    // cycle, and others rely on it, so it stays.
+    unsafe {
+        let info = ptr::replace(&raw mut (*object.cast::<Instance>()).client_info, ptr::null_mut());
+        ffi::Py_XDECREF(info);
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; the usual order for a heap type with garbage collection.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear(object);
+        ffi::Py_XDECREF((*object.cast::<Instance>()).write_buffer);
+        if let Some(free) = (*class).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// # Safety
+/// `object` is the `self` or an argument that CPython passed.
+unsafe fn bound<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
+    // SAFETY: the caller's promise.
+    unsafe { Bound::from_borrowed_ptr(py, object) }
+}
+
+fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
+    Ok(value.into_pyobject(py)?.into_any())
+}
+
+unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's arguments.
+        let (protocol, data) = unsafe { (bound(py, this), bound(py, data)) };
+        match route(&protocol)? {
+            Route::Context(context, id) => integer(py, context.write(id, &data)?),
+            Route::Descriptor(fd) => integer(py, plain_write(py, fd, &data)?),
+            Route::Nowhere => integer(py, 0),
+        }
+    })
+}
+
+fn plain_write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let bytes = match data.cast::<PyBytes>() {
+        Ok(bytes) => bytes.clone(),
+        Err(_) => py.get_type::<PyBytes>().call1((data,))?.cast_into()?,
+    };
+    let bytes = bytes.as_bytes();
+    loop {
+        // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
+        let mut sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        if sent < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) {
+            // SAFETY: as above.
+            sent = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        }
+        match usize::try_from(sent) {
+            Ok(sent) => return Ok(sent),
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            // Nothing was accepted: no room now, or the peer is gone.
+            Err(_) => return Ok(0),
+        }
+    }
+}
+
+unsafe extern "C" fn read(
+    this: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let mut size: ffi::Py_ssize_t = 65536;
+        let mut names: [*const c_char; 2] = [c"size".as_ptr(), ptr::null()];
+        // SAFETY: CPython's arguments; the format takes one optional Py_ssize_t.
+        let parsed = unsafe {
+            ffi::PyArg_ParseTupleAndKeywords(
+                args,
+                kwargs,
+                c"|n:read".as_ptr(),
+                names.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if parsed == 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let size = usize::try_from(size)
+            .map_err(|_| pyo3::exceptions::PyValueError::new_err("read() size must not be negative"))?;
+        // SAFETY: CPython's argument.
+        let protocol = unsafe { bound(py, this) };
+        let data = match route(&protocol)? {
+            Route::Context(context, id) => context.read(py, id, size)?,
+            Route::Descriptor(fd) => plain_read(py, fd, size),
+            Route::Nowhere => Some(PyBytes::new(py, b"")),
+        };
+        Ok(data.map_or_else(|| py.None().into_bound(py), Bound::into_any))
+    })
+}
+
+fn plain_read(py: Python<'_>, fd: c_int, size: usize) -> Option<Bound<'_, PyBytes>> {
+    let mut buffer = vec![0u8; size];
+    loop {
+        // SAFETY: `buffer` has room for `size` bytes.
+        let got = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), size) };
+        match usize::try_from(got) {
+            Ok(got) => return Some(PyBytes::new(py, &buffer[..got])),
+            Err(_) => match std::io::Error::last_os_error().kind() {
+                std::io::ErrorKind::Interrupted => {}
+                std::io::ErrorKind::WouldBlock => return None,
+                _ => return Some(PyBytes::new(py, b"")),
+            },
+        }
+    }
+}
+
+unsafe extern "C" fn connection_made(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let mut fd: c_int = -1;
+        let mut info: *mut ffi::PyObject = ptr::null_mut();
+        // SAFETY: CPython's arguments; the format takes an int and an object.
+        if unsafe { ffi::PyArg_ParseTuple(args, c"iO:connection_made".as_ptr(), &raw mut fd, &raw mut info) } == 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let this = this.cast::<Instance>();
+        // SAFETY: `self` is an instance; the old object is released after the new one is in place.
+        unsafe {
+            if (*this).link == Link::Plain {
+                (*this).fd = fd;
+                ffi::Py_INCREF(info);
+                let old = ptr::replace(&raw mut (*this).client_info, info);
+                ffi::Py_XDECREF(old);
+            }
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let class = unsafe { bound(py, this) }.get_type();
+        Err(PyNotImplementedError::new_err(format!("{} must define data_received(self, data)", class.name()?)))
+    })
+}
+
+unsafe extern "C" fn eof_received(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| Ok(PyString::intern(py, "close").into_any()))
+}
+
+unsafe extern "C" fn connection_lost(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| Ok(py.None().into_bound(py)))
+}
+
+/// `write_ready` as Python code calls it (`super().write_ready()`); a reactor drains without coming here.
+unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let protocol = unsafe { bound(py, this) };
+        let buffer = write_buffer(&protocol);
+        let drained = match route(&protocol)? {
+            Route::Context(context, id) => context.drain(id, &buffer)?,
+            Route::Descriptor(fd) => {
+                let written = plain_write(py, fd, &buffer)?;
+                buffer.del_item(pyo3::types::PySlice::new(py, 0, written as isize, 1))?;
+                buffer.len()? == 0
+            }
+            Route::Nowhere => buffer.len()? == 0,
+        };
+        Ok(PyString::intern(py, if drained { "read_pending" } else { "continue" }).into_any())
+    })
+}
+
+unsafe extern "C" fn get_write_buffer(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: CPython's argument.
+    guarded_object(|py| Ok(write_buffer(&unsafe { bound(py, this) })))
+}
+
+unsafe extern "C" fn set_write_buffer(this: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    guarded(-1, |_| {
+        // SAFETY: `self` is an instance; the old object is released after the new one is in place.
+        unsafe {
+            if value.is_null() || ffi::PyByteArray_Check(value) == 0 {
+                return Err(PyTypeError::new_err("write_buffer must be a bytearray"));
+            }
+            ffi::Py_INCREF(value);
+            let old = ptr::replace(&raw mut (*this.cast::<Instance>()).write_buffer, value);
+            ffi::Py_XDECREF(old);
+        }
+        Ok(0)
+    })
+}
+
+const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
+
+static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
+    method(c"connection_made", connection_made, ffi::METH_VARARGS, c"connection_made($self, fd, client_info, /)\n--\n\nThe connection was handed over."),
+    method(c"data_received", data_received, ffi::METH_O, c"data_received($self, data, /)\n--\n\nData arrived; answers an action."),
+    method(c"write_ready", write_ready, ffi::METH_NOARGS, c"write_ready($self, /)\n--\n\nThere is room to write; answers an action. Drains write_buffer."),
+    method(c"eof_received", eof_received, ffi::METH_NOARGS, c"eof_received($self, /)\n--\n\nThe peer sends no more; answers an action: \"close\"."),
+    method(c"connection_lost", connection_lost, ffi::METH_NOARGS, c"connection_lost($self, /)\n--\n\nThe connection is gone."),
+    method(c"write", write, ffi::METH_O, c"write($self, data, /)\n--\n\nAccepts as many bytes as there is room for; answers how many."),
+    ffi::PyMethodDef {
+        ml_name: c"read".as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionWithKeywords: read },
+        ml_flags: ffi::METH_VARARGS | ffi::METH_KEYWORDS,
+        ml_doc: c"read($self, size=65536)\n--\n\nBytes that arrived and were not delivered; b\"\" at the end; None if there are none now.".as_ptr(),
+    },
+    ffi::PyMethodDef::zeroed(),
+]);
+
+const fn member(name: &'static CStr, kind: c_int, offset: usize, doc: &'static CStr) -> ffi::PyMemberDef {
+    let offset = offset as ffi::Py_ssize_t;
+    ffi::PyMemberDef { name: name.as_ptr(), type_code: kind, offset, flags: 0, doc: doc.as_ptr() }
+}
+
+static MEMBERS: Static<[ffi::PyMemberDef; 4]> = Static([
+    member(c"fd", ffi::Py_T_INT, offset_of!(Instance, fd), c"Number of the descriptor; -1 before there is one."),
+    member(c"closed", ffi::Py_T_BOOL, offset_of!(Instance, closed), c"Whether the connection is gone."),
+    member(
+        c"client_info",
+        ffi::Py_T_OBJECT_EX,
+        offset_of!(Instance, client_info),
+        c"What Erlang said of the connection.",
+    ),
+    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+]);
+
+static PROPERTIES: Static<[ffi::PyGetSetDef; 2]> = Static([
+    ffi::PyGetSetDef {
+        name: c"write_buffer".as_ptr(),
+        get: Some(get_write_buffer),
+        set: Some(set_write_buffer),
+        doc: c"Output that the base class's write_ready sends: a bytearray.".as_ptr(),
+        closure: ptr::null_mut(),
+    },
+    ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
+]);
+
+/// Makes the type for the interpreter that `module` belongs to.
+///
+/// # Errors
+/// The Python exception.
+pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>> {
+    let slots = [
+        (ffi::Py_tp_doc, DOC.as_ptr() as *mut c_void),
+        (ffi::Py_tp_new, new as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
+        (ffi::Py_tp_members, MEMBERS.0.as_ptr() as *mut c_void),
+        (ffi::Py_tp_getset, PROPERTIES.0.as_ptr() as *mut c_void),
+    ];
+    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
+    module::make_type(module, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
+}

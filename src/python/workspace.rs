@@ -1,0 +1,57 @@
+//! What one context owns in its interpreter: globals, names, and the helpers of the package `erlang`.
+
+use super::dispatch::Names;
+use super::interpreter;
+use super::terms::Carriers;
+use crate::mailbox::Parcel;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+/// The Python side of a context.
+pub struct Workspace {
+    /// Types and interned names.
+    pub names: Names,
+    /// Term conversion.
+    pub carriers: Carriers,
+    /// The globals of `py:exec`, `setup_code` included.
+    pub globals: Py<PyDict>,
+    convert_info: Py<PyAny>,
+}
+
+impl Workspace {
+    /// Puts `path` in front of `sys.path`, imports the package `erlang`, makes fresh globals.
+    ///
+    /// # Errors
+    /// The package is not on the path.
+    pub fn new(py: Python<'_>, path: &[String]) -> PyResult<Self> {
+        let sys_path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+        for directory in path.iter().rev() {
+            if !sys_path.contains(directory)? {
+                sys_path.insert(0, directory)?;
+            }
+        }
+        let globals = PyDict::new(py);
+        globals.set_item("__name__", "__main__")?;
+        globals.set_item("__builtins__", py.import("builtins")?)?;
+        Ok(Workspace {
+            names: Names::new(py)?,
+            carriers: Carriers::new(py)?,
+            globals: globals.unbind(),
+            convert_info: py.import("erlang._client_info")?.getattr("convert")?.unbind(),
+        })
+    }
+
+    /// `client_info` of what Erlang gave.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub fn client_info<'py>(&self, py: Python<'py>, info: &Parcel) -> PyResult<Bound<'py, PyDict>> {
+        let info = info.open(|term| self.carriers.to_python(py, term).map(Bound::unbind))?;
+        Ok(self.convert_info.bind(py).call1((info,))?.cast_into()?)
+    }
+
+    /// Version of the interpreter.
+    pub fn version(&self, py: Python<'_>) -> String {
+        interpreter::version(py)
+    }
+}

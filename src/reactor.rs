@@ -1,0 +1,522 @@
+//! The loop of a reactor thread. One turn: commands, what is due, flush, wait (detached from Python), step.
+//!
+//! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::machine::Machine), which says
+//! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
+
+use crate::buffer::Pool;
+use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
+use crate::context::{Connection, Context};
+use crate::descriptors::Descriptor;
+use crate::driver::{Driver, Event, Outcome};
+use crate::machine::{Action, Callback, Machine, Next};
+use crate::mailbox::{Command, Notice, Parcel, Place, ReplyTo};
+use crate::outbox::{Outbox, Sent};
+use crate::python::dispatch::{Fault, fault_notice, format_exception};
+use crate::python::interpreter::detached;
+use crate::python::workspace::Workspace;
+use crate::python::{jobs, protocol, reactor_buffer};
+use crate::token::ConnId;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Whether and how the loop is about to end.
+enum Ending {
+    No,
+    /// Connections deliver what was written, until the deadline; then `ReplyTo` is told.
+    Draining(Instant, ReplyTo),
+    /// Connections are cut.
+    Cutting(Option<ReplyTo>),
+}
+
+/// One reactor thread's loop.
+pub struct Reactor<D: Driver> {
+    driver: D,
+    context: Rc<Context>,
+    pool: Rc<RefCell<Pool>>,
+    python: Workspace,
+    linger: Duration,
+    events: Vec<Event>,
+    /// Connections whose queue is to be sent at the end of the turn.
+    sends: Vec<ConnId>,
+    /// Connections with callbacks left over from this turn.
+    due: Vec<ConnId>,
+    /// Connections that discard input after our FIN, and until when. All linger equally long, so this is in order.
+    lingering: VecDeque<(Instant, ConnId)>,
+    commands: Vec<Command>,
+    commands_wait: bool,
+    ending: Ending,
+}
+
+impl<D: Driver> Reactor<D> {
+    /// A loop that serves nobody yet.
+    pub fn new(driver: D, context: Rc<Context>, pool: Rc<RefCell<Pool>>, python: Workspace, options: &Options) -> Self {
+        Reactor {
+            driver,
+            context,
+            pool,
+            python,
+            linger: Duration::from_millis(options.linger_ms),
+            events: Vec::new(),
+            sends: Vec::new(),
+            due: Vec::new(),
+            lingering: VecDeque::new(),
+            commands: Vec::new(),
+            commands_wait: true,
+            ending: Ending::No,
+        }
+    }
+
+    /// Turns until it is told to end and every connection is closed. Answers who wants to know.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub fn run(&mut self, py: Python<'_>) -> io::Result<Option<ReplyTo>> {
+        loop {
+            self.run_commands(py);
+            self.settle_due(py);
+            if self.has_ended() {
+                return Ok(match std::mem::replace(&mut self.ending, Ending::No) {
+                    Ending::Draining(_, reply) => Some(reply),
+                    Ending::Cutting(reply) => reply,
+                    Ending::No => None,
+                });
+            }
+            self.flush();
+            self.wait(py)?;
+            self.step(py);
+            self.expire();
+        }
+    }
+
+    /// Cuts every connection and ends every operation; for the end of the thread, whatever it came from.
+    pub fn finish(mut self, py: Python<'_>) {
+        let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
+        let drained = detached(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
+        let ids = self.context.table.borrow().ids();
+        for id in ids {
+            let Some(mut connection) = self.remove(py, id) else { continue };
+            if connection.machine.owes_lost() {
+                self.connection_lost(connection.protocol.bind(py));
+            }
+            if !drained {
+                // I2: the kernel may still read from these bytes.
+                std::mem::forget(std::mem::take(&mut connection.outbox));
+            }
+        }
+        if !drained {
+            // I2: the kernel may still write into these.
+            std::mem::forget(Rc::clone(&self.pool));
+            std::mem::forget(self.driver);
+        }
+    }
+
+    // Commands.
+
+    fn run_commands(&mut self, py: Python<'_>) {
+        if !std::mem::take(&mut self.commands_wait) {
+            return;
+        }
+        let mailbox = Rc::clone(&self.context);
+        let mailbox = &mailbox.mailbox;
+        mailbox.wake.clear();
+        if mailbox.killed.load(Ordering::Acquire) {
+            self.end(py, Ending::Cutting(None));
+        }
+        let mut commands = std::mem::take(&mut self.commands);
+        self.commands_wait = mailbox.take_commands(&mut commands);
+        for command in commands.drain(..) {
+            self.run_command(py, command);
+        }
+        self.commands = commands;
+    }
+
+    fn run_command(&mut self, py: Python<'_>, command: Command) {
+        match command {
+            Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
+            Command::Run { job, reply } => {
+                let globals = self.python.globals.bind(py);
+                jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
+            }
+            Command::Signal(id) => {
+                self.with(id, |connection| connection.machine.signalled());
+                self.settle(py, id);
+            }
+            Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
+        }
+    }
+
+    fn end(&mut self, py: Python<'_>, ending: Ending) {
+        // Handovers that still wait are closed by being dropped; whoever waits for a result hears that there is none.
+        for command in self.context.mailbox.close() {
+            match command {
+                Command::Run { reply: Some(reply), .. } => reply.stopped(),
+                Command::Stop { reply, .. } => reply.stopped(),
+                _ => {}
+            }
+        }
+        let cut = matches!(ending, Ending::Cutting(_));
+        self.ending = ending;
+        let ids = self.context.table.borrow().ids();
+        for id in ids {
+            self.with(id, |connection| if cut { connection.machine.fail() } else { connection.machine.close() });
+            self.settle(py, id);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty()
+    }
+
+    fn adopt(&mut self, py: Python<'_>, descriptor: Descriptor, place: Place, info: &Parcel) {
+        let fd = descriptor.number();
+        match self.introduce(py, descriptor, place, info) {
+            Ok((id, protocol, info)) => {
+                self.context.mailbox.stats.accepted.add(1);
+                self.context.calling.set(Some(id));
+                let made = protocol.call_method1("connection_made", (fd, info));
+                self.context.calling.set(None);
+                if let Err(error) = made {
+                    self.fault(&protocol, "connection_made", Fault::Raised(error));
+                    self.with(id, |connection| connection.machine.never_made());
+                }
+                self.settle(py, id);
+            }
+            Err(error) => {
+                self.context.mailbox.stats.exceptions.add(1);
+                let message = format!("a connection was closed: {}", format_exception(py, &error));
+                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: Some(fd) });
+            }
+        }
+    }
+
+    /// Makes a protocol for `descriptor`. On an error the connection is closed, by being dropped.
+    fn introduce<'py>(
+        &mut self,
+        py: Python<'py>,
+        descriptor: Descriptor,
+        place: Place,
+        info: &Parcel,
+    ) -> PyResult<(ConnId, Bound<'py, PyAny>, Bound<'py, PyDict>)> {
+        let info = self.python.client_info(py, info)?;
+        let factory = self.context.factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
+        let factory = factory.ok_or_else(|| {
+            PyRuntimeError::new_err(format!(
+                "context {} has no protocol factory: call erlang.reactor.set_protocol_factory in it before the handoff",
+                self.context.mailbox.id
+            ))
+        })?;
+        let protocol = self.python.names.make_protocol(factory.bind(py))?;
+        let native_write_ready = self.python.names.writes_natively(&protocol)?;
+        let fd = descriptor.number();
+        descriptor.prepare();
+        let id = self.context.table.borrow_mut().insert(Connection {
+            machine: Machine::new(),
+            descriptor,
+            protocol: protocol.clone().unbind(),
+            inbox: VecDeque::new(),
+            outbox: Outbox::default(),
+            native_write_ready,
+            _place: place,
+        });
+        if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {
+            let refused = self.context.table.borrow_mut().remove(id);
+            drop(refused);
+            return Err(error);
+        }
+        self.with(id, |connection| connection.descriptor.register(&self.context.mailbox, id));
+        Ok((id, protocol, info))
+    }
+
+    // What follows for a connection.
+
+    fn with<R>(&self, id: ConnId, f: impl FnOnce(&mut Connection) -> R) -> Option<R> {
+        self.context.table.borrow_mut().get(id).map(f)
+    }
+
+    fn settle_due(&mut self, py: Python<'_>) {
+        let mut ids = std::mem::take(&mut self.due);
+        ids.append(&mut self.context.touched.borrow_mut());
+        for id in ids {
+            self.settle(py, id);
+        }
+    }
+
+    /// Does what the connection's machine says, until it has nothing to say.
+    fn settle(&mut self, py: Python<'_>, id: ConnId) {
+        let mut calls = CALLBACKS_PER_TURN;
+        loop {
+            let Some(next) = self.with(id, |connection| connection.machine.next(&self.context.limits, calls > 0))
+            else {
+                return;
+            };
+            match next {
+                Next::DataReceived => {
+                    calls -= 1;
+                    self.data_received(py, id);
+                }
+                Next::EofReceived => {
+                    calls -= 1;
+                    self.call(py, id, Callback::EofReceived, "eof_received");
+                }
+                Next::WriteReady => {
+                    calls -= 1;
+                    self.write_ready(py, id);
+                }
+                Next::ConnectionLost => self.lose(py, id),
+                Next::Receive => {
+                    if let Some(fd) = self.with(id, |connection| connection.descriptor.number()) {
+                        self.driver.receive(id, fd);
+                    }
+                }
+                Next::CancelReceive => self.driver.cancel_receive(id),
+                Next::Send => self.sends.push(id),
+                Next::ShutdownWrite => {
+                    self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_WR));
+                    self.lingering.push_back((Instant::now() + self.linger, id));
+                }
+                Next::Abort => {
+                    self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_RDWR));
+                    self.driver.cancel_receive(id);
+                    self.driver.cancel_send(id);
+                }
+                Next::Close => {
+                    let closed = self.remove(py, id);
+                    drop(closed);
+                    return;
+                }
+                Next::Yield => {
+                    self.due.push(id);
+                    return;
+                }
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    /// The protocol of a connection. It cannot go away while its callback runs: only `settle` removes connections.
+    fn protocol<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Bound<'py, PyAny>> {
+        self.with(id, |connection| connection.protocol.clone_ref(py).into_bound(py))
+    }
+
+    fn data_received(&mut self, py: Python<'_>, id: ConnId) {
+        let taken = self.with(id, |connection| {
+            let data = connection.inbox.pop_front()?.into_bound(py);
+            // SAFETY: the inbox holds `ReactorBuffer`s, which are `bytes`.
+            let len = unsafe { data.cast_unchecked::<PyBytes>() }.as_bytes().len();
+            connection.machine.delivered(len);
+            Some((connection.protocol.clone_ref(py).into_bound(py), data))
+        });
+        let Some(Some((protocol, data))) = taken else { return };
+        self.context.mailbox.stats.messages.add(1);
+        self.context.calling.set(Some(id));
+        let answer = self.python.names.data_received(&protocol, &data);
+        drop(data);
+        self.context.calling.set(None);
+        self.answered(&protocol, id, Callback::DataReceived, "data_received", answer);
+    }
+
+    fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
+        if !self.with(id, |connection| connection.native_write_ready).unwrap_or_default() {
+            return self.call(py, id, Callback::WriteReady, "write_ready");
+        }
+        let Some(protocol) = self.protocol(py, id) else { return };
+        self.context.calling.set(Some(id));
+        let drained = self.context.drain(id, &protocol::write_buffer(&protocol));
+        self.context.calling.set(None);
+        let answer = match drained {
+            Ok(true) => Ok(Action::ReadPending),
+            Ok(false) => Ok(Action::Continue),
+            Err(error) => Err(Fault::Raised(error)),
+        };
+        self.answered(&protocol, id, Callback::WriteReady, "write_ready", answer);
+    }
+
+    fn call(&mut self, py: Python<'_>, id: ConnId, callback: Callback, method: &'static str) {
+        let Some(protocol) = self.protocol(py, id) else { return };
+        self.context.calling.set(Some(id));
+        let answer = self.python.names.callback(&protocol, callback);
+        self.context.calling.set(None);
+        self.answered(&protocol, id, callback, method, answer);
+    }
+
+    fn answered(
+        &mut self,
+        protocol: &Bound<'_, PyAny>,
+        id: ConnId,
+        callback: Callback,
+        method: &'static str,
+        answer: Result<Action, Fault>,
+    ) {
+        let action = answer.unwrap_or_else(|fault| {
+            self.fault(protocol, method, fault);
+            Action::Close
+        });
+        self.with(id, |connection| connection.machine.acted(callback, action));
+    }
+
+    /// B8: what a callback does wrong costs its own connection and nothing else.
+    fn fault(&self, protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) {
+        self.context.mailbox.stats.exceptions.add(1);
+        let mut notice = fault_notice(protocol, method, fault);
+        notice.fd = protocol::fd(protocol);
+        self.context.mailbox.notify(notice);
+    }
+
+    /// Tells the protocol that its connection is gone; from here on it reaches nothing.
+    fn lose(&mut self, py: Python<'_>, id: ConnId) {
+        let lost = self.with(id, |connection| {
+            connection.descriptor.unregister();
+            (connection.protocol.clone_ref(py).into_bound(py), std::mem::take(&mut connection.inbox))
+        });
+        if let Some((protocol, unread)) = lost {
+            drop(unread);
+            self.connection_lost(&protocol);
+        }
+    }
+
+    fn connection_lost(&self, protocol: &Bound<'_, PyAny>) {
+        protocol::detach(protocol);
+        if let Err(error) = protocol.call_method0("connection_lost") {
+            self.fault(protocol, "connection_lost", Fault::Raised(error));
+        }
+    }
+
+    fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
+        let connection = self.context.table.borrow_mut().remove(id)?;
+        if !connection.machine.owes_lost() {
+            protocol::detach(connection.protocol.bind(py));
+        }
+        self.context.mailbox.stats.closed.add(1);
+        Some(connection)
+    }
+
+    // Input and output.
+
+    /// One send for each connection that has something to send.
+    fn flush(&mut self) {
+        for id in std::mem::take(&mut self.sends) {
+            let mut table = self.context.table.borrow_mut();
+            let Some(connection) = table.get(id) else { continue };
+            let fd = connection.descriptor.number();
+            match connection.outbox.payload() {
+                // SAFETY: I2: the outbox keeps what is in flight until `Outbox::sent`, which only the send's event calls.
+                Some(payload) => unsafe { self.driver.send(id, fd, payload) },
+                None => connection.machine.sent(0, &self.context.limits),
+            }
+        }
+    }
+
+    fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
+        let timeout = self.timeout();
+        let mut pool = self.pool.borrow_mut();
+        let (slots, lent) = pool.usage();
+        let stats = &self.context.mailbox.stats;
+        stats.turns.add(1);
+        stats.buffers_lent.set(lent as u64);
+        stats.buffers_free.set((slots - lent) as u64);
+        detached(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.commands_wait || !self.due.is_empty() || !self.context.touched.borrow().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let mut until = self.lingering.front().map(|(deadline, _)| *deadline);
+        if let Ending::Draining(deadline, _) = &self.ending {
+            until = Some(until.map_or(*deadline, |other| other.min(*deadline)));
+        }
+        until.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn step(&mut self, py: Python<'_>) {
+        let mut events = std::mem::take(&mut self.events);
+        let mut sent = Vec::new();
+        for Event { id, outcome } in events.drain(..) {
+            match outcome {
+                Outcome::Woken => {
+                    self.commands_wait = true;
+                    continue;
+                }
+                Outcome::Received { buffer, len, more } => self.received(py, id, buffer, len as usize, more),
+                _ => {
+                    self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
+                }
+            }
+            // A destructor may run here: nothing is borrowed.
+            sent.clear();
+            self.settle(py, id);
+        }
+        self.events = events;
+    }
+
+    fn received(&mut self, py: Python<'_>, id: ConnId, slot: u16, len: usize, more: bool) {
+        let mut pool = self.pool.borrow_mut();
+        // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
+        if !self.with(id, |connection| connection.machine.received(len, more)).unwrap_or_default() {
+            return pool.release(slot);
+        }
+        let stats = &self.context.mailbox.stats;
+        stats.bytes_in.add(len as u64);
+        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, len) {
+            Ok((data, copied)) => {
+                stats.buffers_copied.add(u64::from(copied));
+                let data = data.unbind();
+                self.with(id, |connection| connection.inbox.push_back(data));
+            }
+            Err(error) => {
+                // No memory for a copy: the bytes are lost, and so is the connection.
+                drop(pool);
+                let message = format!("a connection was cut: {}", format_exception(py, &error));
+                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+                self.with(id, |connection| connection.machine.fail());
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some((_, id)) = self.lingering.pop_front_if(|(deadline, _)| *deadline <= now) {
+            self.with(id, |connection| connection.machine.linger_expired());
+            self.due.push(id);
+        }
+        if let Ending::Draining(deadline, _) = &self.ending
+            && *deadline <= now
+            && let Ending::Draining(_, reply) = std::mem::replace(&mut self.ending, Ending::No)
+        {
+            self.ending = Ending::Cutting(Some(reply));
+            let ids = self.context.table.borrow().ids();
+            for id in &ids {
+                self.with(*id, |connection| connection.machine.fail());
+            }
+            self.due.extend(ids);
+        }
+    }
+}
+
+/// Tells a connection's machine of an event that carries no buffer.
+fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
+    let machine = &mut connection.machine;
+    match outcome {
+        Outcome::EndOfFile => machine.received_eof(),
+        Outcome::ReceiveFailed(libc::ECANCELED) => machine.receive_cancelled(),
+        Outcome::ReceiveFailed(_) => machine.receive_failed(),
+        Outcome::CancelMissed => machine.cancel_missed(),
+        Outcome::Sent(bytes) => {
+            context.mailbox.stats.bytes_out.add(u64::from(bytes));
+            connection.outbox.sent(bytes as usize, sent);
+            machine.sent(bytes as usize, &context.limits);
+        }
+        Outcome::SendFailed(_) => {
+            connection.outbox.sent(0, sent);
+            machine.send_failed();
+        }
+        Outcome::Received { .. } | Outcome::Woken => {}
+    }
+}

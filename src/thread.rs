@@ -1,0 +1,203 @@
+//! A reactor thread from its start to its end: interpreter, ring, set-up code, loop, and what is said of them to Erlang.
+
+use crate::atoms;
+use crate::buffer::Pool;
+use crate::config::{Backend, Options, STACK_BYTES};
+use crate::context::{self, Context};
+use crate::mailbox::{Mailbox, ReplyTo};
+use crate::python::interpreter;
+use crate::python::jobs;
+use crate::python::reactor_buffer;
+use crate::python::workspace::Workspace;
+use crate::reactor::Reactor;
+use crate::uring::{Refusal, Uring};
+use pyo3::prelude::*;
+use rustler::{Encoder, Env, Term};
+use std::any::Any;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+
+/// Why a context did not start, or ended by itself.
+pub enum Failure {
+    /// Python does not start.
+    Python(String),
+    /// The set-up code raised, or the package `erlang` is missing.
+    Setup(PyErr),
+    /// The driver asked for cannot be used.
+    Backend(String),
+    /// The driver failed.
+    Driver(io::Error),
+    /// Memory or descriptors were refused.
+    Resources(io::Error),
+    /// A panic: a fault of this library.
+    Panic(String),
+}
+
+impl Failure {
+    fn term<'a>(&self, py: Option<Python<'_>>, env: Env<'a>) -> Term<'a> {
+        match self {
+            Failure::Python(why) => (atoms::python_start(), why).encode(env),
+            Failure::Setup(error) => match py {
+                Some(py) => (atoms::setup_code(), jobs::error_term(py, env, error)).encode(env),
+                None => atoms::setup_code().encode(env),
+            },
+            Failure::Backend(why) => (atoms::backend(), why).encode(env),
+            Failure::Driver(error) => (atoms::driver(), error.to_string()).encode(env),
+            Failure::Resources(error) => (atoms::resources(), error.to_string()).encode(env),
+            Failure::Panic(why) => (atoms::panic(), why).encode(env),
+        }
+    }
+}
+
+/// The two messages that the owner of a context may get.
+pub struct Owner {
+    /// Answered once the context serves, or does not.
+    pub start: ReplyTo,
+    /// Told `py_thread_exit` when the thread ends although nobody stopped it.
+    pub exit: ReplyTo,
+}
+
+/// Starts a reactor thread.
+///
+/// # Errors
+/// No thread could be made.
+pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(format!("py_reactor_{}", options.id)).stack_size(STACK_BYTES).spawn(move || {
+        block_signals();
+        let stopped = match interpreter::ensure_started() {
+            Ok(()) => Python::attach(|py| live(py, &options, &mailbox, owner)),
+            Err(why) => {
+                owner.start.send(|env| (atoms::error(), Failure::Python(why).term(None, env)).encode(env));
+                None
+            }
+        };
+        // Whoever waits for a handoff or a result must not wait for ever.
+        drop(mailbox.close());
+        if let Some(reply) = stopped {
+            reply.send(|env| atoms::stopped().encode(env));
+        }
+    })
+}
+
+/// Blocks every signal in this thread: the VM's own threads handle them, and SIGPIPE is nobody's (B7).
+pub fn block_signals() {
+    // SAFETY: a full set on the stack, for this thread.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+/// The life of a thread that is attached to Python. Answers who waits for its end.
+fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner) -> Option<ReplyTo> {
+    let Owner { start, exit } = owner;
+    let guarded = catch_unwind(AssertUnwindSafe(|| prepare(py, options, mailbox)));
+    let result = match guarded.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))) {
+        Ok(mut reactor) => {
+            start.send(|env| (atoms::ok(), info(py, env, mailbox, &reactor)).encode(env));
+            let ran = catch_unwind(AssertUnwindSafe(|| reactor.turn.run(py)));
+            let finished = catch_unwind(AssertUnwindSafe(|| reactor.turn.finish(py)));
+            match (ran, finished) {
+                (Ok(Ok(reply)), Ok(())) => Ok(reply),
+                (Ok(Err(error)), _) => Err(Failure::Driver(error)),
+                (Err(panic), _) | (_, Err(panic)) => Err(Failure::Panic(panic_text(&*panic))),
+            }
+        }
+        Err(failure) => {
+            start.send(|env| (atoms::error(), failure.term(Some(py), env)).encode(env));
+            return forget(None);
+        }
+    };
+    match result {
+        Ok(reply) => forget(reply),
+        Err(failure) => {
+            exit.send_exit(|env| failure.term(Some(py), env));
+            forget(None)
+        }
+    }
+}
+
+/// Leaves nothing of the context in this thread, while it is still attached.
+fn forget(reply: Option<ReplyTo>) -> Option<ReplyTo> {
+    context::set_current(None);
+    reactor_buffer::set_local_pool(None);
+    reply
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}
+
+struct Ready {
+    turn: Reactor<Uring>,
+    python: String,
+    features: Vec<rustler::Atom>,
+}
+
+fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Ready, Failure> {
+    let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
+    let waker = Arc::clone(mailbox);
+    let mut pool =
+        Pool::new(options.buffers, options.buffer_bytes, move || waker.wake.signal()).map_err(Failure::Resources)?;
+    let driver = choose(options.backend, mailbox, &mut pool)?;
+    let features = driver.features().atoms();
+    let pool = Rc::new(RefCell::new(pool));
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    let native = py.import(crate::python::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
+    let context = Rc::new(Context {
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+        mailbox: Arc::clone(mailbox),
+        limits: options.limits,
+        table: RefCell::default(),
+        factory: RefCell::new(None),
+        touched: RefCell::default(),
+        calling: std::cell::Cell::new(None),
+        buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
+    });
+    reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
+    context::set_current(Some(Rc::clone(&context)));
+    jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
+    let version = python.version(py);
+    Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
+}
+
+fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<Uring, Failure> {
+    if backend == Backend::Epoll {
+        return Err(Failure::Backend("the epoll driver is not there yet: use backend => uring or auto".into()));
+    }
+    let wake = mailbox.wake.waiter().map_err(Failure::Resources)?;
+    let driver = Uring::new(wake, pool).map_err(|refusal: Refusal| Failure::Backend(refusal.to_string()))?;
+    let _ = mailbox.backend.set(("uring", String::new()));
+    Ok(driver)
+}
+
+fn info<'a>(_: Python<'_>, env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Term<'a> {
+    let (backend, note) = mailbox.backend.get().cloned().unwrap_or_default();
+    let backend = if backend == "epoll" { atoms::epoll() } else { atoms::uring() };
+    let pairs = [
+        (atoms::backend().encode(env), backend.encode(env)),
+        (atoms::backend_note().encode(env), note.encode(env)),
+        (atoms::python().encode(env), ready.python.encode(env)),
+        (atoms::features().encode(env), ready.features.encode(env)),
+    ];
+    Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
+}
+
+/// Drivers that can say what they use of the kernel.
+impl crate::uring::Features {
+    fn atoms(&self) -> Vec<rustler::Atom> {
+        let all = [
+            (self.defer_taskrun, atoms::defer_taskrun()),
+            (self.single_issuer, atoms::single_issuer()),
+            (self.multishot, atoms::multishot()),
+        ];
+        all.into_iter().filter_map(|(has, atom)| has.then_some(atom)).collect()
+    }
+}

@@ -1,0 +1,188 @@
+//! Finds out, by trying, whether this process may use io_uring and what its kernel offers.
+//!
+//! Set-up alone proves nothing (a filter may refuse only `io_uring_enter`), so a ring counts as usable only after bytes
+//! went through it on a socket pair: receive with a provided buffer, send, end of file.
+
+use super::buffer_ring::{BUFFER_GROUP, BufferRing};
+use crate::buffer::Pool;
+use io_uring::types::Fd;
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+/// What the kernel offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Completions are made only when the reactor asks (6.1): io_uring gains nothing over epoll without it.
+    pub defer_taskrun: bool,
+    /// One thread submits, and says so (6.0).
+    pub single_issuer: bool,
+    /// One receive yields many completions (6.0).
+    pub multishot: bool,
+}
+
+/// Why io_uring is not used.
+#[derive(Debug)]
+pub struct Refusal {
+    step: &'static str,
+    error: io::Error,
+}
+
+impl Refusal {
+    pub(super) fn new(step: &'static str, error: io::Error) -> Self {
+        Refusal { step, error }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = match self.error.raw_os_error() {
+            Some(libc::ENOSYS) => "this kernel or sandbox has no io_uring",
+            Some(libc::EPERM) => "a seccomp profile or the sysctl kernel.io_uring_disabled forbids it",
+            Some(libc::EACCES) => "a security module forbids it",
+            Some(libc::ENOMEM) => "the limit on locked memory is too low (ulimit -l)",
+            Some(libc::EINVAL) => "the kernel is too old (5.19 is needed)",
+            _ => "it does not work here",
+        };
+        write!(f, "io_uring: {}: {} ({hint})", self.step, self.error)
+    }
+}
+
+/// Submission and completion queue lengths to try, largest first: they are charged to the locked-memory limit.
+const SIZES: [(u32, u32); 3] = [(1024, 8192), (512, 2048), (256, 1024)];
+
+/// Makes the best ring that this kernel allows, and proves that it works.
+pub(super) fn create() -> Result<(IoUring, Features), Refusal> {
+    let mut last = None;
+    // Without multishot receive (before 6.0) the ring still works, one completion per receive.
+    for multishot in [true, false] {
+        let (mut ring, mut features) = set_up()?;
+        features.multishot = multishot;
+        match self_test(&mut ring, multishot) {
+            Ok(()) => return Ok((ring, features)),
+            Err(refusal) => last = Some(refusal),
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::new("self-test", io::Error::from_raw_os_error(libc::EINVAL))))
+}
+
+fn set_up() -> Result<(IoUring, Features), Refusal> {
+    let tiers = [
+        Features { defer_taskrun: true, single_issuer: true, multishot: false },
+        Features { defer_taskrun: false, single_issuer: true, multishot: false },
+        Features::default(),
+    ];
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for features in tiers {
+        for no_sqarray in [true, false] {
+            for (entries, completions) in SIZES {
+                let mut builder = IoUring::builder();
+                builder.dontfork().setup_clamp().setup_submit_all().setup_cqsize(completions);
+                if features.single_issuer {
+                    builder.setup_single_issuer();
+                }
+                if features.defer_taskrun {
+                    builder.setup_defer_taskrun();
+                } else {
+                    builder.setup_coop_taskrun();
+                }
+                if no_sqarray {
+                    builder.setup_no_sqarray();
+                }
+                match builder.build(entries) {
+                    Ok(ring) => return Ok((ring, features)),
+                    Err(error) => last = error,
+                }
+                if last.raw_os_error() != Some(libc::ENOMEM) {
+                    break;
+                }
+            }
+            if last.raw_os_error() != Some(libc::EINVAL) {
+                return Err(Refusal::new("set up", last));
+            }
+        }
+    }
+    Err(Refusal::new("set up", last))
+}
+
+/// Passes one byte and an end of file through the ring.
+fn self_test(ring: &mut IoUring, multishot: bool) -> Result<(), Refusal> {
+    let fail = |step| move |error| Refusal::new(step, error);
+    let (ours, theirs) = UnixStream::pair().map_err(fail("socketpair"))?;
+    let mut pool = Pool::new(2, 64, || ()).map_err(fail("map buffers"))?;
+    let mut buffers = BufferRing::new(ring, 2).map_err(fail("register buffers"))?;
+    buffers.refill(&mut pool);
+
+    const RECEIVE: u64 = 1;
+    let receive = opcode::Recv::new(Fd(ours.as_raw_fd()), std::ptr::null_mut(), 0)
+        .buf_group(BUFFER_GROUP)
+        .ioprio(if multishot { super::RECV_MULTISHOT } else { 0 })
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+        .user_data(RECEIVE);
+    let byte = b"x";
+    let send = opcode::Send::new(Fd(theirs.as_raw_fd()), byte.as_ptr(), 1).build().user_data(2);
+    let result = exchange(ring, &receive, &send, theirs, multishot).map_err(fail("self-test"));
+    ring.submitter().unregister_buf_ring(BUFFER_GROUP).map_err(fail("unregister buffers"))?;
+    result
+}
+
+fn exchange(
+    ring: &mut IoUring,
+    receive: &squeue::Entry,
+    send: &squeue::Entry,
+    theirs: UnixStream,
+    multishot: bool,
+) -> io::Result<()> {
+    submit(ring, receive)?;
+    submit(ring, send)?;
+    let (mut received, mut sent, mut more) = (false, false, false);
+    while !(received && sent) {
+        let entry = reap(ring)?;
+        if entry.user_data() == receive.get_user_data() {
+            expect(entry.result(), 1)?;
+            received = true;
+            more = cqueue::more(entry.flags());
+        } else {
+            expect(entry.result(), 1)?;
+            sent = true;
+        }
+    }
+    if more != multishot {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    drop(theirs);
+    if !more {
+        submit(ring, receive)?;
+    }
+    let end = reap(ring)?;
+    expect(end.result(), 0)
+}
+
+fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
+    // SAFETY: the sockets and buffers of the self-test outlive `exchange`, which ends when all operations have.
+    unsafe { ring.submission().push(entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
+    ring.submit().map(drop)
+}
+
+fn reap(ring: &mut IoUring) -> io::Result<cqueue::Entry> {
+    loop {
+        if let Some(entry) = ring.completion().next() {
+            return Ok(entry);
+        }
+        match ring.submit_and_wait(1) {
+            Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+fn expect(result: i32, wanted: i32) -> io::Result<()> {
+    match result {
+        _ if result == wanted => Ok(()),
+        0.. => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+        errno => Err(io::Error::from_raw_os_error(-errno)),
+    }
+}

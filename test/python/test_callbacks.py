@@ -1,0 +1,242 @@
+"""Serving by hand: actions, order of callbacks, end of input, errors."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from erlang import reactor
+
+READ_ACTIONS = ["continue", "write_pending", "read_pending", "async_pending", "close"]
+WRITE_ACTIONS = ["continue", "write_pending", "read_pending", "close"]
+
+
+class EqualsAll:
+    def __eq__(self, other):
+        return True
+
+    def __repr__(self):
+        return "EqualsAll()"
+
+
+ILLEGAL = [
+    EqualsAll(),
+    None,
+    "",
+    "Continue",
+    "no such action",
+    b"close",
+    0,
+    True,
+    ["close"],
+    {"close": 1},
+]
+
+
+class Scripted(reactor.Protocol):
+    """Answers each callback as its class says, and notes the calls."""
+
+    on_data = on_eof = on_write = "continue"
+
+    def __init__(self):
+        self.calls = []
+
+    def connection_made(self, fd, client_info):
+        self.calls.append(("connection_made", fd, client_info))
+
+    def data_received(self, data):
+        self.calls.append(("data_received", bytes(data)))
+        return self.on_data
+
+    def write_ready(self):
+        self.calls.append(("write_ready",))
+        return self.on_write
+
+    def eof_received(self):
+        self.calls.append(("eof_received",))
+        return self.on_eof
+
+    def connection_lost(self):
+        self.calls.append(("connection_lost", self.closed))
+
+
+def scripted(**answers):
+    return type("Scripted", (Scripted,), answers)
+
+
+@pytest.mark.parametrize("action", READ_ACTIONS)
+def test_read_actions(connect, action):
+    conn = connect(scripted(on_data=action))
+    assert conn.read(b"x") == action
+
+
+@pytest.mark.parametrize("action", READ_ACTIONS)
+def test_eof_actions(connect, action):
+    conn = connect(scripted(on_eof=action))
+    conn.peer.shutdown(socket.SHUT_WR)
+    assert conn.read() == action
+
+
+@pytest.mark.parametrize("action", WRITE_ACTIONS)
+def test_write_actions(connect, action):
+    conn = connect(scripted(on_write=action))
+    assert conn.write() == action
+
+
+@pytest.mark.parametrize("value", ILLEGAL, ids=repr)
+@pytest.mark.parametrize("method", ["data_received", "eof_received", "write_ready"])
+def test_illegal_actions(connect, method, value):
+    conn = connect(scripted(on_data=value, on_eof=value, on_write=value))
+    with pytest.raises(ValueError) as caught:
+        match method:
+            case "data_received":
+                conn.read(b"x")
+            case "eof_received":
+                reactor.on_read_ready(conn.fd, b"")
+            case "write_ready":
+                conn.write()
+    message = str(caught.value)
+    assert f"test_callbacks.Scripted.{method}() returned {value!r}" in message
+    assert "continue" in message
+    assert ("return statement missing" in message) == (value is None)
+
+
+def test_async_pending_is_illegal_from_write_ready(connect):
+    conn = connect(scripted(on_write="async_pending"))
+    with pytest.raises(ValueError, match=r"write_ready\(\) returned 'async_pending'"):
+        conn.write()
+
+
+def test_a_huge_wrong_value_is_not_repeated_in_full(connect):
+    conn = connect(scripted(on_data="x" * 100_000))
+    with pytest.raises(ValueError) as caught:
+        conn.read(b"x")
+    assert len(str(caught.value)) < 500
+
+
+def test_order_of_callbacks(connect):
+    conn = connect(scripted(on_data="write_pending"))
+    conn.read(b"one")
+    conn.write()
+    conn.peer.close()
+    conn.read()
+    reactor.close_connection(conn.fd)
+    info = {"addr": "127.0.0.1", "port": 4711, "type": "tcp"}
+    assert conn.proto.calls == [
+        ("connection_made", conn.fd, info),
+        ("data_received", b"one"),
+        ("write_ready",),
+        ("eof_received",),
+        ("connection_lost", True),
+    ]
+
+
+def test_nothing_to_read_calls_nothing(connect):
+    conn = connect(Scripted)
+    assert conn.read() == "continue"
+    assert [call[0] for call in conn.proto.calls] == ["connection_made"]
+
+
+def test_a_read_error_closes(connect, monkeypatch):
+    def reset(fd, size):
+        raise ConnectionResetError
+
+    conn = connect(Scripted)
+    monkeypatch.setattr("os.read", reset)
+    assert conn.read() == "close"
+    assert [call[0] for call in conn.proto.calls] == ["connection_made"]
+
+
+def test_input_given_by_the_caller(connect):
+    received = []
+
+    class Keeps(reactor.Protocol):
+        def data_received(self, data):
+            received.append(data)
+            return "continue"
+
+    conn = connect(Keeps)
+    ready_made = reactor.ReactorBuffer(b"three")
+    for data in (b"one", bytearray(b"two"), ready_made, memoryview(b"four")):
+        assert reactor.on_read_ready(conn.fd, data) == "continue"
+    assert received == [b"one", b"two", b"three", b"four"]
+    assert {type(data) for data in received} == {reactor.ReactorBuffer}
+    assert received[2] is ready_made
+    with pytest.raises(TypeError, match="bytes-like"):
+        reactor.on_read_ready(conn.fd, "text")
+
+
+def test_close_calls_connection_lost_once(connect):
+    conn = connect(Scripted)
+    for _ in range(3):
+        reactor.close_connection(conn.fd)
+    assert conn.proto.calls[1:] == [("connection_lost", True)]
+    assert reactor.get_protocol(conn.fd) is None
+    assert conn.here.fileno() == conn.fd, "the descriptor stays the caller's"
+    assert conn.here.send(b"x") == 1
+
+
+def test_close_of_an_unknown_fd_does_nothing():
+    reactor.close_connection(12345)
+
+
+def test_connection_lost_that_raises_leaves_nothing_behind(connect):
+    class Breaks(reactor.Protocol):
+        def connection_lost(self):
+            raise ZeroDivisionError
+
+    conn = connect(Breaks)
+    with pytest.raises(ZeroDivisionError):
+        reactor.close_connection(conn.fd)
+    assert conn.proto.closed
+    assert reactor.get_protocol(conn.fd) is None
+
+
+def test_an_exception_reaches_the_caller(connect):
+    class Breaks(reactor.Protocol):
+        def data_received(self, data):
+            raise LookupError("mine")
+
+    conn = connect(Breaks)
+    with pytest.raises(LookupError, match="mine"):
+        conn.read(b"x")
+
+
+def test_no_data_received(connect):
+    class Forgot(reactor.Protocol):
+        pass
+
+    conn = connect(Forgot)
+    with pytest.raises(NotImplementedError, match=r"Forgot does not define data_received\(\)"):
+        conn.read(b"x")
+
+
+@pytest.mark.parametrize("answer", ["continue", "write_pending", "read_pending"])
+def test_a_callback_that_closes_its_own_connection(connect, answer):
+    class Closes(Scripted):
+        on_data = answer
+
+        def data_received(self, data):
+            reactor.close_connection(self.fd)
+            return super().data_received(data)
+
+    conn = connect(Closes)
+    assert conn.read(b"x") == "close"
+
+
+@pytest.mark.parametrize("call", [reactor.on_read_ready, reactor.on_write_ready])
+def test_events_of_an_unknown_fd(call):
+    with pytest.raises(RuntimeError, match="fd 12345 is not being served"):
+        call(12345)
+
+
+def test_signal_write_ready(connect):
+    conn = connect(scripted(on_data="async_pending", on_write="read_pending"))
+    assert conn.read(b"x") == "async_pending"
+    before = list(conn.proto.calls)
+    assert reactor.signal_write_ready(conn.fd) is True
+    assert conn.proto.calls == before, "write_ready is the caller's to call"
+    assert conn.write() == "read_pending"
+    reactor.close_connection(conn.fd)
+    assert reactor.signal_write_ready(conn.fd) is False

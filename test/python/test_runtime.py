@@ -1,0 +1,148 @@
+"""The helpers that native code calls."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+import pytest
+
+from erlang import _runtime, reactor
+
+
+async def answer(value):
+    await asyncio.sleep(0)
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def on_a_thread(call):
+    results = []
+
+    def body():
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_run():
+    assert _runtime.run(answer(5)) == 5
+    assert _runtime.run(answer(6)) == 6
+
+
+def test_run_raises():
+    with pytest.raises(LookupError, match="mine"):
+        _runtime.run(answer(LookupError("mine")))
+
+
+def test_run_on_another_thread_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGINT)
+    assert on_a_thread(lambda: _runtime.run(answer(5))) == 5
+    error = on_a_thread(lambda: _runtime.run(answer(LookupError("mine"))))
+    assert type(error) is LookupError
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_run_ends_what_the_coroutine_started():
+    ended = []
+
+    async def forever():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def starts():
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        return task
+
+    assert _runtime.run(starts()).cancelled()
+    assert ended == [True]
+
+
+def caught(call, *args):
+    """What the call raises, without this frame: as native code gets it."""
+    try:
+        call(*args)
+    except Exception as error:
+        return error.with_traceback(error.__traceback__.tb_next)
+    pytest.fail("nothing was raised")
+
+
+def test_format_exception():
+    def user_code():
+        raise LookupError("mine")
+
+    text = _runtime.format_exception(caught(user_code))
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "in user_code" in text
+    assert text.endswith("LookupError: mine\n")
+
+
+def test_format_exception_leaves_our_frames_out():
+    text = _runtime.format_exception(caught(_runtime.run, answer(LookupError("mine"))))
+    assert "in answer" in text
+    assert "in run" not in text
+    assert text.count('File "') == 1
+
+
+def test_format_exception_with_our_frames_only():
+    text = _runtime.format_exception(caught(reactor.set_protocol_factory, None))
+    assert "in set_protocol_factory" in text
+    assert "must be callable" in text
+
+
+def test_format_exception_without_traceback():
+    assert _runtime.format_exception(ValueError("x")) == "ValueError: x\n"
+
+
+def test_format_exception_with_a_cause():
+    def user_code():
+        try:
+            raise LookupError("first")
+        except LookupError as error:
+            raise ValueError("second") from error
+
+    text = _runtime.format_exception(caught(user_code))
+    assert "LookupError: first" in text
+    assert "direct cause" in text
+
+
+def test_format_exception_is_bounded():
+    text = _runtime.format_exception(ValueError("a" * 1_000_000 + "the end"))
+    assert len(text) < _runtime.TRACEBACK_LIMIT_CHARS + 100
+    assert text.startswith("ValueError: aaa")
+    assert text.endswith("the end\n")
+    assert "characters left out" in text
+
+
+def test_format_exception_of_deep_recursion():
+    def recurse():
+        recurse()
+
+    text = _runtime.format_exception(caught(recurse))
+    assert "RecursionError" in text
+    assert len(text) < _runtime.TRACEBACK_LIMIT_CHARS
+
+
+def test_format_exception_is_encodable():
+    text = _runtime.format_exception(ValueError("\ud800"))
+    assert text == "ValueError: \\ud800\n"
+    text.encode()
+
+
+def test_format_exception_of_an_exception_that_cannot_be_shown():
+    class Bad(Exception):
+        def __str__(self):
+            raise ZeroDivisionError
+
+    assert "Bad" in _runtime.format_exception(Bad())
