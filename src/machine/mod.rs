@@ -393,3 +393,6 @@ impl Machine {
         self.eof != Eof::NotYet || self.phase != Phase::Open
     }
 }
+
+#[cfg(test)]
+mod tests;
