@@ -15,7 +15,7 @@ start_link() ->
 -spec stop_listeners() -> ok.
 stop_listeners() ->
     try
-        supervisor:terminate_child(?MODULE, py_listener_sup)
+        ok = supervisor:terminate_child(?MODULE, py_listener_sup)
     catch
         %% The application ends because this supervisor did.
         exit:{noproc, _} -> ok

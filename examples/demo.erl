@@ -73,11 +73,11 @@ print_versions() ->
     #{py_reactor := Version, otp := Otp, python := Python, kernel := Kernel} = py:version(),
     #{backend := Backend, backend_note := Note} = py_reactor_context:stats(1),
     Ip = inet:ntoa(?IP),
-    io:format("HTTP     http://~s:~b/~n", [Ip, Http]),
-    io:format("echo     ~s:~b~n", [Ip, Echo]),
-    io:format("backend  ~s~n", [[atom_to_list(Backend), [[" (", Note, ")"] || Note =/= <<>>]]]),
-    io:format("versions py_reactor ~s, OTP ~s, Python ~s, Linux ~s~n", [Version, Otp, Python, Kernel]),
-    io:format("SIGINT or SIGTERM ends it.~n").
+    say("HTTP     http://~s:~b/~n", [Ip, Http]),
+    say("echo     ~s:~b~n", [Ip, Echo]),
+    say("backend  ~s~n", [[atom_to_list(Backend), [[" (", Note, ")"] || Note =/= <<>>]]]),
+    say("versions py_reactor ~s, OTP ~s, Python ~s, Linux ~s~n", [Version, Otp, Python, Kernel]),
+    say("SIGINT or SIGTERM ends it.~n", []).
 
 %% One line every few seconds, until SIGTERM.
 -spec report(#{atom() => map()}, integer()) -> no_return().
@@ -88,7 +88,7 @@ report(Before, SinceMs) ->
         Now = figures(),
         NowMs = erlang:monotonic_time(millisecond),
         Lines = [line(Name, map_get(Name, Before), map_get(Name, Now), NowMs - SinceMs) || {Name, _, _, _} <- servers()],
-        io:format("~s~n", [lists:join(" | ", Lines)]),
+        say("~s~n", [lists:join(" | ", Lines)]),
         report(Now, NowMs)
     end.
 
@@ -111,13 +111,22 @@ line(Name, Before, #{connections := Connections} = Now, PassedMs) ->
         Name, Connections, round(PerSecond(messages)), PerSecond(bytes_in) / 1.0e6, PerSecond(bytes_out) / 1.0e6
     ]).
 
+%% Whoever read our output may be gone; that is no reason to stop serving, or not to stop.
+-spec say(string(), [term()]) -> ok.
+say(Format, Arguments) ->
+    try
+        io:format(Format, Arguments)
+    catch
+        error:_ -> ok
+    end.
+
 -spec stop() -> no_return().
 stop() ->
     Open = lists:sum([map_get(connections, Stats) || Stats <- maps:values(figures())]),
-    io:format("stopping: ~b open connections are drained and closed~n", [Open]),
+    say("stopping: ~b open connections are drained and closed~n", [Open]),
     ok = logger:set_primary_config(level, warning),
     ok = application:stop(py_reactor),
-    io:format("bye~n"),
+    say("bye~n", []),
     init:stop(0),
     receive after infinity -> ok end.
 

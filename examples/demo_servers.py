@@ -14,6 +14,7 @@ class Http(reactor.Protocol):
     def __init__(self) -> None:
         super().__init__()
         self.unread = bytearray()
+        self.closing = False
 
     def data_received(self, data: reactor.ReactorBuffer) -> reactor.Action:
         self.unread += data
@@ -21,19 +22,19 @@ class Http(reactor.Protocol):
             head = bytes(self.unread[:end])
             del self.unread[: end + len(END_OF_HEAD)]
             if not self.answer(head):
-                return self.finish("close")
+                return self.send(then="close")
         if len(self.unread) > HEAD_BYTES_MAX:
             self.respond("431 Request Header Fields Too Large", "too long\n", keep=False)
-            return self.finish("close")
-        return self.finish("continue")
+            return self.send(then="close")
+        return self.send(then="continue")
 
-    def finish(self, then: reactor.Action) -> reactor.Action:
-        """Sends what was answered; what does not fit now follows from `write_ready`."""
-        del self.write_buffer[: self.write(bytes(self.write_buffer))]
+    def send(self, then: reactor.Action) -> reactor.Action:
+        """Sends the answers; what does not fit now is left to `write_ready`."""
         self.closing = then == "close"
+        del self.write_buffer[: self.write(bytes(self.write_buffer))]
         return "write_pending" if self.write_buffer else then
 
-    def write_ready(self) -> reactor.Action:
+    def write_ready(self) -> str:
         action = super().write_ready()
         return "close" if self.closing and not self.write_buffer else action
 

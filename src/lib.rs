@@ -16,6 +16,9 @@ mod config;
 mod context;
 mod descriptors;
 mod driver;
+#[cfg(test)]
+mod driver_tests;
+mod fallback;
 mod listener;
 mod machine;
 mod mailbox;

@@ -36,8 +36,8 @@ enum Ending {
 }
 
 /// One reactor thread's loop.
-pub struct Reactor<D: Driver> {
-    driver: D,
+pub struct Reactor {
+    driver: Box<dyn Driver>,
     context: Rc<Context>,
     pool: Rc<RefCell<Pool>>,
     python: Workspace,
@@ -54,9 +54,15 @@ pub struct Reactor<D: Driver> {
     ending: Ending,
 }
 
-impl<D: Driver> Reactor<D> {
+impl Reactor {
     /// A loop that serves nobody yet.
-    pub fn new(driver: D, context: Rc<Context>, pool: Rc<RefCell<Pool>>, python: Workspace, options: &Options) -> Self {
+    pub fn new(
+        driver: Box<dyn Driver>,
+        context: Rc<Context>,
+        pool: Rc<RefCell<Pool>>,
+        python: Workspace,
+        options: &Options,
+    ) -> Self {
         Reactor {
             driver,
             context,

@@ -2,17 +2,19 @@
 
 use crate::atoms;
 use crate::buffer::Pool;
-use crate::config::{Backend, Options, STACK_BYTES};
+use crate::config::{Backend, Options, SHUT_DOWN_MS, STACK_BYTES};
 use crate::context::{self, Context};
-use crate::mailbox::{Mailbox, ReplyTo};
+use crate::driver::Driver;
+use crate::fallback::Epoll;
+use crate::mailbox::{Mailbox, Notice, ReplyTo};
 use crate::python::interpreter;
 use crate::python::jobs;
 use crate::python::reactor_buffer;
 use crate::python::workspace::Workspace;
 use crate::reactor::Reactor;
-use crate::uring::{Refusal, Uring};
+use crate::uring::Uring;
 use pyo3::prelude::*;
-use rustler::{Encoder, Env, Term};
+use rustler::{Atom, Encoder, Env, Term};
 use std::any::Any;
 use std::cell::RefCell;
 use std::io;
@@ -21,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Why a context did not start, or ended by itself.
 pub enum Failure {
@@ -100,7 +103,7 @@ fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner)
     let guarded = catch_unwind(AssertUnwindSafe(|| prepare(py, options, mailbox)));
     let result = match guarded.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))) {
         Ok(mut reactor) => {
-            start.send(|env| (atoms::ok(), info(py, env, mailbox, &reactor)).encode(env));
+            start.send(|env| (atoms::ok(), info(env, mailbox, &reactor)).encode(env));
             let ran = catch_unwind(AssertUnwindSafe(|| reactor.turn.run(py)));
             let finished = catch_unwind(AssertUnwindSafe(|| reactor.turn.finish(py)));
             match (ran, finished) {
@@ -136,9 +139,9 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 struct Ready {
-    turn: Reactor<Uring>,
+    turn: Reactor,
     python: String,
-    features: Vec<rustler::Atom>,
+    features: Vec<Atom>,
 }
 
 fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Ready, Failure> {
@@ -146,8 +149,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let waker = Arc::clone(mailbox);
     let mut pool =
         Pool::new(options.buffers, options.buffer_bytes, move || waker.wake.signal()).map_err(Failure::Resources)?;
-    let driver = choose(options.backend, mailbox, &mut pool)?;
-    let features = driver.features().atoms();
+    let (driver, features) = choose(options.backend, mailbox, &mut pool)?;
     let pool = Rc::new(RefCell::new(pool));
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     let native = py.import(crate::python::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
@@ -168,17 +170,39 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
 }
 
-fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<Uring, Failure> {
-    if backend == Backend::Epoll {
-        return Err(Failure::Backend("the epoll driver is not there yet: use backend => uring or auto".into()));
+/// The driver to use. io_uring without DEFER_TASKRUN (before 6.1) costs more than epoll, so `auto` does not take it.
+fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<(Box<dyn Driver>, Vec<Atom>), Failure> {
+    let waiter = || mailbox.wake.waiter().map_err(Failure::Resources);
+    let mut note = String::new();
+    if backend != Backend::Epoll {
+        match Uring::new(waiter()?, pool) {
+            Ok(driver) if backend == Backend::Uring || driver.features().defer_taskrun => {
+                let features = driver.features().atoms();
+                let _ = mailbox.backend.set(("uring", note));
+                return Ok((Box::new(driver), features));
+            }
+            Ok(mut driver) => {
+                let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
+                driver.shut_down(pool, deadline);
+                driver.give_back(pool);
+                note = "io_uring of this kernel has no DEFER_TASKRUN (6.1), without which epoll is faster".into();
+            }
+            Err(refusal) if backend == Backend::Uring => return Err(Failure::Backend(refusal.to_string())),
+            Err(refusal) => note = refusal.to_string(),
+        }
+        mailbox.notify(Notice {
+            level: "notice",
+            message: format!("epoll is used instead of io_uring: {note}"),
+            meta: Vec::new(),
+            fd: None,
+        });
     }
-    let wake = mailbox.wake.waiter().map_err(Failure::Resources)?;
-    let driver = Uring::new(wake, pool).map_err(|refusal: Refusal| Failure::Backend(refusal.to_string()))?;
-    let _ = mailbox.backend.set(("uring", String::new()));
-    Ok(driver)
+    let driver = Epoll::new(waiter()?).map_err(Failure::Resources)?;
+    let _ = mailbox.backend.set(("epoll", note));
+    Ok((Box::new(driver), Vec::new()))
 }
 
-fn info<'a>(_: Python<'_>, env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Term<'a> {
+fn info<'a>(env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Term<'a> {
     let (backend, note) = mailbox.backend.get().cloned().unwrap_or_default();
     let backend = if backend == "epoll" { atoms::epoll() } else { atoms::uring() };
     let pairs = [
@@ -190,9 +214,8 @@ fn info<'a>(_: Python<'_>, env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Te
     Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
 }
 
-/// Drivers that can say what they use of the kernel.
 impl crate::uring::Features {
-    fn atoms(&self) -> Vec<rustler::Atom> {
+    fn atoms(&self) -> Vec<Atom> {
         let all = [
             (self.defer_taskrun, atoms::defer_taskrun()),
             (self.single_issuer, atoms::single_issuer()),

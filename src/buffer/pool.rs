@@ -143,6 +143,11 @@ impl Pool {
         self.change(slot, Owner::Kernel, Owner::Reactor);
     }
 
+    /// Whether a slot is free.
+    pub fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Whether a received slot may be lent; if not, its bytes should be copied.
     pub fn may_lend(&self) -> bool {
         self.owners.len() - self.lent > self.low_water

@@ -193,6 +193,10 @@ fn peer(protocol: &Bound<'_, PyAny>) -> Option<String> {
 
 /// The traceback of `error`, as Python prints it.
 pub fn format_exception(py: Python<'_>, error: &PyErr) -> String {
+    if let Some(traceback) = error.traceback(py) {
+        // Before 3.12 the exception itself does not know it yet.
+        let _ = error.value(py).setattr("__traceback__", traceback);
+    }
     let formatted = py
         .import("erlang._runtime")
         .and_then(|runtime| runtime.call_method1("format_exception", (error.value(py),)))

@@ -82,6 +82,14 @@ impl Uring {
         Ok(this)
     }
 
+    /// Gives the slots that the kernel holds back to the pool, after [`Driver::shut_down`]: another driver is used.
+    pub fn give_back(self, pool: &mut Pool) {
+        let Uring { ring, buffers, .. } = self;
+        // Closing the ring ends the kernel's right to the slots: no operation is left that could take one.
+        drop(ring);
+        buffers.give_back(pool);
+    }
+
     /// What this kernel offered.
     pub fn features(&self) -> &Features {
         &self.features

@@ -1,0 +1,308 @@
+//! The law of drivers, kept by each of them: one body per promise, run on every driver over real socket pairs.
+
+use crate::buffer::Pool;
+use crate::driver::{Driver, Event, Outcome, Payload};
+use crate::fallback::Epoll;
+use crate::token::ConnId;
+use crate::uring::Uring;
+use crate::wake::Wake;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// No promise is about time; a broken one should not hang the suite.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Bench {
+    driver: Box<dyn Driver>,
+    pool: Pool,
+    wake: &'static Wake,
+    /// What arrived and was not asked for yet.
+    events: Vec<Event>,
+    received: HashMap<u32, Vec<u8>>,
+}
+
+fn id(index: u32) -> ConnId {
+    ConnId { index, generation: 3 }
+}
+
+impl Bench {
+    fn new(kind: &str, buffers: u16) -> Self {
+        let wake: &'static Wake = Box::leak(Box::new(Wake::new().unwrap()));
+        let mut pool = Pool::new(buffers, 64, || wake.signal()).unwrap();
+        let waiter = wake.waiter().unwrap();
+        let driver: Box<dyn Driver> = match kind {
+            "uring" => Box::new(Uring::new(waiter, &mut pool).unwrap_or_else(|refusal| panic!("{refusal}"))),
+            _ => Box::new(Epoll::new(waiter).unwrap()),
+        };
+        Bench { driver, pool, wake, events: Vec::new(), received: HashMap::new() }
+    }
+
+    /// Waits until an event that `wanted` picks arrives, and takes it. Data of others is kept, its buffers released.
+    fn until<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(position) = self.events.iter().position(|event| wanted(event).is_some()) {
+                let event = self.events.remove(position);
+                return wanted(&event).unwrap();
+            }
+            assert!(Instant::now() < deadline, "no such event; there are {:?}", self.events);
+            let mut batch = Vec::new();
+            self.driver.wait(Some(Duration::from_millis(50)), &mut self.pool, &mut batch).unwrap();
+            self.events.append(&mut batch);
+        }
+    }
+
+    fn outcome(&mut self, of: u32) -> Outcome {
+        self.until(|event| (event.id == id(of)).then_some(event.outcome))
+    }
+
+    /// The next data of a connection, copied; its buffer goes back.
+    fn data(&mut self, of: u32) -> Vec<u8> {
+        match self.outcome(of) {
+            Outcome::Received { buffer, len, .. } => {
+                // SAFETY: the event gave the buffer to us, with `len` bytes in it.
+                let bytes = unsafe { std::slice::from_raw_parts(self.pool.data(buffer), len as usize) }.to_vec();
+                self.pool.release(buffer);
+                bytes
+            }
+            other => panic!("{other:?} instead of data"),
+        }
+    }
+
+    fn data_of_len(&mut self, of: u32, len: usize) -> Vec<u8> {
+        let mut bytes = self.received.remove(&of).unwrap_or_default();
+        while bytes.len() < len {
+            bytes.extend(self.data(of));
+        }
+        bytes
+    }
+
+    fn send(&mut self, of: u32, to: &UnixStream, bytes: &'static [u8]) {
+        // SAFETY: static.
+        unsafe { self.driver.send(id(of), to.as_raw_fd(), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for Event { outcome, .. } in self.events.drain(..) {
+            if let Outcome::Received { buffer, .. } = outcome {
+                self.pool.release(buffer);
+            }
+        }
+        assert!(self.driver.shut_down(&mut self.pool, Instant::now() + PATIENCE), "operations are left");
+    }
+}
+
+macro_rules! on_every_driver {
+    ($($(#[$doc:meta])* fn $name:ident($bench:ident, buffers: $buffers:literal) $body:block)*) => {
+        $( mod $name {
+            use super::*;
+            $(#[$doc])*
+            fn body(mut $bench: Bench) $body
+            #[test] fn uring() { body(Bench::new("uring", $buffers)) }
+            #[test] fn epoll() { body(Bench::new("epoll", $buffers)) }
+        } )*
+    };
+}
+
+on_every_driver! {
+    fn data_then_end_of_file(bench, buffers: 8) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        bench.driver.receive(id(0), ours.as_raw_fd());
+        theirs.write_all(&[7; 150]).unwrap();
+        drop(theirs);
+        assert_eq!(bench.data_of_len(0, 150), [7; 150]);
+        assert_eq!(bench.outcome(0), Outcome::EndOfFile);
+    }
+
+    fn a_send_arrives_whole_or_goes_on(bench, buffers: 8) {
+        static BYTES: [u8; 3_000_000] = [9; 3_000_000];
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).unwrap();
+            all
+        });
+        let mut sent = 0;
+        while sent < BYTES.len() {
+            bench.send(0, &ours, &BYTES[sent..]);
+            match bench.outcome(0) {
+                Outcome::Sent(bytes @ 1..) => sent += bytes as usize,
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(ours);
+        assert!(reader.join().unwrap() == BYTES);
+    }
+
+    fn a_gathered_send_keeps_its_order(bench, buffers: 8) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let parts: [&[u8]; 3] = [b"one ", b"two ", b"three"];
+        let mut vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+        // SAFETY: all-zero is a valid message; the vectors and what they point to live until the send has ended.
+        unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            message.msg_iov = vectors.as_mut_ptr();
+            message.msg_iovlen = vectors.len();
+            bench.driver.send(id(0), ours.as_raw_fd(), Payload::Gather(&raw const message));
+            assert_eq!(bench.outcome(0), Outcome::Sent(13));
+        }
+        let mut got = [0; 13];
+        theirs.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"one two three");
+    }
+
+    fn a_send_to_a_closed_peer_fails_without_a_signal(bench, buffers: 8) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        bench.send(0, &ours, b"lost");
+        assert_eq!(bench.outcome(0), Outcome::SendFailed(libc::EPIPE));
+    }
+
+    fn a_cancelled_receive_ends_once_and_loses_nothing(bench, buffers: 8) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.cancel_receive(id(0));
+        while bench.outcome(0) != Outcome::ReceiveFailed(libc::ECANCELED) {
+            bench.driver.cancel_receive(id(0));
+        }
+        theirs.write_all(b"kept").unwrap();
+        bench.driver.receive(id(0), ours.as_raw_fd());
+        loop {
+            // A second cancel may have been under way.
+            match bench.outcome(0) {
+                Outcome::Received { buffer, len, .. } => {
+                    assert_eq!(len, 4);
+                    bench.pool.release(buffer);
+                    break;
+                }
+                Outcome::CancelMissed => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// B4: no receive stalls, whoever holds the buffers.
+    fn starved_receives_go_on_when_a_buffer_comes_back(bench, buffers: 4) {
+        let pairs: Vec<_> = (0..40).map(|_| UnixStream::pair().unwrap()).collect();
+        for (index, (ours, theirs)) in pairs.iter().enumerate() {
+            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            (&*theirs).write_all(&[index as u8; 10]).unwrap();
+        }
+        let mut seen = std::collections::HashSet::new();
+        while seen.len() < pairs.len() {
+            // Hold each buffer until no other is left, then give it back.
+            let (index, buffer) = bench.until(|event| match event.outcome {
+                Outcome::Received { buffer, len: 10, .. } => Some((event.id.index, buffer)),
+                _ => None,
+            });
+            assert!(seen.insert(index), "twice the same data");
+            bench.pool.release(buffer);
+        }
+    }
+
+    /// B4: a buffer that another thread returns wakes the reactor.
+    fn a_return_from_another_thread_feeds_the_starved(bench, buffers: 4) {
+        let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
+        let mut held = Vec::new();
+        for (index, (ours, theirs)) in pairs.iter().enumerate() {
+            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            (&*theirs).write_all(b"x").unwrap();
+            if index < 4 {
+                let slot = bench.until(|event| match event.outcome {
+                    Outcome::Received { buffer, .. } => Some(buffer),
+                    _ => None,
+                });
+                bench.pool.lend(slot);
+                held.push(slot);
+            }
+        }
+        let mut events = Vec::new();
+        bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+        bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+        assert!(events.is_empty(), "no buffer is left: {events:?}");
+        let key = bench.pool.key() as usize;
+        std::thread::spawn(move || {
+            for slot in held {
+                // SAFETY: lent above, returned once.
+                unsafe { crate::buffer::return_from_any_thread(key as *const _, slot) };
+            }
+        });
+        bench.until(|event| (event.outcome == Outcome::Woken).then_some(()));
+        assert_eq!(bench.data(4), b"x");
+        bench.wake.clear();
+    }
+
+    fn a_starved_receive_can_be_cancelled(bench, buffers: 1) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (other, mut hog) = UnixStream::pair().unwrap();
+        bench.driver.receive(id(1), other.as_raw_fd());
+        hog.write_all(b"hog").unwrap();
+        let Outcome::Received { buffer, .. } = bench.outcome(1) else { panic!("no data") };
+        theirs.write_all(b"x").unwrap();
+        bench.driver.receive(id(0), ours.as_raw_fd());
+        let mut events = Vec::new();
+        bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+        assert!(events.is_empty());
+        bench.driver.cancel_receive(id(0));
+        assert_eq!(bench.outcome(0), Outcome::ReceiveFailed(libc::ECANCELED));
+        bench.pool.release(buffer);
+    }
+
+    /// More operations than any queue holds at a time.
+    fn a_full_submission_queue_delays_and_loses_nothing(bench, buffers: 64) {
+        let pairs: Vec<_> = (0..3000).map(|_| UnixStream::pair().unwrap()).collect();
+        for (index, (ours, _)) in pairs.iter().enumerate() {
+            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            bench.send(index as u32, ours, b"y");
+        }
+        for (_, theirs) in &pairs {
+            (&*theirs).write_all(b"x").unwrap();
+        }
+        let (mut sent, mut received) = (0, 0);
+        while sent < pairs.len() || received < pairs.len() {
+            match bench.until(|event| Some(event.outcome)) {
+                Outcome::Sent(1) => sent += 1,
+                Outcome::Received { buffer, len: 1, .. } => {
+                    bench.pool.release(buffer);
+                    received += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn another_thread_wakes_a_wait_without_limit(bench, buffers: 8) {
+        let wake = bench.wake;
+        for _ in 0..3 {
+            std::thread::spawn(move || wake.signal());
+            let mut events = Vec::new();
+            bench.driver.wait(None, &mut bench.pool, &mut events).unwrap();
+            assert_eq!(events.iter().filter(|event| event.outcome == Outcome::Woken).count(), 1);
+            wake.clear();
+        }
+    }
+
+    fn shutting_the_socket_down_ends_both_operations(bench, buffers: 8) {
+        static BYTES: [u8; 3_000_000] = [9; 3_000_000];
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        bench.driver.receive(id(0), ours.as_raw_fd());
+        let mut left: &'static [u8] = &BYTES;
+        bench.send(0, &ours, left);
+        // The peer reads nothing: after what fits, the send waits.
+        let mut events = Vec::new();
+        bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+        while let Some(Event { outcome: Outcome::Sent(bytes), .. }) = events.pop() {
+            left = &left[bytes as usize..];
+            bench.send(0, &ours, left);
+            bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+        }
+        ours.shutdown(std::net::Shutdown::Both).unwrap();
+        bench.until(|event| (event.outcome == Outcome::EndOfFile).then_some(()));
+        bench.until(|event| matches!(event.outcome, Outcome::Sent(_) | Outcome::SendFailed(_)).then_some(()));
+    }
+}

@@ -1,0 +1,207 @@
+//! The epoll driver, for where there is no usable io_uring: the same events, made of readiness and system calls.
+//!
+//! Level-triggered, because then a read need not drain the socket: one `recv` per readiness is fair, and what is left is
+//! reported again. A descriptor is in the epoll set only while an operation waits for it: with nothing to wait for,
+//! `EPOLLHUP` would be reported for ever. Sends are tried at once and wait for `EPOLLOUT` only if the socket is full.
+//! `EPOLLRDHUP` is not asked for: the end of file shows itself as a `recv` of nothing, after the data before it.
+
+mod set;
+
+use crate::buffer::Pool;
+use crate::driver::{Driver, Event, Outcome, Payload};
+use crate::token::ConnId;
+use set::{Interest, Set};
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// What waits for one connection's descriptor.
+#[derive(Default)]
+struct Slot {
+    id: Option<ConnId>,
+    fd: RawFd,
+    receiving: bool,
+    sending: Option<Payload>,
+    /// What the set holds for `fd`.
+    interest: Interest,
+}
+
+/// The epoll set of one reactor thread.
+pub struct Epoll {
+    set: Set,
+    slots: Vec<Slot>,
+    /// Receives that found no buffer: they are not in the set until one comes back (B4).
+    starved: Vec<ConnId>,
+    /// Events that are ready already.
+    made: Vec<Event>,
+}
+
+impl Epoll {
+    /// An epoll set that also waits for `wake_fd`.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
+        Ok(Epoll { set: Set::new(wake_fd)?, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
+    }
+
+    /// The slot of `id`, unless a later connection has it.
+    fn slot(&mut self, id: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id))
+    }
+
+    /// The slot of `id`, made its own.
+    fn claim(&mut self, id: ConnId, fd: RawFd) -> &mut Slot {
+        let index = id.index as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let slot = &mut self.slots[index];
+        if slot.id != Some(id) {
+            // I4: the connection before had no operation left, so nothing of it is in the set.
+            debug_assert!(!slot.receiving && slot.sending.is_none() && slot.interest == Interest::default());
+            *slot = Slot { id: Some(id), fd, ..Slot::default() };
+        }
+        slot
+    }
+
+    /// Makes the set hold what the operations of `id` wait for. A descriptor that the set refuses ends them.
+    fn watch(&mut self, id: ConnId, starved: bool) {
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        let wanted = Interest { read: slot.receiving && !starved, write: slot.sending.is_some() };
+        if let Err(error) = self.set.change(slot.fd, id, slot.interest, wanted) {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            slot.interest = Interest::default();
+            if std::mem::take(&mut slot.receiving) {
+                self.made.push(Event { id, outcome: Outcome::ReceiveFailed(errno) });
+            }
+            if slot.sending.take().is_some() {
+                self.made.push(Event { id, outcome: Outcome::SendFailed(errno) });
+            }
+            return;
+        }
+        slot.interest = wanted;
+    }
+
+    fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return };
+        let fd = slot.fd;
+        let Some((buffer, address)) = pool.post() else {
+            self.starved.push(id);
+            return self.watch(id, true);
+        };
+        pool.reap(buffer);
+        // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
+        let received = unsafe { set::receive(fd, address, pool.capacity()) };
+        let outcome = match received {
+            Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
+            Ok(0) => Outcome::EndOfFile,
+            Err(libc::EAGAIN | libc::EINTR) => return pool.release(buffer),
+            Err(errno) => Outcome::ReceiveFailed(errno),
+        };
+        events.push(Event { id, outcome });
+        if !matches!(outcome, Outcome::Received { .. }) {
+            pool.release(buffer);
+            self.end_receive(id);
+        }
+    }
+
+    fn end_receive(&mut self, id: ConnId) {
+        if let Some(slot) = self.slot(id) {
+            slot.receiving = false;
+            self.watch(id, false);
+        }
+    }
+
+    fn writable(&mut self, id: ConnId, events: &mut Vec<Event>) {
+        let Some(slot) = self.slot(id) else { return };
+        let Some(payload) = slot.sending else { return };
+        // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
+        let outcome = match unsafe { set::send(slot.fd, payload) } {
+            Ok(len) => Outcome::Sent(len),
+            Err(libc::EAGAIN | libc::EINTR) => return,
+            Err(errno) => Outcome::SendFailed(errno),
+        };
+        slot.sending = None;
+        events.push(Event { id, outcome });
+        self.watch(id, self.starved.contains(&id));
+    }
+
+    /// Lets receives go on that found no buffer, if there are some now.
+    fn feed_starved(&mut self, pool: &mut Pool) {
+        pool.collect_returns();
+        if self.starved.is_empty() {
+            return;
+        }
+        if !pool.has_free() {
+            pool.watch_returns();
+        }
+        if pool.has_free() {
+            for id in std::mem::take(&mut self.starved) {
+                self.watch(id, false);
+            }
+        }
+    }
+}
+
+impl Driver for Epoll {
+    fn receive(&mut self, id: ConnId, fd: RawFd) {
+        self.claim(id, fd).receiving = true;
+        self.watch(id, false);
+    }
+
+    unsafe fn send(&mut self, id: ConnId, fd: RawFd, payload: Payload) {
+        self.claim(id, fd).sending = Some(payload);
+        let mut made = std::mem::take(&mut self.made);
+        self.writable(id, &mut made);
+        self.made = made;
+        if self.slot(id).is_some_and(|slot| slot.sending.is_some()) {
+            self.watch(id, self.starved.contains(&id));
+        }
+    }
+
+    fn cancel_receive(&mut self, id: ConnId) {
+        if self.slot(id).is_some_and(|slot| slot.receiving) {
+            self.starved.retain(|other| *other != id);
+            self.end_receive(id);
+            self.made.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
+        }
+    }
+
+    fn cancel_send(&mut self, id: ConnId) {
+        if self.slot(id).is_some_and(|slot| slot.sending.take().is_some()) {
+            self.watch(id, self.starved.contains(&id));
+            self.made.push(Event { id, outcome: Outcome::SendFailed(libc::ECANCELED) });
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
+        self.feed_starved(pool);
+        let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let ready = self.set.wait(timeout)?;
+        events.append(&mut self.made);
+        for index in 0..ready {
+            match self.set.ready(index) {
+                None => {
+                    self.set.woken();
+                    events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Woken });
+                }
+                Some((id, readiness)) => {
+                    // Hang-ups and errors show themselves in the calls that they concern.
+                    if readiness.write {
+                        self.writable(id, events);
+                    }
+                    if readiness.read {
+                        self.readable(id, pool, events);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing runs in the kernel: forgetting is enough.
+    fn shut_down(&mut self, _: &mut Pool, _: Instant) -> bool {
+        true
+    }
+}

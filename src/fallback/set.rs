@@ -1,0 +1,137 @@
+//! The system calls of the epoll driver, without policy.
+
+use crate::driver::Payload;
+use crate::token::ConnId;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// Descriptors reported per wait, so that commands and timers are never starved (I9).
+const BATCH: usize = 256;
+
+/// `epoll_event.u64` of the wake-up eventfd; connections have at most 56 bits.
+const WAKE: u64 = u64::MAX;
+
+/// What is waited for, or is ready.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Interest {
+    /// Data, the end of file, or an error.
+    pub read: bool,
+    /// Room, or an error.
+    pub write: bool,
+}
+
+/// An epoll instance and the events of its last wait.
+pub struct Set {
+    epoll: OwnedFd,
+    wake_fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+impl Set {
+    /// A set that holds `wake_fd`.
+    pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: no pointers; the result is checked, and is then ours alone.
+        let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        let set = Set { epoll, wake_fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; BATCH] };
+        set.control(libc::EPOLL_CTL_ADD, set.wake_fd.as_raw_fd(), libc::EPOLLIN as u32, WAKE)?;
+        Ok(set)
+    }
+
+    fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: data };
+        // SAFETY: a valid event on the stack.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
+    }
+
+    /// Makes the set hold `to` for `fd` where it held `from`.
+    pub fn change(&self, fd: RawFd, id: ConnId, from: Interest, to: Interest) -> io::Result<()> {
+        if from == to {
+            return Ok(());
+        }
+        let none = Interest::default();
+        let operation = if from == none {
+            libc::EPOLL_CTL_ADD
+        } else if to == none {
+            libc::EPOLL_CTL_DEL
+        } else {
+            libc::EPOLL_CTL_MOD
+        };
+        let read = if to.read { libc::EPOLLIN as u32 } else { 0 };
+        let write = if to.write { libc::EPOLLOUT as u32 } else { 0 };
+        let data = u64::from(id.generation) << 32 | u64::from(id.index);
+        self.control(operation, fd, read | write, data)
+    }
+
+    /// Waits at most `timeout`; answers how many descriptors are ready.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        // Rounded up: a timeout that is rounded down to nothing would spin until it is due.
+        let timeout_ms = match timeout {
+            None => -1,
+            Some(timeout) => i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+        };
+        // SAFETY: room for BATCH events.
+        let ready =
+            unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), BATCH as i32, timeout_ms) };
+        match check(ready) {
+            Ok(ready) => Ok(ready as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One of the descriptors that the last wait found ready; `None`: the wake-up.
+    pub fn ready(&self, index: usize) -> Option<(ConnId, Interest)> {
+        let libc::epoll_event { events, u64: data } = self.events[index];
+        if data == WAKE {
+            return None;
+        }
+        let id = ConnId { index: data as u32, generation: (data >> 32) as u32 };
+        // A hang-up or an error ends whatever waits.
+        let over = events & (libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
+        let read = over || events & libc::EPOLLIN as u32 != 0;
+        let write = over || events & libc::EPOLLOUT as u32 != 0;
+        Some((id, Interest { read, write }))
+    }
+
+    /// Empties the wake-up eventfd.
+    pub fn woken(&self) {
+        let mut count = 0u64;
+        // SAFETY: reads 8 bytes into a local.
+        unsafe { libc::read(self.wake_fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// `recv`, without waiting. The error is the `errno`.
+///
+/// # Safety
+/// `address` has room for `len` bytes.
+pub unsafe fn receive(fd: RawFd, address: *mut u8, len: usize) -> Result<usize, i32> {
+    // SAFETY: the caller's promise.
+    let received = unsafe { libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| errno())
+}
+
+/// `send` or `sendmsg`, without waiting and without SIGPIPE (B7). The error is the `errno`.
+///
+/// # Safety
+/// The payload's memory is valid.
+pub unsafe fn send(fd: RawFd, payload: Payload) -> Result<u32, i32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the caller's promise.
+    let sent = unsafe {
+        match payload {
+            Payload::Bytes(start, len) => libc::send(fd, start.cast(), len, flags),
+            Payload::Gather(message) => libc::sendmsg(fd, message, flags),
+        }
+    };
+    u32::try_from(sent).map_err(|_| errno())
+}
