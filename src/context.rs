@@ -220,7 +220,7 @@ impl Context {
             at_eof = connection.machine.is_at_eof();
         }
         if parts.is_empty() {
-            return Ok((at_eof || size == 0).then(|| PyBytes::new(py, b"")));
+            return Ok(at_eof.then(|| PyBytes::new(py, b"")));
         }
         let mut joined = Vec::with_capacity(len);
         for part in &parts {

@@ -139,7 +139,7 @@ class Protocol:
         except OSError:
             return b""
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Write any contiguous bytes-like object.
 
         Returns:

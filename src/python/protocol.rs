@@ -8,7 +8,7 @@
 use super::module::{self, Static, guarded, guarded_object, method};
 use crate::context::{self, Context};
 use crate::token::ConnId;
-use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
@@ -255,8 +255,10 @@ unsafe extern "C" fn read(
         if parsed == 0 {
             return Err(PyErr::fetch(py));
         }
-        let size = usize::try_from(size)
-            .map_err(|_| pyo3::exceptions::PyValueError::new_err("read() size must not be negative"))?;
+        let size = usize::try_from(size).unwrap_or_default();
+        if size == 0 {
+            return Err(PyValueError::new_err("read() size must be at least 1: b\"\" means the end of file"));
+        }
         // SAFETY: CPython's argument.
         let protocol = unsafe { bound(py, this) };
         let data = match route(&protocol)? {
@@ -328,14 +330,17 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
         // SAFETY: CPython's argument.
         let protocol = unsafe { bound(py, this) };
         let buffer = write_buffer(&protocol);
+        let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
+        let overridden = !protocol.get_type().getattr("write")?.is(&base.getattr("write")?);
         let drained = match route(&protocol)? {
-            Route::Context(context, id) => context.drain(id, &buffer)?,
-            Route::Descriptor(fd) => {
-                let written = plain_write(py, fd, &buffer)?;
+            Route::Context(context, id) if !overridden => context.drain(id, &buffer)?,
+            _ if buffer.len()? == 0 => true,
+            _ => {
+                let bytes = py.get_type::<PyBytes>().call1((&buffer,))?;
+                let written: usize = protocol.call_method1("write", (bytes,))?.extract()?;
                 buffer.del_item(pyo3::types::PySlice::new(py, 0, written as isize, 1))?;
                 buffer.len()? == 0
             }
-            Route::Nowhere => buffer.len()? == 0,
         };
         Ok(PyString::intern(py, if drained { "read_pending" } else { "continue" }).into_any())
     })

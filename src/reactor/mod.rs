@@ -3,27 +3,26 @@
 //! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::machine::Machine), which says
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
+mod commands;
+
 use crate::buffer::Pool;
 use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
 use crate::context::{Connection, Context};
-use crate::descriptors::Descriptor;
 use crate::driver::{Driver, Event, Outcome};
-use crate::machine::{Action, Callback, Machine, Next};
-use crate::mailbox::{Command, Notice, Parcel, Place, ReplyTo};
-use crate::outbox::{Outbox, Sent};
+use crate::machine::{Action, Callback, Next};
+use crate::mailbox::{Command, Notice, ReplyTo};
+use crate::outbox::Sent;
 use crate::python::dispatch::{Fault, fault_notice, format_exception};
 use crate::python::interpreter::detached;
 use crate::python::workspace::Workspace;
-use crate::python::{jobs, protocol, reactor_buffer};
+use crate::python::{protocol, reactor_buffer};
 use crate::token::ConnId;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyBytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Whether and how the loop is about to end.
@@ -121,123 +120,6 @@ impl Reactor {
             std::mem::forget(Rc::clone(&self.pool));
             std::mem::forget(self.driver);
         }
-    }
-
-    // Commands.
-
-    fn run_commands(&mut self, py: Python<'_>) {
-        if !std::mem::take(&mut self.commands_wait) {
-            return;
-        }
-        let mailbox = Rc::clone(&self.context);
-        let mailbox = &mailbox.mailbox;
-        mailbox.wake.clear();
-        if mailbox.killed.load(Ordering::Acquire) {
-            self.end(py, Ending::Cutting(None));
-        }
-        let mut commands = std::mem::take(&mut self.commands);
-        self.commands_wait = mailbox.take_commands(&mut commands);
-        for command in commands.drain(..) {
-            self.run_command(py, command);
-        }
-        self.commands = commands;
-    }
-
-    fn run_command(&mut self, py: Python<'_>, command: Command) {
-        match command {
-            Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
-            Command::Run { job, reply } => {
-                let globals = self.python.globals.bind(py);
-                jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
-            }
-            Command::Signal(id) => {
-                self.with(id, |connection| connection.machine.signalled());
-                self.settle(py, id);
-            }
-            Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
-        }
-    }
-
-    fn end(&mut self, py: Python<'_>, ending: Ending) {
-        // Handovers that still wait are closed by being dropped; whoever waits for a result hears that there is none.
-        for command in self.context.mailbox.close() {
-            match command {
-                Command::Run { reply: Some(reply), .. } => reply.stopped(),
-                Command::Stop { reply, .. } => reply.stopped(),
-                _ => {}
-            }
-        }
-        let cut = matches!(ending, Ending::Cutting(_));
-        self.ending = ending;
-        let ids = self.context.table.borrow().ids();
-        for id in ids {
-            self.with(id, |connection| if cut { connection.machine.fail() } else { connection.machine.close() });
-            self.settle(py, id);
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty()
-    }
-
-    fn adopt(&mut self, py: Python<'_>, descriptor: Descriptor, place: Place, info: &Parcel) {
-        let fd = descriptor.number();
-        match self.introduce(py, descriptor, place, info) {
-            Ok((id, protocol, info)) => {
-                self.context.mailbox.stats.accepted.add(1);
-                self.context.calling.set(Some(id));
-                let made = protocol.call_method1("connection_made", (fd, info));
-                self.context.calling.set(None);
-                if let Err(error) = made {
-                    self.fault(&protocol, "connection_made", Fault::Raised(error));
-                    self.with(id, |connection| connection.machine.never_made());
-                }
-                self.settle(py, id);
-            }
-            Err(error) => {
-                self.context.mailbox.stats.exceptions.add(1);
-                let message = format!("a connection was closed: {}", format_exception(py, &error));
-                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: Some(fd) });
-            }
-        }
-    }
-
-    /// Makes a protocol for `descriptor`. On an error the connection is closed, by being dropped.
-    fn introduce<'py>(
-        &mut self,
-        py: Python<'py>,
-        descriptor: Descriptor,
-        place: Place,
-        info: &Parcel,
-    ) -> PyResult<(ConnId, Bound<'py, PyAny>, Bound<'py, PyDict>)> {
-        let info = self.python.client_info(py, info)?;
-        let factory = self.context.factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
-        let factory = factory.ok_or_else(|| {
-            PyRuntimeError::new_err(format!(
-                "context {} has no protocol factory: call erlang.reactor.set_protocol_factory in it before the handoff",
-                self.context.mailbox.id
-            ))
-        })?;
-        let protocol = self.python.names.make_protocol(factory.bind(py))?;
-        let native_write_ready = self.python.names.writes_natively(&protocol)?;
-        let fd = descriptor.number();
-        descriptor.prepare();
-        let id = self.context.table.borrow_mut().insert(Connection {
-            machine: Machine::new(),
-            descriptor,
-            protocol: protocol.clone().unbind(),
-            inbox: VecDeque::new(),
-            outbox: Outbox::default(),
-            native_write_ready,
-            _place: place,
-        });
-        if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {
-            let refused = self.context.table.borrow_mut().remove(id);
-            drop(refused);
-            return Err(error);
-        }
-        self.with(id, |connection| connection.descriptor.register(&self.context.mailbox, id));
-        Ok((id, protocol, info))
     }
 
     // What follows for a connection.
