@@ -3,6 +3,7 @@
 //! Descriptor numbers are reused, so a number alone proves nothing: a duplicate made for us is remembered together with
 //! the device and inode that it names, and so is every socket that is served.
 
+use crate::driver::{Io, Target};
 use crate::mailbox::Mailbox;
 use crate::token::ConnId;
 use std::collections::{HashMap, HashSet};
@@ -64,8 +65,19 @@ fn identity(stat: &libc::stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
-fn kind(fd: RawFd, stat: &libc::stat) -> Result<(), &'static str> {
-    match stat.st_mode & libc::S_IFMT {
+/// What a descriptor can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Abilities {
+    /// The calls it understands.
+    pub io: Io,
+    /// Whether data can arrive.
+    pub readable: bool,
+    /// Whether data can leave.
+    pub writable: bool,
+}
+
+fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
+    let io = match stat.st_mode & libc::S_IFMT {
         libc::S_IFSOCK => {
             let mut kind = 0i32;
             let mut len = size_of::<i32>() as libc::socklen_t;
@@ -73,14 +85,32 @@ fn kind(fd: RawFd, stat: &libc::stat) -> Result<(), &'static str> {
             unsafe {
                 libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len);
             }
-            if kind == libc::SOCK_STREAM { Ok(()) } else { Err("datagram_socket") }
+            if kind == libc::SOCK_STREAM { Io::Socket } else { return Err("datagram_socket") }
         }
-        libc::S_IFREG => Err("regular_file"),
-        libc::S_IFDIR => Err("directory"),
-        libc::S_IFIFO => Err("pipe"),
-        libc::S_IFCHR => Err("character_device"),
-        libc::S_IFBLK => Err("block_device"),
-        _ => Err("unknown"),
+        libc::S_IFIFO => Io::File,
+        libc::S_IFCHR if can_be_waited_for(fd) => Io::File,
+        libc::S_IFCHR => return Err("character_device"),
+        libc::S_IFREG => return Err("regular_file"),
+        libc::S_IFDIR => return Err("directory"),
+        libc::S_IFBLK => return Err("block_device"),
+        _ => return Err("unknown"),
+    };
+    // SAFETY: no pointers.
+    let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
+    Ok(Abilities { io, readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY })
+}
+
+/// Whether the kernel can tell when `fd` is ready. Terminals can be waited for, `/dev/null` and its like cannot.
+fn can_be_waited_for(fd: RawFd) -> bool {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    // SAFETY: a set of our own, closed at once, and a valid event.
+    unsafe {
+        let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        if set < 0 {
+            return false;
+        }
+        let set = OwnedFd::from_raw_fd(set);
+        libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) == 0
     }
 }
 
@@ -123,7 +153,12 @@ pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
 /// A descriptor that is ours alone. Dropping it shuts the socket down, so that the peer sees the end even where somebody
 /// else still holds a copy, and closes it.
 #[derive(Debug)]
-pub struct Descriptor(OwnedFd);
+pub struct Descriptor {
+    fd: OwnedFd,
+    abilities: Abilities,
+    /// Its file status flags, if they are to be put back.
+    flags_before: Option<i32>,
+}
 
 impl Descriptor {
     /// Checks `fd` and makes it ours. A number that is adopted and refused is closed.
@@ -138,26 +173,56 @@ impl Descriptor {
             How::Adopt => take_duplicate(fd).or_else(|| Some(unsafe { OwnedFd::from_raw_fd(fd) })),
             How::Dup => None,
         };
-        kind(fd, &stat).map_err(Unfit::Kind)?;
+        let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
         let ours = match ours {
             Some(fd) => fd,
             None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
         };
-        if registry().served.insert(identity(&stat)) { Ok(Descriptor(ours)) } else { Err(Unfit::Served) }
+        // Both ends of a pipe, and all openings of a terminal, have one inode: only sockets can be told apart by it.
+        if abilities.io == Io::Socket && !registry().served.insert(identity(&stat)) {
+            return Err(Unfit::Served);
+        }
+        Ok(Descriptor { fd: ours, abilities, flags_before: None })
     }
 
     /// The number.
     pub fn number(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
-    /// Makes it ready to be served: small writes leave at once, as every event loop's do.
-    pub fn prepare(&self) {
-        let on = 1i32;
-        let len = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: passes an int. Sockets other than TCP refuse it, and need not care.
-        unsafe {
-            libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
+    /// What it can do.
+    pub fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    /// What the drivers need to know of it.
+    pub fn target(&self) -> Target {
+        Target { fd: self.number(), io: self.abilities.io }
+    }
+
+    /// Makes it ready to be served.
+    pub fn prepare(&mut self) {
+        match self.abilities.io {
+            // Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
+            Io::Socket => {
+                let on = 1i32;
+                let len = size_of::<i32>() as libc::socklen_t;
+                // SAFETY: passes an int.
+                unsafe {
+                    libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
+                }
+            }
+            // `read` and `write` have no flag to keep them from blocking the thread.
+            Io::File => {
+                // SAFETY: no pointers.
+                unsafe {
+                    let flags = libc::fcntl(self.number(), libc::F_GETFL);
+                    if flags >= 0 && flags & libc::O_NONBLOCK == 0 {
+                        libc::fcntl(self.number(), libc::F_SETFL, flags | libc::O_NONBLOCK);
+                        self.flags_before = Some(flags);
+                    }
+                }
+            }
         }
     }
 
@@ -181,12 +246,19 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut registry = registry();
-        if let Ok(stat) = status(self.number()) {
+        if self.abilities.io == Io::Socket
+            && let Ok(stat) = status(self.number())
+        {
             registry.served.remove(&identity(&stat));
         }
         registry.connections.remove(&self.number());
         drop(registry);
         self.shut_down(libc::SHUT_RDWR);
+        if let Some(flags) = self.flags_before {
+            // Whoever else holds a terminal or a pipe did not ask for non-blocking calls.
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(self.number(), libc::F_SETFL, flags) };
+        }
     }
 }
 
@@ -243,6 +315,8 @@ mod tests {
         assert_eq!(Descriptor::claim(-1, How::Auto).unwrap_err(), Unfit::Bad);
         let file = std::fs::File::open("Cargo.toml").unwrap();
         assert_eq!(Descriptor::claim(file.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("regular_file"));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(Descriptor::claim(null.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("character_device"));
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(Descriptor::claim(socket.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("datagram_socket"));
     }

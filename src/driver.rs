@@ -55,16 +55,34 @@ pub enum Payload {
     Gather(*const libc::msghdr),
 }
 
+/// Which system calls a descriptor understands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    /// `recv` and `send`.
+    Socket,
+    /// `read` and `write`: pipes and terminals.
+    File,
+}
+
+/// A descriptor to do I/O on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Its number.
+    pub fd: RawFd,
+    /// Its calls.
+    pub io: Io,
+}
+
 /// A way to do the I/O of one reactor thread.
 pub trait Driver {
-    /// Starts receiving from `fd` into the pool's buffers. At most one receive runs per connection.
-    fn receive(&mut self, id: ConnId, fd: RawFd);
+    /// Starts receiving into the pool's buffers. At most one receive runs per connection.
+    fn receive(&mut self, id: ConnId, target: Target);
 
     /// Sends `payload`. At most one send runs per connection (I3).
     ///
     /// # Safety
     /// The memory of `payload` stays valid and unchanged until the event that ends this send.
-    unsafe fn send(&mut self, id: ConnId, fd: RawFd, payload: Payload);
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload);
 
     /// Asks the receive to end early. Best effort: answers by the receive's own last event, or [`Outcome::CancelMissed`].
     fn cancel_receive(&mut self, id: ConnId);

@@ -1,14 +1,14 @@
 //! The law of drivers, kept by each of them: one body per promise, run on every driver over real socket pairs.
 
 use crate::buffer::Pool;
-use crate::driver::{Driver, Event, Outcome, Payload};
+use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::fallback::Epoll;
 use crate::token::ConnId;
 use crate::uring::Uring;
 use crate::wake::Wake;
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,16 @@ struct Bench {
     /// What arrived and was not asked for yet.
     events: Vec<Event>,
     received: HashMap<u32, Vec<u8>>,
+}
+
+fn socket(of: &impl AsRawFd) -> Target {
+    Target { fd: of.as_raw_fd(), io: Io::Socket }
+}
+
+fn file(of: &impl AsRawFd) -> Target {
+    // SAFETY: no pointers. What `Descriptor::prepare` does.
+    unsafe { libc::fcntl(of.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    Target { fd: of.as_raw_fd(), io: Io::File }
 }
 
 fn id(index: u32) -> ConnId {
@@ -82,7 +92,7 @@ impl Bench {
 
     fn send(&mut self, of: u32, to: &UnixStream, bytes: &'static [u8]) {
         // SAFETY: static.
-        unsafe { self.driver.send(id(of), to.as_raw_fd(), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
+        unsafe { self.driver.send(id(of), socket(to), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
     }
 }
 
@@ -112,7 +122,7 @@ macro_rules! on_every_driver {
 on_every_driver! {
     fn data_then_end_of_file(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.receive(id(0), socket(&ours));
         theirs.write_all(&[7; 150]).unwrap();
         drop(theirs);
         assert_eq!(bench.data_of_len(0, 150), [7; 150]);
@@ -148,7 +158,7 @@ on_every_driver! {
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = vectors.as_mut_ptr();
             message.msg_iovlen = vectors.len();
-            bench.driver.send(id(0), ours.as_raw_fd(), Payload::Gather(&raw const message));
+            bench.driver.send(id(0), socket(&ours), Payload::Gather(&raw const message));
             assert_eq!(bench.outcome(0), Outcome::Sent(13));
         }
         let mut got = [0; 13];
@@ -165,13 +175,13 @@ on_every_driver! {
 
     fn a_cancelled_receive_ends_once_and_loses_nothing(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.receive(id(0), socket(&ours));
         bench.driver.cancel_receive(id(0));
         while bench.outcome(0) != Outcome::ReceiveFailed(libc::ECANCELED) {
             bench.driver.cancel_receive(id(0));
         }
         theirs.write_all(b"kept").unwrap();
-        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.receive(id(0), socket(&ours));
         loop {
             // A second cancel may have been under way.
             match bench.outcome(0) {
@@ -190,7 +200,7 @@ on_every_driver! {
     fn starved_receives_go_on_when_a_buffer_comes_back(bench, buffers: 4) {
         let pairs: Vec<_> = (0..40).map(|_| UnixStream::pair().unwrap()).collect();
         for (index, (ours, theirs)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            bench.driver.receive(id(index as u32), socket(ours));
             (&*theirs).write_all(&[index as u8; 10]).unwrap();
         }
         let mut seen = std::collections::HashSet::new();
@@ -210,7 +220,7 @@ on_every_driver! {
         let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
         let mut held = Vec::new();
         for (index, (ours, theirs)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            bench.driver.receive(id(index as u32), socket(ours));
             (&*theirs).write_all(b"x").unwrap();
             if index < 4 {
                 let slot = bench.until(|event| match event.outcome {
@@ -240,11 +250,11 @@ on_every_driver! {
     fn a_starved_receive_can_be_cancelled(bench, buffers: 1) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (other, mut hog) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(1), other.as_raw_fd());
+        bench.driver.receive(id(1), socket(&other));
         hog.write_all(b"hog").unwrap();
         let Outcome::Received { buffer, .. } = bench.outcome(1) else { panic!("no data") };
         theirs.write_all(b"x").unwrap();
-        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.receive(id(0), socket(&ours));
         let mut events = Vec::new();
         bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
         assert!(events.is_empty());
@@ -257,7 +267,7 @@ on_every_driver! {
     fn a_full_submission_queue_delays_and_loses_nothing(bench, buffers: 64) {
         let pairs: Vec<_> = (0..3000).map(|_| UnixStream::pair().unwrap()).collect();
         for (index, (ours, _)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), ours.as_raw_fd());
+            bench.driver.receive(id(index as u32), socket(ours));
             bench.send(index as u32, ours, b"y");
         }
         for (_, theirs) in &pairs {
@@ -290,7 +300,7 @@ on_every_driver! {
     fn shutting_the_socket_down_ends_both_operations(bench, buffers: 8) {
         static BYTES: [u8; 3_000_000] = [9; 3_000_000];
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), ours.as_raw_fd());
+        bench.driver.receive(id(0), socket(&ours));
         let mut left: &'static [u8] = &BYTES;
         bench.send(0, &ours, left);
         // The peer reads nothing: after what fits, the send waits.
@@ -304,5 +314,66 @@ on_every_driver! {
         ours.shutdown(std::net::Shutdown::Both).unwrap();
         bench.until(|event| (event.outcome == Outcome::EndOfFile).then_some(()));
         bench.until(|event| matches!(event.outcome, Outcome::Sent(_) | Outcome::SendFailed(_)).then_some(()));
+    }
+
+    fn pipes_carry_data_and_its_end(bench, buffers: 8) {
+        static BYTES: [u8; 200_000] = [5; 200_000];
+        let (reader, writer) = std::io::pipe().unwrap();
+        bench.driver.receive(id(0), file(&reader));
+        let mut left: &'static [u8] = &BYTES;
+        let mut got = 0;
+        // Both ends in one thread: neither may block it.
+        while got < BYTES.len() {
+            if !left.is_empty() {
+                // SAFETY: static.
+                unsafe { bench.driver.send(id(1), file(&writer), Payload::Bytes(left.as_ptr(), left.len())) };
+            }
+            let sent = loop {
+                match bench.until(|event| Some((event.id.index, event.outcome))) {
+                    (1, Outcome::Sent(bytes)) => break bytes as usize,
+                    (0, Outcome::Received { buffer, len, more }) => {
+                        bench.pool.release(buffer);
+                        got += len as usize;
+                        if !more {
+                            bench.driver.receive(id(0), file(&reader));
+                        }
+                        if got == BYTES.len() {
+                            break 0;
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            };
+            left = &left[sent..];
+        }
+        drop(writer);
+        assert_eq!(bench.outcome(0), Outcome::EndOfFile);
+    }
+
+    fn a_terminal_echoes_and_hangs_up(bench, buffers: 8) {
+        let (mut master, slave) = terminal();
+        bench.driver.receive(id(0), file(&slave));
+        master.write_all(b"line\n").unwrap();
+        assert_eq!(bench.data(0), b"line\n");
+        // SAFETY: static.
+        unsafe { bench.driver.send(id(0), file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
+        assert_eq!(bench.outcome(0), Outcome::Sent(6));
+        bench.driver.receive(id(1), file(&master));
+        drop(slave);
+        while let Outcome::Received { buffer, .. } = bench.outcome(1) {
+            bench.pool.release(buffer);
+            bench.driver.receive(id(1), file(&master));
+        }
+    }
+}
+
+/// Both sides of a new pseudo-terminal.
+fn terminal() -> (std::fs::File, std::fs::File) {
+    let (mut master, mut slave) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: two places for numbers, which are ours alone when the call succeeds.
+    unsafe {
+        assert_eq!(libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()), 0);
+        (std::fs::File::from_raw_fd(master), std::fs::File::from_raw_fd(slave))
     }
 }

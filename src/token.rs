@@ -30,6 +30,10 @@ pub enum Kind {
     CancelSend = 4,
     /// The read of the wake-up eventfd.
     Wake = 5,
+    /// A wait for readiness, before the receive is tried again.
+    PollReceive = 6,
+    /// A wait for readiness, before the send is tried again.
+    PollSend = 7,
 }
 
 /// `user_data` of an operation.
@@ -54,6 +58,8 @@ impl Token {
             3 => Kind::CancelReceive,
             4 => Kind::CancelSend,
             5 => Kind::Wake,
+            6 => Kind::PollReceive,
+            7 => Kind::PollSend,
             _ => return None,
         })
     }
@@ -83,7 +89,7 @@ mod tests {
     #[test]
     fn bits_of_no_kind_are_refused() {
         assert_eq!(Token(0).kind(), None);
-        assert_eq!(Token(6 << 56).kind(), None);
+        assert_eq!(Token(8 << 56).kind(), None);
         assert_eq!(Token::WAKE.kind(), Some(Kind::Wake));
     }
 }

@@ -8,23 +8,30 @@
 mod set;
 
 use crate::buffer::Pool;
-use crate::driver::{Driver, Event, Outcome, Payload};
+use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::token::ConnId;
 use set::{Interest, Set};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// What waits for one connection's descriptor.
-#[derive(Default)]
 struct Slot {
     id: Option<ConnId>,
-    fd: RawFd,
+    target: Target,
     receiving: bool,
     sending: Option<Payload>,
-    /// What the set holds for `fd`.
+    /// What the set holds for the descriptor.
     interest: Interest,
 }
+
+const UNUSED: Slot = Slot {
+    id: None,
+    target: Target { fd: -1, io: Io::Socket },
+    receiving: false,
+    sending: None,
+    interest: Interest { read: false, write: false },
+};
 
 /// The epoll set of one reactor thread.
 pub struct Epoll {
@@ -51,16 +58,16 @@ impl Epoll {
     }
 
     /// The slot of `id`, made its own.
-    fn claim(&mut self, id: ConnId, fd: RawFd) -> &mut Slot {
+    fn claim(&mut self, id: ConnId, target: Target) -> &mut Slot {
         let index = id.index as usize;
         if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, Slot::default);
+            self.slots.resize_with(index + 1, || UNUSED);
         }
         let slot = &mut self.slots[index];
         if slot.id != Some(id) {
             // I4: the connection before had no operation left, so nothing of it is in the set.
             debug_assert!(!slot.receiving && slot.sending.is_none() && slot.interest == Interest::default());
-            *slot = Slot { id: Some(id), fd, ..Slot::default() };
+            *slot = Slot { id: Some(id), target, ..UNUSED };
         }
         slot
     }
@@ -69,7 +76,7 @@ impl Epoll {
     fn watch(&mut self, id: ConnId, starved: bool) {
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         let wanted = Interest { read: slot.receiving && !starved, write: slot.sending.is_some() };
-        if let Err(error) = self.set.change(slot.fd, id, slot.interest, wanted) {
+        if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             slot.interest = Interest::default();
             if std::mem::take(&mut slot.receiving) {
@@ -85,14 +92,14 @@ impl Epoll {
 
     fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
         let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return };
-        let fd = slot.fd;
+        let target = slot.target;
         let Some((buffer, address)) = pool.post() else {
             self.starved.push(id);
             return self.watch(id, true);
         };
         pool.reap(buffer);
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { set::receive(fd, address, pool.capacity()) };
+        let received = unsafe { set::receive(target, address, pool.capacity()) };
         let outcome = match received {
             Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
             Ok(0) => Outcome::EndOfFile,
@@ -117,7 +124,7 @@ impl Epoll {
         let Some(slot) = self.slot(id) else { return };
         let Some(payload) = slot.sending else { return };
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
-        let outcome = match unsafe { set::send(slot.fd, payload) } {
+        let outcome = match unsafe { set::send(slot.target, payload) } {
             Ok(len) => Outcome::Sent(len),
             Err(libc::EAGAIN | libc::EINTR) => return,
             Err(errno) => Outcome::SendFailed(errno),
@@ -145,13 +152,13 @@ impl Epoll {
 }
 
 impl Driver for Epoll {
-    fn receive(&mut self, id: ConnId, fd: RawFd) {
-        self.claim(id, fd).receiving = true;
+    fn receive(&mut self, id: ConnId, target: Target) {
+        self.claim(id, target).receiving = true;
         self.watch(id, false);
     }
 
-    unsafe fn send(&mut self, id: ConnId, fd: RawFd, payload: Payload) {
-        self.claim(id, fd).sending = Some(payload);
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+        self.claim(id, target).sending = Some(payload);
         let mut made = std::mem::take(&mut self.made);
         self.writable(id, &mut made);
         self.made = made;

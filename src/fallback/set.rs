@@ -1,6 +1,6 @@
 //! The system calls of the epoll driver, without policy.
 
-use crate::driver::Payload;
+use crate::driver::{Io, Payload, Target};
 use crate::token::ConnId;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -110,27 +110,34 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// `recv`, without waiting. The error is the `errno`.
+/// Receives without waiting. The error is the `errno`.
 ///
 /// # Safety
 /// `address` has room for `len` bytes.
-pub unsafe fn receive(fd: RawFd, address: *mut u8, len: usize) -> Result<usize, i32> {
-    // SAFETY: the caller's promise.
-    let received = unsafe { libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT) };
+pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -> Result<usize, i32> {
+    // SAFETY: the caller's promise. Files were made non-blocking when they were adopted.
+    let received = unsafe {
+        match io {
+            Io::Socket => libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT),
+            Io::File => libc::read(fd, address.cast(), len),
+        }
+    };
     usize::try_from(received).map_err(|_| errno())
 }
 
-/// `send` or `sendmsg`, without waiting and without SIGPIPE (B7). The error is the `errno`.
+/// Sends without waiting and without SIGPIPE (B7: blocked in this thread, for files). The error is the `errno`.
 ///
 /// # Safety
 /// The payload's memory is valid.
-pub unsafe fn send(fd: RawFd, payload: Payload) -> Result<u32, i32> {
+pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<u32, i32> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the caller's promise.
     let sent = unsafe {
-        match payload {
-            Payload::Bytes(start, len) => libc::send(fd, start.cast(), len, flags),
-            Payload::Gather(message) => libc::sendmsg(fd, message, flags),
+        match (io, payload) {
+            (Io::Socket, Payload::Bytes(start, len)) => libc::send(fd, start.cast(), len, flags),
+            (Io::Socket, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
+            (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
+            (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),
         }
     };
     u32::try_from(sent).map_err(|_| errno())

@@ -114,9 +114,21 @@ enum Eof {
     Told,
 }
 
+/// What a descriptor can do, as far as the machine cares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Directions {
+    /// Data can arrive.
+    pub readable: bool,
+    /// Data can leave.
+    pub writable: bool,
+    /// The two can be shut down one by one, so that there is something to linger for.
+    pub half_closes: bool,
+}
+
 /// The state of one connection.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    directions: Directions,
     phase: Phase,
     mode: Mode,
     receive: Receive,
@@ -134,10 +146,12 @@ pub struct Machine {
 
 impl Machine {
     /// A connection whose `connection_made` is about to be called. Nothing is received before it returns.
-    pub fn new() -> Self {
+    pub fn new(directions: Directions) -> Self {
         Machine {
+            directions,
             phase: Phase::Open,
-            mode: Mode::Read,
+            // Where nothing can be read, the protocol is asked for output.
+            mode: if directions.readable { Mode::Read } else { Mode::Write },
             receive: Receive::Idle,
             eof: Eof::NotYet,
             sending: false,
@@ -173,7 +187,7 @@ impl Machine {
             return Next::Send;
         }
         match self.receive {
-            Receive::Idle if self.eof == Eof::NotYet && self.inbox_bytes < limits.inbox_bytes => {
+            Receive::Idle if self.may_arrive() && self.inbox_bytes < limits.inbox_bytes => {
                 self.receive = Receive::Running;
                 Next::Receive
             }
@@ -186,11 +200,17 @@ impl Machine {
         }
     }
 
+    fn may_arrive(&self) -> bool {
+        self.directions.readable && self.eof == Eof::NotYet
+    }
+
     fn due_callback(&self, limits: &Limits) -> Next {
         match self.mode {
             Mode::Read if self.inbox_bytes > 0 => Next::DataReceived,
             Mode::Read if self.eof == Eof::Waiting => Next::EofReceived,
-            Mode::Write if !self.blocked && self.queued_bytes < limits.write_high_bytes => Next::WriteReady,
+            Mode::Write if self.directions.writable && !self.blocked && self.queued_bytes < limits.write_high_bytes => {
+                Next::WriteReady
+            }
             _ => Next::Nothing,
         }
     }
@@ -222,7 +242,7 @@ impl Machine {
         if std::mem::take(&mut self.owes_lost) {
             return Next::ConnectionLost;
         }
-        if self.eof != Eof::NotYet || self.discarded_bytes > limits.linger_bytes {
+        if !self.may_arrive() || !self.directions.half_closes || self.discarded_bytes > limits.linger_bytes {
             self.phase = Phase::Finished;
             return self.next_finished();
         }
@@ -315,7 +335,8 @@ impl Machine {
 
     /// `signal_write_ready` was called. Does nothing unless the protocol waits for it or holds a half-closed connection.
     pub fn signalled(&mut self) {
-        if self.mode == Mode::Async || (self.mode == Mode::Read && self.eof == Eof::Told) {
+        let nothing_to_read = !self.directions.readable || self.eof == Eof::Told;
+        if self.mode == Mode::Async || (self.mode == Mode::Read && nothing_to_read) {
             self.mode = Mode::Write;
         }
     }
@@ -351,7 +372,7 @@ impl Machine {
     /// Bytes that `write` may take now.
     pub fn room(&self, limits: &Limits) -> usize {
         match self.phase {
-            Phase::Open => limits.write_high_bytes.saturating_sub(self.queued_bytes),
+            Phase::Open if self.directions.writable => limits.write_high_bytes.saturating_sub(self.queued_bytes),
             _ => 0,
         }
     }

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { write_high_bytes: 100, write_low_bytes: 20, inbox_bytes: 50, linger_bytes: 200 };
 
+const SOCKET: Directions = Directions { readable: true, writable: true, half_closes: true };
+
 /// What may happen to a connection from outside.
 #[derive(Clone, Debug)]
 enum Happening {
@@ -76,9 +78,9 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(directions: Directions) -> Self {
         World {
-            machine: Machine::new(),
+            machine: Machine::new(directions),
             answer: Action::Continue,
             writes: 10,
             receiving: false,
@@ -231,8 +233,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn every_promise_holds_whatever_happens(happenings in prop::collection::vec(happening(), 1..60)) {
-        let mut world = World::new();
+    fn every_promise_holds_whatever_happens(
+        happenings in prop::collection::vec(happening(), 1..60),
+        (readable, writable, half_closes) in any::<(bool, bool, bool)>(),
+    ) {
+        let mut world = World::new(Directions { readable, writable, half_closes });
         world.settle();
         for happening in happenings {
             if world.closed {
@@ -267,7 +272,7 @@ fn settled(machine: &mut Machine) -> Vec<Next> {
 
 #[test]
 fn an_echo_takes_no_detour() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     assert_eq!(settled(&mut machine), [Next::Receive]);
     assert!(machine.received(10, true));
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
@@ -283,7 +288,7 @@ fn an_echo_takes_no_detour() {
 
 #[test]
 fn data_waits_while_the_protocol_writes() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Callback::DataReceived, Action::AsyncPending);
     machine.received(10, true);
@@ -302,7 +307,7 @@ fn data_waits_while_the_protocol_writes() {
 
 #[test]
 fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Callback::DataReceived, Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
@@ -317,7 +322,7 @@ fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
 
 #[test]
 fn what_is_written_after_the_peers_half_close_is_delivered() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.received(5, true);
     machine.received_eof();
@@ -336,7 +341,7 @@ fn what_is_written_after_the_peers_half_close_is_delivered() {
 
 #[test]
 fn a_close_lingers_until_the_peer_is_done() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.received(5, true);
     machine.next(&LIMITS, true);
@@ -354,8 +359,27 @@ fn a_close_lingers_until_the_peer_is_done() {
 
 #[test]
 fn a_connection_that_was_never_made_is_never_lost() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(SOCKET);
     machine.never_made();
     let steps: Vec<_> = (0..3).map(|_| machine.next(&LIMITS, true)).collect();
     assert_eq!(steps, [Next::ShutdownWrite, Next::Receive, Next::Nothing]);
+}
+
+#[test]
+fn a_write_only_end_is_asked_for_output_and_never_read() {
+    let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.acted(Callback::WriteReady, Action::ReadPending);
+    assert_eq!(settled(&mut machine), []);
+    machine.signalled();
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.acted(Callback::WriteReady, Action::Close);
+    assert_eq!(settled(&mut machine)[..3], [Next::ShutdownWrite, Next::ConnectionLost, Next::Close]);
+}
+
+#[test]
+fn a_read_only_end_takes_nothing() {
+    let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
+    assert_eq!(settled(&mut machine), [Next::Receive]);
+    assert_eq!(machine.room(&LIMITS), 0);
 }

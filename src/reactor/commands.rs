@@ -2,8 +2,9 @@
 
 use super::{Ending, Reactor};
 use crate::context::Connection;
-use crate::descriptors::Descriptor;
-use crate::machine::Machine;
+use crate::descriptors::{Abilities, Descriptor};
+use crate::driver::Io;
+use crate::machine::{Directions, Machine};
 use crate::mailbox::{Command, Notice, Parcel, Place};
 use crate::outbox::Outbox;
 use crate::python::dispatch::{Fault, format_exception};
@@ -100,7 +101,7 @@ impl Reactor {
     fn introduce<'py>(
         &mut self,
         py: Python<'py>,
-        descriptor: Descriptor,
+        mut descriptor: Descriptor,
         place: Place,
         info: &Parcel,
     ) -> PyResult<(ConnId, Bound<'py, PyAny>, Bound<'py, PyDict>)> {
@@ -116,8 +117,10 @@ impl Reactor {
         let native_write_ready = self.python.names.writes_natively(&protocol)?;
         let fd = descriptor.number();
         descriptor.prepare();
+        let Abilities { io, readable, writable } = descriptor.abilities();
+        let directions = Directions { readable, writable, half_closes: io == Io::Socket };
         let id = self.context.table.borrow_mut().insert(Connection {
-            machine: Machine::new(),
+            machine: Machine::new(directions),
             descriptor,
             protocol: protocol.clone().unbind(),
             inbox: VecDeque::new(),

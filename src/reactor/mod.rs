@@ -159,8 +159,8 @@ impl Reactor {
                 }
                 Next::ConnectionLost => self.lose(py, id),
                 Next::Receive => {
-                    if let Some(fd) = self.with(id, |connection| connection.descriptor.number()) {
-                        self.driver.receive(id, fd);
+                    if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
+                        self.driver.receive(id, target);
                     }
                 }
                 Next::CancelReceive => self.driver.cancel_receive(id),
@@ -292,10 +292,10 @@ impl Reactor {
         for id in std::mem::take(&mut self.sends) {
             let mut table = self.context.table.borrow_mut();
             let Some(connection) = table.get(id) else { continue };
-            let fd = connection.descriptor.number();
+            let target = connection.descriptor.target();
             match connection.outbox.payload() {
                 // SAFETY: I2: the outbox keeps what is in flight until `Outbox::sent`, which only the send's event calls.
-                Some(payload) => unsafe { self.driver.send(id, fd, payload) },
+                Some(payload) => unsafe { self.driver.send(id, target, payload) },
                 None => connection.machine.sent(0, &self.context.limits),
             }
         }

@@ -1,6 +1,7 @@
 //! The io_uring driver: one ring, created, submitted to and reaped by its reactor thread (I1).
 //!
 //! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection.
+//! Pipes and terminals, which know neither, are read and written once at a time.
 //! What the kernel may refuse on the way is settled here and not shown to the reactor: a receive that finds no buffer
 //! waits in `starved` until one comes back (B4), one that answers `EAGAIN` waits for readiness.
 
@@ -8,14 +9,14 @@ mod buffer_ring;
 mod probe;
 
 use crate::buffer::Pool;
-use crate::driver::{Driver, Event, Outcome, Payload};
+use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::token::{ConnId, Kind, Token};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub use probe::{Features, Refusal};
@@ -27,6 +28,17 @@ const RECV_MULTISHOT: u16 = 2;
 /// Completions handled per turn, so that commands and timers are never starved (I9).
 const BATCH: usize = 256;
 
+/// What the driver remembers of a connection.
+#[derive(Clone, Copy)]
+struct Slot {
+    target: Target,
+    /// The send under way, for when it has to be submitted again.
+    payload: Option<Payload>,
+    /// Operations that answered `EAGAIN` (a terminal does, with O_NONBLOCK) and wait for readiness instead.
+    polls_receive: bool,
+    polls_send: bool,
+}
+
 /// The ring of one reactor thread.
 pub struct Uring {
     ring: IoUring,
@@ -34,10 +46,10 @@ pub struct Uring {
     features: Features,
     /// Submissions that found the queue full; they go first next time.
     backlog: VecDeque<squeue::Entry>,
-    /// Receives without a buffer, with their descriptor: armed again when one comes back.
-    starved: Vec<(ConnId, RawFd)>,
-    /// The descriptor of each connection's receive, by slot: needed to arm it again.
-    receiving: Vec<RawFd>,
+    /// Receives without a buffer: armed again when one comes back.
+    starved: Vec<ConnId>,
+    /// What each connection's operations are on, by slot: needed to submit them again.
+    slots: Vec<Slot>,
     /// Events made here, without a completion.
     made: Vec<Event>,
     wake_fd: OwnedFd,
@@ -69,7 +81,7 @@ impl Uring {
             features,
             backlog: VecDeque::new(),
             starved: Vec::new(),
-            receiving: Vec::new(),
+            slots: Vec::new(),
             made: Vec::new(),
             wake_fd,
             wake_count: Box::new(0),
@@ -125,16 +137,48 @@ impl Uring {
         self.push(read);
     }
 
-    fn arm_receive(&mut self, id: ConnId, fd: RawFd, poll_first: bool) {
+    fn arm_receive(&mut self, id: ConnId, poll_first: bool) {
+        let Target { fd, io } = self.slot(id).target;
         let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
         let poll_first = if poll_first { RECVSEND_POLL_FIRST } else { 0 };
-        let receive = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
-            .buf_group(BUFFER_GROUP)
-            .ioprio(multishot | poll_first)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT)
-            .user_data(Token::new(Kind::Receive, id).0);
-        self.push(receive);
+        let receive = match io {
+            Io::Socket => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .ioprio(multishot | poll_first)
+                .build(),
+            // One completion per read: a multishot read does not report the hangup of a terminal.
+            Io::File => opcode::Read::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build(),
+        };
+        self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
+    }
+
+    fn submit_send(&mut self, id: ConnId) {
+        let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
+        let Some(payload) = payload else { return };
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let length = |len: usize| len.min(u32::MAX as usize) as u32;
+        let entry = match (io, payload) {
+            (Io::Socket, Payload::Bytes(start, len)) => {
+                opcode::Send::new(Fd(fd), start, length(len)).flags(flags).build()
+            }
+            (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
+            (Io::File, Payload::Bytes(start, len)) => {
+                opcode::Write::new(Fd(fd), start, length(len)).offset(u64::MAX).build()
+            }
+            (Io::File, Payload::Gather(message)) => {
+                // SAFETY: I2: the message is valid until the send's event.
+                let (vectors, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
+                opcode::Writev::new(Fd(fd), vectors.cast(), count as u32).offset(u64::MAX).build()
+            }
+        };
+        self.push(entry.user_data(Token::new(Kind::Send, id).0));
+    }
+
+    /// Waits for readiness, because the operation itself would not.
+    fn poll(&mut self, id: ConnId, kind: Kind, events: i16) {
+        let fd = self.slot(id).target.fd;
+        let poll = opcode::PollAdd::new(Fd(fd), events as u32).build().user_data(Token::new(kind, id).0);
+        self.push(poll);
     }
 
     fn cancel(&mut self, of: Kind, answer: Kind, id: ConnId) {
@@ -147,8 +191,20 @@ impl Uring {
         self.push_uncounted(cancel);
     }
 
-    fn fd_of(&self, id: ConnId) -> RawFd {
-        self.receiving.get(id.index as usize).copied().unwrap_or(-1)
+    /// The slot of a connection that has had an operation.
+    fn slot(&mut self, id: ConnId) -> &mut Slot {
+        &mut self.slots[id.index as usize]
+    }
+
+    fn claim(&mut self, id: ConnId, target: Target) -> &mut Slot {
+        let index = id.index as usize;
+        if self.slots.len() <= index {
+            let unused = Target { fd: -1, io: Io::Socket };
+            let slot = Slot { target: unused, payload: None, polls_receive: false, polls_send: false };
+            self.slots.resize(index + 1, slot);
+        }
+        self.slots[index].target = target;
+        &mut self.slots[index]
     }
 
     /// Hands buffers that came back to the kernel, and lets receives that lacked one go on.
@@ -163,8 +219,8 @@ impl Uring {
             self.buffers.refill(pool);
         }
         if self.buffers.posted() > 0 {
-            for (id, fd) in std::mem::take(&mut self.starved) {
-                self.arm_receive(id, fd, true);
+            for id in std::mem::take(&mut self.starved) {
+                self.arm_receive(id, true);
             }
         }
     }
@@ -205,6 +261,12 @@ impl Uring {
         }
         let outcome = match kind {
             Kind::Receive => return self.complete_receive(id, result, more, buffer, pool),
+            Kind::PollReceive | Kind::PollSend => return self.complete_poll(kind, id, result),
+            Kind::Send if -result == libc::EAGAIN => {
+                self.slot(id).polls_send = true;
+                self.poll(id, Kind::PollSend, libc::POLLOUT);
+                return None;
+            }
             Kind::Send if result > 0 => Outcome::Sent(result as u32),
             Kind::Send => Outcome::SendFailed(if result == 0 { libc::EPIPE } else { -result }),
             Kind::CancelReceive => Outcome::CancelMissed,
@@ -236,51 +298,71 @@ impl Uring {
                 match -result {
                     0 => Outcome::EndOfFile,
                     libc::ENOBUFS => {
-                        self.starved.push((id, self.fd_of(id)));
+                        self.starved.push(id);
                         return None;
                     }
+                    libc::EAGAIN => {
+                        self.slot(id).polls_receive = true;
+                        self.poll(id, Kind::PollReceive, libc::POLLIN);
+                        return None;
+                    }
+                    // The other side of a terminal is gone.
+                    libc::EIO if self.slot(id).target.io == Io::File => Outcome::EndOfFile,
                     errno => Outcome::ReceiveFailed(errno),
                 }
             }
         };
         Some(Event { id, outcome })
     }
+
+    /// The wait for readiness is over: the operation is tried again, or ends with the wait's error.
+    fn complete_poll(&mut self, kind: Kind, id: ConnId, result: i32) -> Option<Event> {
+        let slot = self.slot(id);
+        let outcome = if kind == Kind::PollReceive {
+            slot.polls_receive = false;
+            if result >= 0 {
+                self.arm_receive(id, false);
+                return None;
+            }
+            Outcome::ReceiveFailed(-result)
+        } else {
+            slot.polls_send = false;
+            if result >= 0 {
+                self.submit_send(id);
+                return None;
+            }
+            Outcome::SendFailed(-result)
+        };
+        Some(Event { id, outcome })
+    }
 }
 
 impl Driver for Uring {
-    fn receive(&mut self, id: ConnId, fd: RawFd) {
-        let index = id.index as usize;
-        if self.receiving.len() <= index {
-            self.receiving.resize(index + 1, -1);
-        }
-        self.receiving[index] = fd;
-        self.arm_receive(id, fd, false);
+    fn receive(&mut self, id: ConnId, target: Target) {
+        self.claim(id, target);
+        self.arm_receive(id, false);
     }
 
-    unsafe fn send(&mut self, id: ConnId, fd: RawFd, payload: Payload) {
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = match payload {
-            Payload::Bytes(start, len) => {
-                opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
-            }
-            Payload::Gather(message) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
-        };
-        self.push(entry.user_data(Token::new(Kind::Send, id).0));
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+        self.claim(id, target).payload = Some(payload);
+        self.submit_send(id);
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
         let starved = self.starved.len();
-        self.starved.retain(|(other, _)| *other != id);
+        self.starved.retain(|other| *other != id);
         if self.starved.len() < starved {
             // No operation runs: the last event of this receive is ours to make (I5).
             self.made.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
         } else {
-            self.cancel(Kind::Receive, Kind::CancelReceive, id);
+            let polls = self.slots.get(id.index as usize).is_some_and(|slot| slot.polls_receive);
+            self.cancel(if polls { Kind::PollReceive } else { Kind::Receive }, Kind::CancelReceive, id);
         }
     }
 
     fn cancel_send(&mut self, id: ConnId) {
-        self.cancel(Kind::Send, Kind::CancelSend, id);
+        let polls = self.slots.get(id.index as usize).is_some_and(|slot| slot.polls_send);
+        self.cancel(if polls { Kind::PollSend } else { Kind::Send }, Kind::CancelSend, id);
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {

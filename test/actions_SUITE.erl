@@ -1,0 +1,312 @@
+%% Every action from every callback that may return it, over real sockets.
+-module(actions_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [serving/3, client/3, send/2, expect/2, expect_eof/1, events/2, methods/2, wait_event/3, wait_lost/2]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:transport_groups([
+        data_continue,
+        data_read_pending,
+        data_write_pending,
+        data_close,
+        data_async_pending_is_silent,
+        signal_on_the_context_thread,
+        signal_from_another_thread,
+        signal_in_the_callback,
+        signal_from_a_thread_before_the_callback_returns,
+        signal_from_a_thread_after_the_callback_returned,
+        signal_without_a_wait_does_nothing,
+        write_ready_continue,
+        write_ready_write_pending,
+        write_ready_read_pending,
+        write_ready_close,
+        data_waits_while_writing,
+        eof_default_close,
+        eof_continue,
+        eof_write_pending,
+        eof_read_pending,
+        eof_async_pending,
+        eof_after_data_in_write_mode,
+        half_close_still_gets_the_response,
+        connection_made_may_write,
+        peer_closes_in_async_mode,
+        close_connection_of_a_waiting_protocol
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+%% Runs Fun with a connection whose protocol follows a script (see recorder.py).
+scripted(Config, Script, Fun) ->
+    serving(Config, "recorder.Scripted", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{script => Script}),
+        Result = Fun(Context, Client, Tag),
+        gen_tcp:close(Client),
+        wait_lost(Context, Tag),
+        Result
+    end).
+
+received(Context, Tag) ->
+    iolist_to_binary([Data || {<<"data_received">>, Data} <- events(Context, Tag)]).
+
+%% The callbacks from the first data on.
+after_data(Context, Tag) ->
+    lists:dropwhile(fun(Method) -> Method =/= <<"data_received">> end, methods(Context, Tag)).
+
+wait_received(Context, Tag, Data) ->
+    reactor_test:wait_equal(Data, fun() -> received(Context, Tag) end).
+
+data_continue(Config) ->
+    scripted(Config, #{data_received => [{<<>>, continue}]}, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_received(Context, Tag, <<"one">>),
+        send(Client, <<"two">>),
+        wait_received(Context, Tag, <<"onetwo">>),
+        ?assertEqual([<<"data_received">>, <<"data_received">>], after_data(Context, Tag))
+    end).
+
+data_read_pending(Config) ->
+    scripted(Config, #{data_received => [{<<"a">>, read_pending}]}, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"a">>),
+        send(Client, <<"two">>),
+        expect(Client, <<"a">>),
+        ?assertEqual([<<"data_received">>, <<"data_received">>], after_data(Context, Tag))
+    end).
+
+data_write_pending(Config) ->
+    Script = #{data_received => [{<<>>, write_pending}], write_ready => [{<<"w">>, read_pending}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"w">>),
+        send(Client, <<"two">>),
+        expect(Client, <<"w">>),
+        Once = [<<"data_received">>, <<"write_ready">>],
+        ?assertEqual(Once ++ Once, after_data(Context, Tag))
+    end).
+
+data_close(Config) ->
+    scripted(Config, #{data_received => [{<<"bye">>, close}]}, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"bye">>),
+        expect_eof(Client),
+        wait_lost(Context, Tag),
+        ?assertEqual([<<"data_received">>, <<"connection_lost">>], after_data(Context, Tag))
+    end).
+
+data_async_pending_is_silent(Config) ->
+    Script = #{data_received => [{<<>>, async_pending}, {<<>>, continue}], write_ready => [{<<"now">>, read_pending}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_received(Context, Tag, <<"one">>),
+        send(Client, <<"two">>),
+        %% The neighbour's round trip shows that the thread has seen what arrived before.
+        {Neighbour, _} = client(Context, Config, #{script => #{data_received => [{<<"!">>, close}]}}),
+        send(Neighbour, <<"?">>),
+        expect(Neighbour, <<"!">>),
+        ?assertEqual([<<"data_received">>], after_data(Context, Tag)),
+        ?assertEqual({ok, true}, py:call(Context, recorder, signal, [Tag])),
+        expect(Client, <<"now">>),
+        wait_received(Context, Tag, <<"onetwo">>),
+        ?assertEqual([<<"data_received">>, <<"write_ready">>, <<"data_received">>], after_data(Context, Tag))
+    end).
+
+signal_on_the_context_thread(Config) ->
+    signalled(Config, async_pending, fun(Context, Tag) -> py:call(Context, recorder, signal, [Tag]) end).
+
+signal_from_another_thread(Config) ->
+    signalled(Config, async_pending, fun(Context, Tag) -> py:call(Context, recorder, signal_from_thread, [Tag]) end).
+
+signal_in_the_callback(Config) ->
+    signalled(Config, {signal, async_pending}, fun(_Context, _Tag) -> {ok, true} end).
+
+signal_from_a_thread_before_the_callback_returns(Config) ->
+    signalled(Config, {thread, async_pending}, fun(_Context, _Tag) -> {ok, true} end).
+
+signal_from_a_thread_after_the_callback_returned(Config) ->
+    signalled(Config, {later, async_pending}, fun(Context, Tag) ->
+        {ok, none} = py:call(Context, recorder, release, [Tag]),
+        {ok, true}
+    end).
+
+signalled(Config, Answer, Signal) ->
+    Script = #{data_received => [{<<>>, Answer}], write_ready => [{<<"a">>, continue}, {<<"b">>, read_pending}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        ?assertEqual({ok, true}, Signal(Context, Tag)),
+        expect(Client, <<"ab">>)
+    end).
+
+signal_without_a_wait_does_nothing(Config) ->
+    scripted(Config, #{data_received => [{<<"x">>, continue}]}, fun(Context, Client, Tag) ->
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        send(Client, <<"one">>),
+        expect(Client, <<"x">>),
+        ?assertEqual([<<"connection_made">>, <<"data_received">>], methods(Context, Tag)),
+        ?assertEqual({ok, false}, py:call(Context, 'erlang.reactor', signal_write_ready, [1000000])),
+        ?assertEqual({ok, false}, py:call(Context, 'erlang.reactor', signal_write_ready, [-1]))
+    end).
+
+write_ready_continue(Config) ->
+    called_again(Config, continue).
+
+write_ready_write_pending(Config) ->
+    called_again(Config, write_pending).
+
+called_again(Config, Again) ->
+    Script = #{
+        data_received => [{<<>>, write_pending}],
+        write_ready => [{<<"a">>, Again}, {<<"b">>, Again}, {<<"c">>, read_pending}, {<<"d">>, read_pending}]
+    },
+    scripted(Config, Script, fun(_Context, Client, _Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"abc">>),
+        send(Client, <<"two">>),
+        expect(Client, <<"d">>)
+    end).
+
+write_ready_read_pending(Config) ->
+    Script = #{data_received => [{<<>>, write_pending}, {<<"r">>, continue}], write_ready => [{<<>>, read_pending}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_event(Context, Tag, <<"write_ready">>),
+        send(Client, <<"two">>),
+        expect(Client, <<"r">>),
+        ?assertEqual([<<"data_received">>, <<"write_ready">>, <<"data_received">>], after_data(Context, Tag))
+    end).
+
+write_ready_close(Config) ->
+    Script = #{data_received => [{<<"a">>, write_pending}], write_ready => [{<<"b">>, continue}, {<<"c">>, close}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"abc">>),
+        expect_eof(Client),
+        wait_lost(Context, Tag)
+    end).
+
+%% No data_received in write mode: here write_ready goes on until it is told to stop.
+data_waits_while_writing(Config) ->
+    serving(Config, "streams.WritesUntilTold", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"go">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        Numbers = [[integer_to_binary(N), " "] || N <- lists:seq(1, 500)],
+        [send(Client, Number) || Number <- Numbers],
+        reactor_test:wait_until(fun() ->
+            {ok, Calls} = py:call(Context, streams, calls, [Tag]),
+            Calls > 1000
+        end),
+        ?assertEqual(<<"go">>, received(Context, Tag)),
+        {ok, _} = py:call(Context, streams, stop, [Tag]),
+        wait_received(Context, Tag, iolist_to_binary(["go", Numbers])),
+        gen_tcp:close(Client),
+        wait_lost(Context, Tag)
+    end).
+
+eof_default_close(Config) ->
+    serving(Config, "streams.Counting", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"12345">>),
+        ok = gen_tcp:shutdown(Client, write),
+        expect_eof(Client),
+        ?assertEqual([<<"connection_made">>, <<"data_received">>, <<"connection_lost">>], wait_lost(Context, Tag))
+    end).
+
+%% The connection stays, for writing only, until the protocol ends it.
+eof_continue(Config) ->
+    Script = #{eof_received => [{<<"a">>, continue}], write_ready => [{<<"b">>, close}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        ok = gen_tcp:shutdown(Client, write),
+        expect(Client, <<"a">>),
+        ?assertEqual([<<"connection_made">>, <<"eof_received">>], methods(Context, Tag)),
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        expect(Client, <<"b">>),
+        expect_eof(Client)
+    end).
+
+eof_write_pending(Config) ->
+    Script = #{eof_received => [{<<"a">>, write_pending}], write_ready => [{<<"b">>, continue}, {<<"c">>, read_pending}]},
+    scripted(Config, Script, fun(_Context, Client, _Tag) ->
+        ok = gen_tcp:shutdown(Client, write),
+        expect(Client, <<"abc">>),
+        %% Nothing can be read any more, so that read_pending ends it.
+        expect_eof(Client)
+    end).
+
+eof_read_pending(Config) ->
+    scripted(Config, #{eof_received => [{<<"a">>, read_pending}]}, fun(_Context, Client, _Tag) ->
+        ok = gen_tcp:shutdown(Client, write),
+        expect(Client, <<"a">>),
+        expect_eof(Client)
+    end).
+
+eof_async_pending(Config) ->
+    Script = #{eof_received => [{<<"a">>, async_pending}], write_ready => [{<<"b">>, close}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        ok = gen_tcp:shutdown(Client, write),
+        expect(Client, <<"a">>),
+        {ok, true} = py:call(Context, recorder, signal_from_thread, [Tag]),
+        expect(Client, <<"b">>),
+        expect_eof(Client)
+    end).
+
+eof_after_data_in_write_mode(Config) ->
+    Script = #{
+        data_received => [{<<>>, async_pending}, {<<"2">>, continue}],
+        write_ready => [{<<"w">>, read_pending}],
+        eof_received => [{<<"e">>, close}]
+    },
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_received(Context, Tag, <<"one">>),
+        send(Client, <<"two">>),
+        ok = gen_tcp:shutdown(Client, write),
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        expect(Client, <<"w2e">>),
+        expect_eof(Client)
+    end).
+
+half_close_still_gets_the_response(Config) ->
+    serving(Config, "streams.AnswersAtTheEnd", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, binary:copy(<<"x">>, 1000000)),
+        ok = gen_tcp:shutdown(Client, write),
+        ?assertEqual(binary:copy(<<"x">>, 1000000), reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag)
+    end).
+
+connection_made_may_write(Config) ->
+    scripted(Config, #{connection_made => [{<<"220 ready">>, none}]}, fun(_Context, Client, _Tag) ->
+        expect(Client, <<"220 ready">>)
+    end).
+
+peer_closes_in_async_mode(Config) ->
+    Script = #{data_received => [{<<>>, async_pending}], write_ready => [{<<>>, read_pending}]},
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        gen_tcp:close(Client),
+        {ok, _} = py:call(Context, recorder, signal, [Tag]),
+        wait_lost(Context, Tag)
+    end).
+
+close_connection_of_a_waiting_protocol(Config) ->
+    scripted(Config, #{data_received => [{<<"bye">>, async_pending}]}, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        {ok, none} = py:call(Context, recorder, close, [Tag]),
+        expect(Client, <<"bye">>),
+        expect_eof(Client),
+        wait_lost(Context, Tag)
+    end).

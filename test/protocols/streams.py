@@ -1,0 +1,105 @@
+"""Protocols that move more than a few bytes."""
+
+import array
+import hashlib
+
+import erlang.reactor as reactor
+from recorder import Recording, note, protocol
+
+_calls = {}
+_stopped = set()
+
+
+def calls(tag):
+    return _calls.get(tag, 0)
+
+
+def stop(tag):
+    _stopped.add(tag)
+
+
+class WritesUntilTold(Recording):
+    """In write mode from the first data until stop(tag), with nothing to write."""
+
+    def data_received(self, data):
+        note(self.tag, "data_received", bytes(data))
+        return "continue" if self.tag in _stopped else "write_pending"
+
+    def write_ready(self):
+        _calls[self.tag] = calls(self.tag) + 1
+        return "read_pending" if self.tag in _stopped else "continue"
+
+
+class Counting(Recording):
+    """Keeps the base class's eof_received."""
+
+    eof_received = reactor.Protocol.eof_received
+
+    def data_received(self, data):
+        note(self.tag, "data_received", len(data))
+        return "continue"
+
+
+class AnswersAtTheEnd(Recording):
+    """Collects everything, and sends it back once the client sends no more."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.request = bytearray()
+
+    def data_received(self, data):
+        self.request.extend(data)
+        return "continue"
+
+    def eof_received(self):
+        self.write_buffer.extend(self.request)
+        return "write_pending"
+
+
+class Echo(reactor.Protocol):
+    """The smallest protocol: data_received alone, and the base class does the rest."""
+
+    def data_received(self, data):
+        self.write_buffer.extend(data)
+        return "write_pending"
+
+
+class EchoByHand(reactor.Protocol):
+    """An echo that never touches write_buffer."""
+
+    def connection_made(self, fd, client_info):
+        self.rest = b""
+
+    def data_received(self, data):
+        self.rest = data
+        return "write_pending"
+
+    def write_ready(self):
+        written = self.write(self.rest)
+        self.rest = self.rest[written:]
+        return "continue" if self.rest else "read_pending"
+
+
+class Download(Recording):
+    """Asked for a number of bytes, writes them all and closes. Each 4 bytes are a number, so order shows."""
+
+    def data_received(self, data):
+        if not hasattr(self, "left"):
+            size = int(data.split()[0])
+            self.left = memoryview(array.array("I", range(size // 4))).cast("B")
+            self.accepted = []
+        return "write_pending"
+
+    def write_ready(self):
+        written = self.write(self.left)
+        self.accepted.append(written)
+        self.left = self.left[written:]
+        return "continue" if self.left else "close"
+
+
+def accepted(tag):
+    return protocol(tag).accepted
+
+
+def digest_of_numbers(size):
+    return hashlib.sha256(array.array("I", range(size // 4)).tobytes()).hexdigest()

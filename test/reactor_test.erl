@@ -1,0 +1,183 @@
+%% What the suites share: contexts on a backend, connections whose server end is handed over, and waiting for conditions.
+-module(reactor_test).
+
+-include_lib("common_test/include/ct.hrl").
+-include_lib("stdlib/include/assert.hrl").
+
+-export([backends/0, backend_groups/1, transport_groups/1, init_group/2]).
+-export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4]).
+-export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
+-export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
+-export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
+-export([wait_until/1, wait_until/2, wait_equal/2]).
+
+%% Every suite runs its cases on each of these.
+backends() ->
+    [uring].
+
+%% Groups named after the backends, each with all the cases.
+backend_groups(Cases) ->
+    [{Backend, [], Cases} || Backend <- backends()].
+
+%% The same, over each kind of stream socket.
+transport_groups(Cases) ->
+    [{Transport, [], Cases} || Transport <- [tcp, unix]] ++
+        backend_groups([{group, Transport} || Transport <- [tcp, unix]]).
+
+init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
+    [{transport, Transport} | Config];
+init_group(Backend, Config) ->
+    [{backend, Backend} | Config].
+
+%% Contexts.
+
+new_id() ->
+    100000 + erlang:unique_integer([positive, monotonic]).
+
+options(Config, Options) ->
+    maps:merge(#{backend => ?config(backend, Config), python_path => [python_path()]}, Options).
+
+python_path() ->
+    filename:join(filename:dirname(code:which(?MODULE)), "protocols").
+
+%% Set-up code that makes "module.Factory" the factory.
+factory(Name) ->
+    [Module | _] = string:split(Name, "."),
+    io_lib:format("import ~s~nimport erlang.reactor~nerlang.reactor.set_protocol_factory(~s)~n", [Module, Name]).
+
+with_context(Config, Options, Fun) ->
+    {ok, Pid} = py_reactor_context:start_link(new_id(), worker, options(Config, Options)),
+    try
+        Fun(Pid)
+    after
+        py_reactor_context:stop(Pid, 100)
+    end.
+
+serving(Config, Factory, Fun) ->
+    serving(Config, Factory, #{}, Fun).
+
+serving(Config, Factory, Options, Fun) ->
+    with_context(Config, Options#{setup_code => factory(Factory)}, Fun).
+
+%% Connections.
+
+pair(Config) ->
+    pair(Config, []).
+
+%% Both ends of a connection: {Client, Server}.
+pair(Config, Options) ->
+    All = [binary, {active, false} | Options],
+    {Listen, Address, Port} =
+        case proplists:get_value(transport, Config, tcp) of
+            tcp ->
+                {ok, L} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}} | All]),
+                {ok, P} = inet:port(L),
+                {L, {127, 0, 0, 1}, P};
+            unix ->
+                Path = filename:join("/tmp", "py_reactor_" ++ os:getpid() ++ integer_to_list(new_id())),
+                {ok, L} = gen_tcp:listen(0, [{ifaddr, {local, Path}} | All]),
+                {L, {local, Path}, 0}
+        end,
+    {ok, Client} = gen_tcp:connect(Address, Port, All),
+    {ok, Server} = gen_tcp:accept(Listen),
+    gen_tcp:close(Listen),
+    _ = [file:delete(File) || {local, File} <- [Address]],
+    {Client, Server}.
+
+client(Context, Config) ->
+    client(Context, Config, #{}).
+
+client(Context, Config, Info) ->
+    client(Context, Config, Info, []).
+
+%% A connection that the context serves: {Client, Tag}.
+client(Context, Config, Info, SocketOptions) ->
+    {Client, Server} = pair(Config, SocketOptions),
+    Tag = maps:get(tag, Info, tag()),
+    ok = py_reactor_context:handoff(Context, Server, maps:merge(#{addr => {127, 0, 0, 1}, port => 4711, type => tcp, tag => Tag}, Info)),
+    {Client, Tag}.
+
+tag() ->
+    integer_to_binary(new_id()).
+
+send(Client, Data) ->
+    ok = gen_tcp:send(Client, Data).
+
+expect(Client, Data) ->
+    Expected = iolist_to_binary(Data),
+    ?assertEqual({ok, Expected}, gen_tcp:recv(Client, byte_size(Expected), 30000)).
+
+expect_eof(Client) ->
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)).
+
+%% All bytes up to EOF; a reset is an error.
+receive_all(Client) ->
+    ok = inet:setopts(Client, [{show_econnreset, true}]),
+    receive_all(Client, []).
+
+receive_all(Client, Parts) ->
+    case gen_tcp:recv(Client, 0, 30000) of
+        {ok, Part} -> receive_all(Client, [Part | Parts]);
+        {error, closed} -> iolist_to_binary(lists:reverse(Parts))
+    end.
+
+%% Ends a connection without a farewell.
+reset(Client) ->
+    ok = inet:setopts(Client, [{linger, {true, 0}}]),
+    gen_tcp:close(Client).
+
+%% What recorder.py has written down.
+
+events(Context, Tag) ->
+    {ok, Events} = py:call(Context, recorder, events, [Tag]),
+    Events.
+
+methods(Context, Tag) ->
+    [Method || {Method, _Detail} <- events(Context, Tag)].
+
+wait_event(Context, Tag, Method) ->
+    wait_until({event, Method}, fun() -> lists:member(Method, methods(Context, Tag)) end).
+
+%% Waits for the end of a connection, and checks that its life was one: made first, lost last and once.
+wait_lost(Context, Tag) ->
+    wait_event(Context, Tag, <<"connection_lost">>),
+    Methods = methods(Context, Tag),
+    ?assertEqual(<<"connection_made">>, hd(Methods)),
+    ?assertEqual({<<"connection_lost">>, <<"closed">>}, lists:last(events(Context, Tag))),
+    ?assertEqual(1, length([M || M <- Methods, M =:= <<"connection_lost">>])),
+    ?assertEqual(1, length([M || M <- Methods, M =:= <<"connection_made">>])),
+    Methods.
+
+wait_connections(Context, Count) ->
+    wait_equal(Count, fun() -> maps:get(connections, py_reactor_context:stats(Context)) end).
+
+%% Waiting.
+
+wait_until(Condition) ->
+    wait_until(condition, Condition).
+
+wait_until(What, Condition) ->
+    wait(What, Condition, fun(Value) -> Value =:= true end, deadline()).
+
+wait_equal(Expected, Fun) ->
+    wait({equal, Expected}, Fun, fun(Value) -> Value =:= Expected end, deadline()).
+
+deadline() ->
+    erlang:monotonic_time(millisecond) + 30000.
+
+wait(What, Fun, Good, Deadline) ->
+    Value = Fun(),
+    case Good(Value) of
+        true ->
+            ok;
+        false ->
+            case erlang:monotonic_time(millisecond) > Deadline of
+                true ->
+                    error({gave_up_waiting, What, {last, Value}});
+                false ->
+                    receive
+                    after 5 -> ok
+                    end,
+                    wait(What, Fun, Good, Deadline)
+            end
+    end.
