@@ -21,6 +21,8 @@
     write_low_bytes => non_neg_integer(),
     linger_ms => non_neg_integer(),
     linger_bytes => non_neg_integer(),
+    idle_timeout_ms => pos_integer() | infinity,
+    write_stall_timeout_ms => pos_integer() | infinity,
     buffers => pos_integer(),
     buffer_bytes => pos_integer(),
     drain_ms => non_neg_integer(),
@@ -35,6 +37,8 @@
 %%     first are accepted; `write_ready' is called once they are down to the second</dd>
 %% <dt>`linger_ms', `linger_bytes' (2000, 1048576)</dt><dd>how long, and how much, is still read and thrown away after a
 %%     connection was closed by us, so that the last response is not lost to a reset</dd>
+%% <dt>`idle_timeout_ms' (`infinity')</dt><dd>a connection on which nothing moves for so long is closed properly</dd>
+%% <dt>`write_stall_timeout_ms' (`infinity')</dt><dd>a connection whose peer takes no output for so long is cut off</dd>
 %% <dt>`buffers', `buffer_bytes' (1024, 16384)</dt><dd>the memory that the kernel receives into: a power of two from 16
 %%     to 32768 pieces of 1024 to 1048576 bytes</dd>
 %% <dt>`drain_ms' (5000)</dt><dd>how long connections may take to end when the context stops</dd>
@@ -49,6 +53,8 @@
     write_low_bytes := non_neg_integer(),
     linger_ms := non_neg_integer(),
     linger_bytes := non_neg_integer(),
+    idle_timeout_ms := pos_integer() | infinity,
+    write_stall_timeout_ms := pos_integer() | infinity,
     buffers := pos_integer(),
     buffer_bytes := pos_integer(),
     drain_ms := non_neg_integer(),
@@ -88,6 +94,8 @@ defaults() ->
         write_low_bytes => 65536,
         linger_ms => 2000,
         linger_bytes => 1048576,
+        idle_timeout_ms => infinity,
+        write_stall_timeout_ms => infinity,
         buffers => 1024,
         buffer_bytes => 16384,
         drain_ms => 5000,
@@ -98,7 +106,12 @@ defaults() ->
 -spec native(complete()) -> native().
 native(#{python_path := Directories} = Options) ->
     Ours = unicode:characters_to_binary(filename:join(py_nif:priv_dir(), "python")),
-    maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories]}).
+    Native = maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories]}),
+    maps:map(fun(_Key, Value) -> never_is_zero(Value) end, Native).
+
+-spec never_is_zero(term()) -> term().
+never_is_zero(infinity) -> 0;
+never_is_zero(Value) -> Value.
 
 -spec environment(complete()) -> map().
 environment(Known) ->
@@ -149,9 +162,9 @@ check(buffer_bytes, Value) ->
     integer(1024, 1048576, Value);
 check(drain_ms, Value) ->
     integer(0, 3600000, Value);
-check(start_timeout_ms, infinity) ->
+check(Key, infinity) when Key =:= idle_timeout_ms; Key =:= write_stall_timeout_ms; Key =:= start_timeout_ms ->
     {ok, infinity};
-check(start_timeout_ms, Value) ->
+check(Key, Value) when Key =:= idle_timeout_ms; Key =:= write_stall_timeout_ms; Key =:= start_timeout_ms ->
     integer(1, 86400000, Value).
 
 -spec one_of([atom()], term()) -> {ok, atom()} | {error, iodata()}.

@@ -18,6 +18,7 @@
     accepted := non_neg_integer(),
     closed := non_neg_integer(),
     refused := non_neg_integer(),
+    timed_out := non_neg_integer(),
     exceptions := non_neg_integer(),
     bytes_in := non_neg_integer(),
     bytes_out := non_neg_integer(),
@@ -25,7 +26,7 @@
     turns := non_neg_integer(),
     buffers_free := non_neg_integer(),
     buffers_lent := non_neg_integer(),
-    buffers_copied => non_neg_integer(),
+    buffers_copied := non_neg_integer(),
     backend := uring | epoll,
     backend_note := binary()
 }.

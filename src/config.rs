@@ -2,6 +2,7 @@
 
 use crate::machine::Limits;
 use rustler::NifUnitEnum;
+use std::time::Duration;
 
 /// Which driver to use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, NifUnitEnum)]
@@ -29,6 +30,10 @@ pub struct Options {
     pub max_connections: usize,
     /// How long input is discarded after our FIN, in milliseconds.
     pub linger_ms: u64,
+    /// A connection on which nothing moves for so long is closed.
+    pub idle_timeout: Option<Duration>,
+    /// A connection whose output makes no progress for so long is cut.
+    pub write_stall_timeout: Option<Duration>,
     /// Receive buffers.
     pub buffers: u16,
     /// Bytes per receive buffer.
@@ -60,6 +65,12 @@ pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Terms nested deeper than this are refused.
 pub const TERM_DEPTH_MAX: usize = 512;
+
+/// Timeouts of connections are looked at this often per timeout, but no oftener than the second constant says.
+pub const SWEEPS_PER_TIMEOUT: u32 = 8;
+
+/// The shortest time between two sweeps of the connections.
+pub const SWEEP_MIN_MS: u64 = 5;
 
 /// How long a thread that ends waits for the kernel to give its memory back, in milliseconds.
 pub const SHUT_DOWN_MS: u64 = 5_000;

@@ -19,6 +19,27 @@ use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
+
+/// What tells whether a connection is alive, sampled by the sweeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pulse {
+    /// When one of the others last changed.
+    pub at: Instant,
+    /// Bytes received, modulo 2^32.
+    pub received: u32,
+    /// Bytes whose sends have ended, modulo 2^32.
+    pub sent: u32,
+    /// Bytes that the kernel holds for the peer: a long send makes progress here first.
+    pub in_kernel: i32,
+}
+
+impl Pulse {
+    /// Of a connection that has just begun.
+    pub fn new() -> Self {
+        Pulse { at: Instant::now(), received: 0, sent: 0, in_kernel: 0 }
+    }
+}
 
 /// One connection.
 pub struct Connection {
@@ -34,6 +55,10 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Whether `write_ready` is the base class's, which runs without Python.
     pub native_write_ready: bool,
+    /// When it was last looked at and something had moved, and what there was then.
+    pub pulse: Pulse,
+    /// Bytes received and bytes sent, modulo 2^32.
+    pub moved: (u32, u32),
     /// Its place among `max_connections`.
     pub _place: Place,
 }

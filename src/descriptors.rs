@@ -236,6 +236,14 @@ impl Descriptor {
         registry().connections.remove(&self.number());
     }
 
+    /// Bytes that the kernel holds because the peer has not taken them; 0 where it cannot tell.
+    pub fn unsent(&self) -> i32 {
+        let mut bytes = 0;
+        // SAFETY: the call fills in an int.
+        unsafe { libc::ioctl(self.number(), libc::TIOCOUTQ, &raw mut bytes) };
+        bytes
+    }
+
     /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`).
     pub fn shut_down(&self, how: i32) {
         // SAFETY: no pointers. An error means that the peer is gone already.

@@ -28,12 +28,19 @@ struct NativeOptions<'a> {
     write_low_bytes: usize,
     linger_ms: u64,
     linger_bytes: usize,
+    /// Milliseconds; 0 is never.
+    idle_timeout_ms: u64,
+    write_stall_timeout_ms: u64,
     buffers: u16,
     buffer_bytes: usize,
 }
 
 fn text(binary: &Binary<'_>) -> String {
     String::from_utf8_lossy(binary).into_owned()
+}
+
+fn timeout(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
 }
 
 fn errno(error: &io::Error) -> i32 {
@@ -72,6 +79,8 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Atom, opt
         python_path: options.python_path.iter().map(text).collect(),
         max_connections: options.max_connections,
         linger_ms: options.linger_ms,
+        idle_timeout: timeout(options.idle_timeout_ms),
+        write_stall_timeout: timeout(options.write_stall_timeout_ms),
         buffers: options.buffers,
         buffer_bytes: options.buffer_bytes,
         limits: Limits {

@@ -28,6 +28,8 @@ stats! {
     closed,
     /// Refused because of `max_connections`.
     refused,
+    /// Closed because nothing moved, or cut because output made no progress.
+    timed_out,
     /// Exceptions and illegal actions of callbacks.
     exceptions,
     /// Bytes received.

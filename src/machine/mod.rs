@@ -409,6 +409,11 @@ impl Machine {
         self.owes_lost
     }
 
+    /// Whether accepted bytes wait for the peer.
+    pub fn has_output(&self) -> bool {
+        self.queued_bytes > 0
+    }
+
     /// Whether nothing more can be read: `read` answers `b""` once the inbox is empty.
     pub fn is_at_eof(&self) -> bool {
         self.eof != Eof::NotYet || self.phase != Phase::Open

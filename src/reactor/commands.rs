@@ -1,7 +1,7 @@
 //! What Erlang asks of a reactor thread: adopt a descriptor, run Python, signal, stop.
 
 use super::{Ending, Reactor};
-use crate::context::Connection;
+use crate::context::{Connection, Pulse};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, Machine};
@@ -126,6 +126,8 @@ impl Reactor {
             inbox: VecDeque::new(),
             outbox: Outbox::default(),
             native_write_ready,
+            pulse: Pulse::new(),
+            moved: (0, 0),
             _place: place,
         });
         if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {

@@ -4,6 +4,7 @@
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
 mod commands;
+mod timers;
 
 use crate::buffer::Pool;
 use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
@@ -24,6 +25,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use timers::Sweeps;
 
 /// Whether and how the loop is about to end.
 enum Ending {
@@ -41,6 +43,7 @@ pub struct Reactor {
     pool: Rc<RefCell<Pool>>,
     python: Workspace,
     linger: Duration,
+    sweeps: Sweeps,
     events: Vec<Event>,
     /// Connections whose queue is to be sent at the end of the turn.
     sends: Vec<ConnId>,
@@ -68,6 +71,7 @@ impl Reactor {
             pool,
             python,
             linger: Duration::from_millis(options.linger_ms),
+            sweeps: Sweeps::new(options),
             events: Vec::new(),
             sends: Vec::new(),
             due: Vec::new(),
@@ -312,17 +316,6 @@ impl Reactor {
         detached(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
     }
 
-    fn timeout(&self) -> Option<Duration> {
-        if self.commands_wait || !self.due.is_empty() || !self.context.touched.borrow().is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let mut until = self.lingering.front().map(|(deadline, _)| *deadline);
-        if let Ending::Draining(deadline, _) = &self.ending {
-            until = Some(until.map_or(*deadline, |other| other.min(*deadline)));
-        }
-        until.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-    }
-
     fn step(&mut self, py: Python<'_>) {
         let mut events = std::mem::take(&mut self.events);
         let mut sent = Vec::new();
@@ -347,7 +340,11 @@ impl Reactor {
     fn received(&mut self, py: Python<'_>, id: ConnId, slot: u16, len: usize, more: bool) {
         let mut pool = self.pool.borrow_mut();
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
-        if !self.with(id, |connection| connection.machine.received(len, more)).unwrap_or_default() {
+        let kept = self.with(id, |connection| {
+            connection.moved.0 = connection.moved.0.wrapping_add(len as u32);
+            connection.machine.received(len, more)
+        });
+        if !kept.unwrap_or_default() {
             return pool.release(slot);
         }
         let stats = &self.context.mailbox.stats;
@@ -367,25 +364,6 @@ impl Reactor {
             }
         }
     }
-
-    fn expire(&mut self) {
-        let now = Instant::now();
-        while let Some((_, id)) = self.lingering.pop_front_if(|(deadline, _)| *deadline <= now) {
-            self.with(id, |connection| connection.machine.linger_expired());
-            self.due.push(id);
-        }
-        if let Ending::Draining(deadline, _) = &self.ending
-            && *deadline <= now
-            && let Ending::Draining(_, reply) = std::mem::replace(&mut self.ending, Ending::No)
-        {
-            self.ending = Ending::Cutting(Some(reply));
-            let ids = self.context.table.borrow().ids();
-            for id in &ids {
-                self.with(*id, |connection| connection.machine.fail());
-            }
-            self.due.extend(ids);
-        }
-    }
 }
 
 /// Tells a connection's machine of an event that carries no buffer.
@@ -398,6 +376,7 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::CancelMissed => machine.cancel_missed(),
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
+            connection.moved.1 = connection.moved.1.wrapping_add(bytes);
             connection.outbox.sent(bytes as usize, sent);
             machine.sent(bytes as usize, &context.limits);
         }
