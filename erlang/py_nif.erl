@@ -10,6 +10,7 @@
 -export([
     context_start/4,
     context_stop/3,
+    context_drain/3,
     context_join/1,
     handoff/4,
     stats/1,
@@ -31,6 +32,7 @@
 -nifs([
     context_start/4,
     context_stop/3,
+    context_drain/3,
     context_join/1,
     handoff/4,
     stats/1,
@@ -95,6 +97,12 @@ context_start(_Ref, _Id, _Mode, _Options) ->
 %% Ends the thread; its last act is to send `{Ref, stopped}' to the caller.
 -spec context_stop(ctx(), reference(), DrainMs :: non_neg_integer()) -> ok.
 context_stop(_Ctx, _Ref, _DrainMs) ->
+    erlang:nif_error(undef).
+
+%% Takes no new connections; `{Ref, {ok, 0}}' when the open ones have dealt with what had arrived and are closed,
+%% `{Ref, {error, {connections, N}}}' if that takes longer than `WithinMs'.
+-spec context_drain(ctx(), reference(), WithinMs :: non_neg_integer()) -> ok | {error, busy | stopped}.
+context_drain(_Ctx, _Ref, _WithinMs) ->
     erlang:nif_error(undef).
 
 %% Waits for the end of the thread: call it after its last message only. `panic' if it ended by a fault of the library.

@@ -8,7 +8,7 @@
 %% that the application supervises.
 -module(py_reactor_context).
 
--export([start_link/2, start_link/3, stop/1, stop/2, stats/1, handoff/2, handoff/3]).
+-export([start_link/2, start_link/3, stop/1, stop/2, drain/2, stats/1, handoff/2, handoff/3]).
 -export([resolve/1]).
 -export_type([context/0, stats/0]).
 
@@ -89,6 +89,22 @@ stop(Context, Pid, Id, DrainMs) ->
         {'DOWN', Monitor, process, Pid, _Reason} -> py_context_sup:forget(Id)
     end.
 
+%% @doc Lets a context run dry: from now on it takes no new connection (a handoff is answered `{error, draining}') and
+%% reads nothing new; each connection is closed properly as soon as its protocol has dealt with what had arrived. Waits
+%% until all are closed, at most `WithinMs' milliseconds; what is open then stays open, for {@link stop/2} to end.
+-spec drain(context(), WithinMs :: non_neg_integer()) ->
+    ok | {error, {connections, pos_integer()} | {no_context, term()} | term()}.
+drain(Context, WithinMs) when is_integer(WithinMs), WithinMs >= 0 ->
+    case resolve(Context) of
+        {ok, Pid, Ctx} ->
+            case py_request:run(Pid, fun(Ref) -> py_nif:context_drain(Ctx, Ref, WithinMs) end) of
+                {ok, _None} -> ok;
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
 %% @doc The figures of a context. They are read without asking its thread, so that a busy context answers at once.
 -spec stats(context()) -> stats() | {error, {no_context, term()} | stopped}.
 stats(Context) ->
@@ -116,6 +132,7 @@ handoff(Source, Info) ->
 %%
 %% The errors: `{bad_fd, Fd}', `{already_handed_off, Fd}', `{not_a_stream, Kind}', `{active_socket, Hint}',
 %% `{output_pending, Bytes, Hint}', `{bad_socket, Socket, Why}', `{bad_info, Why}', `{no_context, Context}', `stopped',
+%% `draining',
 %% `busy' (the queue to the thread is full), `{max_connections, Max}'. After the last the connection is closed, so that
 %% its peer knows. After any other the caller keeps what it gave, unless that is a duplicate from `py:dup_fd/1' or a
 %% socket of the module `socket' (an `inet_backend' of a `gen_tcp' socket): these are gone once the thread's queue was

@@ -15,6 +15,8 @@ rustler::atoms! {
     // Reasons.
     busy,
     stopped,
+    draining,
+    connections,
     bad_fd,
     already_handed_off,
     not_a_stream,

@@ -104,6 +104,11 @@ impl Table {
         self.slots.iter().map(name).collect()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

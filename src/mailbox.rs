@@ -106,6 +106,13 @@ pub enum Command {
     },
     /// `signal_write_ready` was called for this connection.
     Signal(ConnId),
+    /// Take no new connections, let the open ones deal with what has arrived, and tell when they are closed.
+    Drain {
+        /// How long that may take.
+        within: Duration,
+        /// Who is told `{ok, 0}`, or `{error, {connections, N}}` when it took too long.
+        reply: ReplyTo,
+    },
     /// Close every connection and end the thread.
     Stop {
         /// How long connections may take to deliver what they wrote.
@@ -140,6 +147,8 @@ impl Drop for Place {
 pub enum Refused {
     /// Too many wait.
     Busy,
+    /// The context takes no new connections.
+    Draining,
     /// The thread has ended, or is about to.
     Stopped,
 }
@@ -173,6 +182,8 @@ pub struct Mailbox {
     pub backend: OnceLock<(&'static str, String)>,
     /// Wakes the thread.
     pub wake: Wake,
+    /// Set by a drain: handovers are refused.
+    pub draining: AtomicBool,
     /// Set when the owner died: everything is dropped at once.
     pub killed: AtomicBool,
     commands: Mutex<Commands>,
@@ -191,6 +202,7 @@ impl Mailbox {
             stats: Stats::default(),
             backend: OnceLock::new(),
             wake: Wake::new()?,
+            draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             commands: Mutex::default(),
             notices: Mutex::default(),
@@ -206,6 +218,9 @@ impl Mailbox {
         let mut commands = lock(&self.commands);
         if commands.closed {
             return Err(Refused::Stopped);
+        }
+        if matches!(command, Command::Adopt { .. }) && self.draining.load(Ordering::Acquire) {
+            return Err(Refused::Draining);
         }
         // A stop always finds room.
         if commands.queue.len() >= COMMANDS_MAX && !matches!(command, Command::Stop { .. }) {
@@ -273,6 +288,7 @@ impl Encoder for Refused {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
         match self {
             Refused::Busy => crate::atoms::busy().encode(env),
+            Refused::Draining => crate::atoms::draining().encode(env),
             Refused::Stopped => crate::atoms::stopped().encode(env),
         }
     }

@@ -120,6 +120,12 @@ fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_m
     atoms::ok()
 }
 
+#[rustler::nif]
+fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
+    let reply = ReplyTo::new(env.pid(), reference);
+    answer(env, context.mailbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
+}
+
 #[rustler::nif(schedule = "DirtyIo")]
 fn context_join(env: Env<'_>, context: Context) -> Atom {
     context.notices.stop(env);

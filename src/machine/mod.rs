@@ -139,6 +139,8 @@ pub struct Machine {
     /// `connection_lost` is still owed.
     owes_lost: bool,
     aborted: bool,
+    /// Nothing new is read: the connection is closed as soon as the protocol has dealt with what is there.
+    retiring: bool,
     inbox_bytes: usize,
     queued_bytes: usize,
     discarded_bytes: usize,
@@ -158,6 +160,7 @@ impl Machine {
             blocked: false,
             owes_lost: true,
             aborted: false,
+            retiring: false,
             inbox_bytes: 0,
             queued_bytes: 0,
             discarded_bytes: 0,
@@ -176,6 +179,10 @@ impl Machine {
     }
 
     fn next_open(&mut self, limits: &Limits, may_call: bool) -> Next {
+        if self.retiring && self.mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle {
+            self.close();
+            return self.next_flushing(limits);
+        }
         let callback = self.due_callback(limits);
         if may_call && callback != Next::Nothing {
             if callback == Next::EofReceived {
@@ -187,11 +194,11 @@ impl Machine {
             return Next::Send;
         }
         match self.receive {
-            Receive::Idle if self.may_arrive() && self.inbox_bytes < limits.inbox_bytes => {
+            Receive::Idle if self.may_arrive() && !self.retiring && self.inbox_bytes < limits.inbox_bytes => {
                 self.receive = Receive::Running;
                 Next::Receive
             }
-            Receive::Running if self.inbox_bytes >= limits.inbox_bytes => {
+            Receive::Running if self.retiring || self.inbox_bytes >= limits.inbox_bytes => {
                 self.receive = Receive::Cancelling;
                 Next::CancelReceive
             }
@@ -347,6 +354,11 @@ impl Machine {
             self.phase = Phase::Flushing;
             self.inbox_bytes = 0;
         }
+    }
+
+    /// Reads nothing new, and closes once what has arrived is dealt with.
+    pub fn retire(&mut self) {
+        self.retiring = true;
     }
 
     /// The connection is dead: nothing is delivered any more, `connection_lost` is due.

@@ -31,6 +31,7 @@ enum Happening {
     Writes(usize),
     Killed,
     Stopped,
+    Retired,
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -55,6 +56,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (0usize..150).prop_map(Writes),
         1 => Just(Killed),
         1 => Just(Stopped),
+        1 => Just(Retired),
     ]
 }
 
@@ -214,6 +216,7 @@ impl World {
                 self.machine.close();
                 self.inbox = 0;
             }
+            Happening::Retired => self.machine.retire(),
             // Nothing runs that could bring this about.
             _ => {}
         }
@@ -382,4 +385,25 @@ fn a_read_only_end_takes_nothing() {
     let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
     assert_eq!(settled(&mut machine), [Next::Receive]);
     assert_eq!(machine.room(&LIMITS), 0);
+}
+
+#[test]
+fn a_retired_connection_answers_what_has_arrived_and_closes() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.received(10, true);
+    machine.retire();
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.delivered(10);
+    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    assert_eq!(settled(&mut machine), [Next::CancelReceive], "nothing new is read");
+    machine.receive_cancelled();
+    assert_eq!(settled(&mut machine), [], "the answer is awaited");
+    machine.signalled();
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.wrote(10, 10);
+    machine.acted(Callback::WriteReady, Action::ReadPending);
+    assert_eq!(settled(&mut machine), [Next::Send]);
+    machine.sent(10, &LIMITS);
+    assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
 }

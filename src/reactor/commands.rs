@@ -5,7 +5,7 @@ use crate::context::{Connection, Pulse};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, Machine};
-use crate::mailbox::{Command, Notice, Parcel, Place};
+use crate::mailbox::{Command, Notice, Parcel, Place, ReplyTo};
 use crate::outbox::Outbox;
 use crate::python::dispatch::{Fault, format_exception};
 use crate::python::{jobs, protocol};
@@ -40,6 +40,8 @@ impl Reactor {
 
     fn run_command(&mut self, py: Python<'_>, command: Command) {
         match command {
+            // Handed over before the drain was known: closed, by being dropped.
+            Command::Adopt { .. } if self.context.mailbox.draining.load(Ordering::Acquire) => {}
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
             Command::Run { job, reply } => {
                 let globals = self.python.globals.bind(py);
@@ -49,8 +51,19 @@ impl Reactor {
                 self.with(id, |connection| connection.machine.signalled());
                 self.settle(py, id);
             }
+            Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
             Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
         }
+    }
+
+    fn drain(&mut self, py: Python<'_>, deadline: Instant, reply: ReplyTo) {
+        self.context.mailbox.draining.store(true, Ordering::Release);
+        let ids = self.context.table.borrow().ids();
+        for id in ids {
+            self.with(id, |connection| connection.machine.retire());
+            self.settle(py, id);
+        }
+        self.drains.push((deadline, reply));
     }
 
     fn end(&mut self, py: Python<'_>, ending: Ending) {
@@ -58,9 +71,12 @@ impl Reactor {
         for command in self.context.mailbox.close() {
             match command {
                 Command::Run { reply: Some(reply), .. } => reply.stopped(),
-                Command::Stop { reply, .. } => reply.stopped(),
+                Command::Drain { reply, .. } | Command::Stop { reply, .. } => reply.stopped(),
                 _ => {}
             }
+        }
+        for (_, reply) in self.drains.drain(..) {
+            reply.stopped();
         }
         let cut = matches!(ending, Ending::Cutting(_));
         self.ending = ending;

@@ -53,6 +53,8 @@ pub struct Reactor {
     lingering: VecDeque<(Instant, ConnId)>,
     commands: Vec<Command>,
     commands_wait: bool,
+    /// Drains under way: until when, and who waits.
+    drains: Vec<(Instant, ReplyTo)>,
     ending: Ending,
 }
 
@@ -78,6 +80,7 @@ impl Reactor {
             lingering: VecDeque::new(),
             commands: Vec::new(),
             commands_wait: true,
+            drains: Vec::new(),
             ending: Ending::No,
         }
     }
@@ -90,6 +93,7 @@ impl Reactor {
         loop {
             self.run_commands(py);
             self.settle_due(py);
+            self.answer_drains();
             if self.has_ended() {
                 return Ok(match std::mem::replace(&mut self.ending, Ending::No) {
                     Ending::Draining(_, reply) => Some(reply),

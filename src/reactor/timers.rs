@@ -1,9 +1,11 @@
 //! What is due at a time: the end of lingering, the end of a drain, and the sweeps that find dead connections.
 
 use super::{Ending, Reactor};
+use crate::atoms;
 use crate::config::{Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
 use crate::context::{Connection, Pulse};
 use crate::mailbox::Notice;
+use rustler::Encoder;
 use std::time::{Duration, Instant};
 
 /// When connections are looked at for timeouts. One pass over all of them, a few times per timeout, costs less than a
@@ -60,7 +62,8 @@ impl Reactor {
         }
         let linger = self.lingering.front().map(|(deadline, _)| *deadline);
         let drain = if let Ending::Draining(deadline, _) = &self.ending { Some(*deadline) } else { None };
-        let until = [linger, drain, self.sweeps.next].into_iter().flatten().min();
+        let until = [linger, drain, self.sweeps.next, self.drains.iter().map(|(deadline, _)| *deadline).min()];
+        let until = until.into_iter().flatten().min();
         until.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
@@ -87,6 +90,21 @@ impl Reactor {
                 self.with(*id, |connection| connection.machine.fail());
             }
             self.due.extend(ids);
+        }
+    }
+
+    /// Tells those who wait for a drain, when it is over or took too long.
+    pub(super) fn answer_drains(&mut self) {
+        if self.drains.is_empty() {
+            return;
+        }
+        let open = self.context.table.borrow().len();
+        let now = Instant::now();
+        for (_, reply) in self.drains.extract_if(.., |(deadline, _)| open == 0 || *deadline <= now) {
+            reply.send(|env| match open {
+                0 => (atoms::ok(), 0).encode(env),
+                _ => (atoms::error(), (atoms::connections(), open)).encode(env),
+            });
         }
     }
 
