@@ -3,13 +3,14 @@
 //! Lives on the reactor thread only, found by [`current`]. Python code re-enters here from inside callbacks, so nothing
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
+use crate::address::Address;
 use crate::descriptors::{self, Descriptor};
 use crate::machine::{Limits, Machine};
 use crate::mailbox::{Mailbox, Place};
-use crate::outbox::Outbox;
-use crate::python::reactor_buffer;
+use crate::outbox::{Outbox, datagram_cost};
+use crate::python::{addresses, reactor_buffer};
 use crate::token::{ConnId, GENERATION_MASK};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -41,6 +42,35 @@ impl Pulse {
     }
 }
 
+/// Something that arrived.
+pub struct Inbound {
+    /// A `ReactorBuffer`.
+    pub data: Py<PyAny>,
+    /// Who sent it, if it is a datagram.
+    pub from: Option<Box<Address>>,
+}
+
+impl Inbound {
+    /// What it counts for against the limit of the inbox.
+    pub fn cost(&self) -> usize {
+        // SAFETY: `data` is a `bytes`; nothing but its header is looked at.
+        let len = unsafe { ffi::Py_SIZE(self.data.as_ptr()) } as usize;
+        if self.from.is_some() { datagram_cost(len) } else { len }
+    }
+}
+
+/// What a datagram socket has besides a connection.
+pub struct Datagrams {
+    /// It has one peer.
+    pub connected: bool,
+    /// Its addresses are IPv6.
+    pub v6: bool,
+    /// The protocol defines `datagram_received`.
+    pub takes_addresses: bool,
+    /// The sender of the last datagram that was delivered: `write` answers it.
+    pub last_from: Option<Address>,
+}
+
 /// One connection.
 pub struct Connection {
     /// Its state.
@@ -49,8 +79,10 @@ pub struct Connection {
     pub descriptor: Descriptor,
     /// The protocol that serves it, a native `Protocol`.
     pub protocol: Py<PyAny>,
-    /// Received buffers that the protocol has not seen, oldest first.
-    pub inbox: VecDeque<Py<PyAny>>,
+    /// What arrived and the protocol has not seen, oldest first.
+    pub inbox: VecDeque<Inbound>,
+    /// What a datagram socket has besides.
+    pub datagrams: Option<Box<Datagrams>>,
     /// Accepted bytes that are not sent yet.
     pub outbox: Outbox,
     /// Whether `write_ready` is the base class's, which runs without Python.
@@ -150,51 +182,109 @@ pub fn set_current(context: Option<Rc<Context>>) {
     drop(old);
 }
 
+/// Calls `f` with the bytes of any bytes-like object.
+fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
+    // SAFETY: attached; the view is valid, and keeps its memory where it is, until it is released. An empty view may have
+    // no memory.
+    unsafe {
+        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+        if ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut view, ffi::PyBUF_SIMPLE) < 0 {
+            let error = PyErr::fetch(data.py());
+            if !error.is_instance_of::<PyTypeError>(data.py()) {
+                return Err(error);
+            }
+            let kind = data.get_type();
+            return Err(PyTypeError::new_err(format!("a bytes-like object is required, not {kind}")));
+        }
+        let bytes = if view.len == 0 { &[] } else { std::slice::from_raw_parts(view.buf.cast(), view.len as usize) };
+        let result = f(bytes);
+        ffi::PyBuffer_Release(&raw mut view);
+        result
+    }
+}
+
 fn reentered<E>(_: E) -> PyErr {
     PyRuntimeError::new_err("this connection cannot be used from within a destructor that runs just now")
 }
 
 impl Context {
-    /// `Protocol.write`: queues what there is room for, and answers how much that was.
+    /// `Protocol.write`: queues what there is room for, and answers how much that was. On a datagram socket, all or
+    /// nothing, to the peer or the last sender.
     ///
     /// # Errors
-    /// `TypeError`: not a bytes-like object.
+    /// `TypeError`: not a bytes-like object. `ValueError`: no destination.
     pub fn write(&self, id: ConnId, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         // SAFETY: attached; pointers are taken of objects that `data` keeps alive, and of immutable ones only kept
         // together with a reference.
         unsafe {
             let object = data.as_ptr();
             if ffi::PyBytes_Check(object) != 0 {
+                let start = ffi::PyBytes_AS_STRING(object).cast::<u8>();
                 let len = ffi::Py_SIZE(object) as usize;
-                return self.accept(id, len, |outbox, taken| {
-                    outbox.push_object(data.clone().unbind(), ffi::PyBytes_AS_STRING(object).cast(), taken);
+                return self.accept(id, std::slice::from_raw_parts(start, len), |outbox, taken| {
+                    outbox.push_object(data.clone().unbind(), start, taken);
                 });
             }
-            let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-            if ffi::PyObject_GetBuffer(object, &raw mut view, ffi::PyBUF_SIMPLE) < 0 {
-                drop(PyErr::take(data.py()));
-                let kind = data.get_type();
-                return Err(PyTypeError::new_err(format!("write() takes a contiguous bytes-like object, not {kind}")));
-            }
-            let len = view.len as usize;
-            let result = self.accept(id, len, |outbox, taken| {
-                if taken > 0 {
-                    outbox.push_copy(std::slice::from_raw_parts(view.buf.cast(), taken));
-                }
-            });
-            ffi::PyBuffer_Release(&raw mut view);
-            result
         }
+        with_bytes(data, |bytes| self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken])))
     }
 
-    fn accept(&self, id: ConnId, len: usize, push: impl FnOnce(&mut Outbox, usize)) -> PyResult<usize> {
+    /// `Protocol.sendto`: queues a datagram, all of it or nothing, and answers how many bytes were taken.
+    ///
+    /// # Errors
+    /// `TypeError`: not a bytes-like object, not an address, or not a datagram socket.
+    pub fn send_to(&self, id: ConnId, data: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let family = {
+            let mut table = self.table.try_borrow_mut().map_err(reentered)?;
+            let Some(connection) = table.get(id) else { return Ok(0) };
+            connection.datagrams.as_ref().map(|datagrams| datagrams.v6)
+        };
+        let v6 = family.ok_or_else(|| PyTypeError::new_err("sendto() is for datagram sockets; use write()"))?;
+        let to = if to.is_none() { None } else { Some(addresses::from_python(to, v6)?) };
+        with_bytes(data, |bytes| {
+            let mut table = self.table.try_borrow_mut().map_err(reentered)?;
+            let Some(connection) = table.get(id) else { return Ok(0) };
+            let taken = self.queue_datagram(connection, bytes, to)?;
+            drop(table);
+            self.touch(id);
+            Ok(taken)
+        })
+    }
+
+    fn queue_datagram(&self, connection: &mut Connection, bytes: &[u8], to: Option<Address>) -> PyResult<usize> {
+        let Some(datagrams) = &connection.datagrams else { return Ok(0) };
+        let to = if datagrams.connected { to } else { to.or(datagrams.last_from) };
+        if to.is_none() && !datagrams.connected {
+            return Err(PyValueError::new_err(
+                "this socket is not connected and nothing has arrived: name a destination with sendto(data, addr)",
+            ));
+        }
+        let cost = datagram_cost(bytes.len());
+        // One that is larger than the mark goes when nothing else waits: it must be able to leave at all.
+        let fits = cost <= connection.machine.room(&self.limits) || !connection.machine.has_output();
+        let taken = if fits && connection.machine.is_open() { cost } else { 0 };
+        connection.machine.wrote(cost, taken);
+        if taken == 0 {
+            return Ok(0);
+        }
+        connection.outbox.push_datagram(bytes, to);
+        Ok(bytes.len())
+    }
+
+    fn accept(&self, id: ConnId, bytes: &[u8], push: impl FnOnce(&mut Outbox, usize)) -> PyResult<usize> {
+        let len = bytes.len();
         let mut table = self.table.try_borrow_mut().map_err(reentered)?;
         let Some(connection) = table.get(id).filter(|connection| connection.machine.is_open()) else { return Ok(0) };
-        let taken = len.min(connection.machine.room(&self.limits));
-        connection.machine.wrote(len, taken);
-        if taken > 0 {
-            push(&mut connection.outbox, taken);
-        }
+        let taken = if connection.datagrams.is_some() {
+            self.queue_datagram(connection, bytes, None)?
+        } else {
+            let taken = len.min(connection.machine.room(&self.limits));
+            connection.machine.wrote(len, taken);
+            if taken > 0 {
+                push(&mut connection.outbox, taken);
+            }
+            taken
+        };
         drop(table);
         self.touch(id);
         Ok(taken)
@@ -214,9 +304,8 @@ impl Context {
                 return Ok(true);
             }
             let start = ffi::PyByteArray_AsString(object).cast::<u8>();
-            let taken = self.accept(id, len, |outbox, taken| {
-                outbox.push_copy(std::slice::from_raw_parts(start, taken));
-            })?;
+            let bytes = std::slice::from_raw_parts(start, len);
+            let taken = self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken]))?;
             if taken > 0 && ffi::PySequence_DelSlice(object, 0, taken as ffi::Py_ssize_t) < 0 {
                 return Err(PyErr::fetch(buffer.py()));
             }
@@ -230,8 +319,8 @@ impl Context {
     /// # Errors
     /// No memory.
     pub fn read<'py>(&self, py: Python<'py>, id: ConnId, size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let mut parts: Vec<Py<PyAny>> = Vec::new();
-        let mut len = 0;
+        let mut parts: Vec<Inbound> = Vec::new();
+        let mut cost = 0;
         let at_eof;
         {
             let mut table = self.table.try_borrow_mut().map_err(reentered)?;
@@ -239,32 +328,36 @@ impl Context {
                 drop(table);
                 return Ok(Some(PyBytes::new(py, b"")));
             };
-            while len < size
+            while cost < size
                 && let Some(part) = connection.inbox.pop_front()
             {
-                // SAFETY: the inbox holds `ReactorBuffer`s.
-                len += unsafe { ffi::Py_SIZE(part.as_ptr()) } as usize;
+                cost += part.cost();
+                let is_datagram = part.from.is_some();
                 parts.push(part);
+                if is_datagram {
+                    break;
+                }
             }
-            connection.machine.delivered(len);
+            connection.machine.delivered(cost);
             at_eof = connection.machine.is_at_eof();
         }
-        if parts.is_empty() {
+        let Some(last) = parts.last() else {
             return Ok(at_eof.then(|| PyBytes::new(py, b"")));
-        }
-        let mut joined = Vec::with_capacity(len);
+        };
+        let is_datagram = last.from.is_some();
+        let mut joined = Vec::with_capacity(cost);
         for part in &parts {
-            joined.extend_from_slice(part.bind(py).cast::<PyBytes>()?.as_bytes());
+            joined.extend_from_slice(part.data.bind(py).cast::<PyBytes>()?.as_bytes());
         }
-        if len > size {
-            let rest = reactor_buffer::copied(py, self.buffer_type.bind(py), &joined[size..])?.unbind();
+        if joined.len() > size && !is_datagram {
+            let data = reactor_buffer::copied(py, self.buffer_type.bind(py), &joined[size..])?.unbind();
             if let Some(connection) = self.table.borrow_mut().get(id) {
-                connection.machine.undelivered(len - size);
-                connection.inbox.push_front(rest);
+                connection.machine.undelivered(joined.len() - size);
+                connection.inbox.push_front(Inbound { data, from: None });
             }
         }
         self.touch(id);
-        Ok(Some(PyBytes::new(py, &joined[..len.min(size)])))
+        Ok(Some(PyBytes::new(py, &joined[..joined.len().min(size)])))
     }
 
     /// The protocol that this context serves on `fd`.

@@ -3,6 +3,7 @@
 //! Descriptor numbers are reused, so a number alone proves nothing: a duplicate made for us is remembered together with
 //! the device and inode that it names, and so is every socket that is served.
 
+use crate::address::Address;
 use crate::driver::{Io, Target};
 use crate::mailbox::Mailbox;
 use crate::token::ConnId;
@@ -85,7 +86,11 @@ fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
             unsafe {
                 libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len);
             }
-            if kind == libc::SOCK_STREAM { Io::Socket } else { return Err("datagram_socket") }
+            match kind {
+                libc::SOCK_STREAM => Io::Socket,
+                libc::SOCK_DGRAM => Io::Datagram,
+                _ => return Err("socket_of_another_type"),
+            }
         }
         libc::S_IFIFO => Io::File,
         libc::S_IFCHR if can_be_waited_for(fd) => Io::File,
@@ -179,7 +184,7 @@ impl Descriptor {
             None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
         };
         // Both ends of a pipe, and all openings of a terminal, have one inode: only sockets can be told apart by it.
-        if abilities.io == Io::Socket && !registry().served.insert(identity(&stat)) {
+        if abilities.io != Io::File && !registry().served.insert(identity(&stat)) {
             return Err(Unfit::Served);
         }
         Ok(Descriptor { fd: ours, abilities, flags_before: None })
@@ -212,6 +217,7 @@ impl Descriptor {
                     libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
                 }
             }
+            Io::Datagram => {}
             // `read` and `write` have no flag to keep them from blocking the thread.
             Io::File => {
                 // SAFETY: no pointers.
@@ -236,6 +242,25 @@ impl Descriptor {
         registry().connections.remove(&self.number());
     }
 
+    /// Whether the socket has one peer, to whom `write` goes.
+    pub fn is_connected(&self) -> bool {
+        let mut peer = Address::empty();
+        let (address, len) = peer.as_c_mut();
+        // SAFETY: the call fills in an address of our own, whose size it knows.
+        unsafe { libc::getpeername(self.number(), address, len) == 0 }
+    }
+
+    /// Whether its addresses are IPv6.
+    pub fn is_v6(&self) -> bool {
+        let mut domain = 0i32;
+        let mut len = size_of::<i32>() as libc::socklen_t;
+        // SAFETY: reads an int into a local of that size.
+        unsafe {
+            libc::getsockopt(self.number(), libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len);
+        }
+        domain == libc::AF_INET6
+    }
+
     /// Bytes that the kernel holds because the peer has not taken them; 0 where it cannot tell.
     pub fn unsent(&self) -> i32 {
         let mut bytes = 0;
@@ -254,7 +279,7 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut registry = registry();
-        if self.abilities.io == Io::Socket
+        if self.abilities.io != Io::File
             && let Ok(stat) = status(self.number())
         {
             registry.served.remove(&identity(&stat));
@@ -325,8 +350,18 @@ mod tests {
         assert_eq!(Descriptor::claim(file.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("regular_file"));
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(Descriptor::claim(null.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("character_device"));
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(Descriptor::claim(socket.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("datagram_socket"));
+        let (pair, _other) = seqpacket_pair();
+        let unfit = Descriptor::claim(pair.as_raw_fd(), How::Auto).unwrap_err();
+        assert_eq!(unfit, Unfit::Kind("socket_of_another_type"));
+    }
+
+    fn seqpacket_pair() -> (OwnedFd, OwnedFd) {
+        let mut fds = [-1; 2];
+        // SAFETY: the call fills in two numbers, which are ours alone.
+        unsafe {
+            assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, fds.as_mut_ptr()), 0);
+            (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+        }
     }
 
     #[test]

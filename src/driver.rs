@@ -23,11 +23,20 @@ pub enum Outcome {
         /// Whether the receive goes on.
         more: bool,
     },
+    /// A datagram arrived, perhaps an empty one: pool buffer `buffer` holds it as [`crate::buffer::datagram`] lays it
+    /// out, and belongs to whoever holds this event. Unless `more`, the receive has ended and may be started again.
+    Datagram {
+        /// Index of the buffer in the pool.
+        buffer: u16,
+        /// Whether the receive goes on.
+        more: bool,
+    },
     /// The peer sends no more. Ends the receive; it must not be started again.
     EndOfFile,
     /// The receive has ended with this `errno` (`ECANCELED` after a cancel).
     ReceiveFailed(i32),
-    /// The send has ended: bytes taken by the kernel, at least 1 and perhaps fewer than were given.
+    /// The send has ended: bytes taken by the kernel, perhaps fewer than were given (but at
+    /// least 1, unless it was an empty datagram).
     Sent(u32),
     /// The send has ended with this `errno`.
     SendFailed(i32),
@@ -60,6 +69,8 @@ pub enum Payload {
 pub enum Io {
     /// `recv` and `send`.
     Socket,
+    /// `recvmsg` and `sendmsg`, one datagram each.
+    Datagram,
     /// `read` and `write`: pipes and terminals.
     File,
 }

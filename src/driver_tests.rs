@@ -1,6 +1,7 @@
 //! The law of drivers, kept by each of them: one body per promise, run on every driver over real socket pairs.
 
-use crate::buffer::Pool;
+use crate::address::Meaning;
+use crate::buffer::{Pool, datagram};
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::fallback::Epoll;
 use crate::token::ConnId;
@@ -41,7 +42,7 @@ fn id(index: u32) -> ConnId {
 impl Bench {
     fn new(kind: &str, buffers: u16) -> Self {
         let wake: &'static Wake = Box::leak(Box::new(Wake::new().unwrap()));
-        let mut pool = Pool::new(buffers, 64, || wake.signal()).unwrap();
+        let mut pool = Pool::new(buffers, 256, || wake.signal()).unwrap();
         let waiter = wake.waiter().unwrap();
         let driver: Box<dyn Driver> = match kind {
             "uring" => Box::new(Uring::new(waiter, &mut pool).unwrap_or_else(|refusal| panic!("{refusal}"))),
@@ -99,7 +100,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         for Event { outcome, .. } in self.events.drain(..) {
-            if let Outcome::Received { buffer, .. } = outcome {
+            if let Outcome::Received { buffer, .. } | Outcome::Datagram { buffer, .. } = outcome {
                 self.pool.release(buffer);
             }
         }
@@ -123,9 +124,9 @@ on_every_driver! {
     fn data_then_end_of_file(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         bench.driver.receive(id(0), socket(&ours));
-        theirs.write_all(&[7; 150]).unwrap();
+        theirs.write_all(&[7; 900]).unwrap();
         drop(theirs);
-        assert_eq!(bench.data_of_len(0, 150), [7; 150]);
+        assert_eq!(bench.data_of_len(0, 900), [7; 900]);
         assert_eq!(bench.outcome(0), Outcome::EndOfFile);
     }
 
@@ -227,7 +228,7 @@ on_every_driver! {
                     Outcome::Received { buffer, .. } => Some(buffer),
                     _ => None,
                 });
-                bench.pool.lend(slot);
+                bench.pool.lend(slot, 0);
                 held.push(slot);
             }
         }
@@ -314,6 +315,44 @@ on_every_driver! {
         ours.shutdown(std::net::Shutdown::Both).unwrap();
         bench.until(|event| (event.outcome == Outcome::EndOfFile).then_some(()));
         bench.until(|event| matches!(event.outcome, Outcome::Sent(_) | Outcome::SendFailed(_)).then_some(()));
+    }
+
+    fn datagrams_keep_bounds_and_senders(bench, buffers: 8) {
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let theirs = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let target = Target { fd: ours.as_raw_fd(), io: Io::Datagram };
+        bench.driver.receive(id(0), target);
+        let to = ours.local_addr().unwrap();
+        for bytes in [&b"one"[..], b"", b"three"] {
+            theirs.send_to(bytes, to).unwrap();
+        }
+        let mut got = Vec::new();
+        while got.len() < 3 {
+            let Outcome::Datagram { buffer, more } = bench.outcome(0) else { panic!("no datagram") };
+            // SAFETY: the event gave the buffer to us, with a datagram in it.
+            unsafe {
+                let data = bench.pool.data(buffer);
+                let parsed = datagram::parse(data, bench.pool.capacity());
+                assert!(!parsed.truncated);
+                assert_eq!(parsed.from.meaning(), Meaning::Ip(theirs.local_addr().unwrap()));
+                got.push(std::slice::from_raw_parts(data.add(datagram::PAYLOAD_OFFSET), parsed.len).to_vec());
+            }
+            bench.pool.release(buffer);
+            if !more {
+                bench.driver.receive(id(0), target);
+            }
+        }
+        assert_eq!(got, [&b"one"[..], b"", b"three"]);
+    }
+
+    fn a_datagram_that_does_not_fit_says_so(bench, buffers: 8) {
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        bench.driver.receive(id(0), Target { fd: ours.as_raw_fd(), io: Io::Datagram });
+        ours.send_to(&[0; 400], ours.local_addr().unwrap()).unwrap();
+        let Outcome::Datagram { buffer, .. } = bench.outcome(0) else { panic!("no datagram") };
+        // SAFETY: as above.
+        assert!(unsafe { datagram::parse(bench.pool.data(buffer), bench.pool.capacity()).truncated });
+        bench.pool.release(buffer);
     }
 
     fn pipes_carry_data_and_its_end(bench, buffers: 8) {

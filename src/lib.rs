@@ -10,6 +10,7 @@
 //! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B9, which comments
 //! cite by number.
 
+mod address;
 mod atoms;
 mod buffer;
 mod config;

@@ -1,36 +1,56 @@
 //! What a connection has accepted and not sent yet: in order, and unchanged until the kernel is done with it (I2).
 
+use crate::address::Address;
 use crate::config::GATHER_MAX;
 use crate::driver::Payload;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 
-/// A run of bytes to send.
-enum Chunk {
+/// Memory that a chunk sends.
+enum Memory {
     /// Part of an immutable `bytes` object (a `ReactorBuffer` is one): not copied, the reference keeps it.
     Object { _object: Py<PyAny>, start: *const u8, len: usize },
     /// Our own copy of bytes that the protocol may change.
     Copy { bytes: Vec<u8>, sent: usize },
 }
 
+/// What a chunk is.
+enum Form {
+    /// Part of a stream: may be sent in pieces, or together with its neighbours.
+    Stream,
+    /// A datagram, to its destination or, without one, to the peer.
+    Datagram(Option<Box<Address>>),
+}
+
+/// A run of bytes to send.
+struct Chunk {
+    memory: Memory,
+    form: Form,
+}
+
 impl Chunk {
     fn bytes(&self) -> (*const u8, usize) {
-        match self {
-            Chunk::Object { start, len, .. } => (*start, *len),
-            Chunk::Copy { bytes, sent } => (bytes[*sent..].as_ptr(), bytes.len() - sent),
+        match &self.memory {
+            Memory::Object { start, len, .. } => (*start, *len),
+            Memory::Copy { bytes, sent } => (bytes[*sent..].as_ptr(), bytes.len() - sent),
         }
     }
 
     fn advance(&mut self, by: usize) {
-        match self {
+        match &mut self.memory {
             // SAFETY: `by` is less than `len`, so the pointer stays inside the object.
-            Chunk::Object { start, len, .. } => unsafe {
+            Memory::Object { start, len, .. } => unsafe {
                 *start = start.add(by);
                 *len -= by;
             },
-            Chunk::Copy { sent, .. } => *sent += by,
+            Memory::Copy { sent, .. } => *sent += by,
         }
     }
+}
+
+/// What a datagram of `len` bytes counts for against the marks: an empty one must count, too.
+pub fn datagram_cost(len: usize) -> usize {
+    len + 1
 }
 
 /// Memory that a gathered send needs until it is done; boxed, so that the kernel's pointers stay true.
@@ -51,55 +71,83 @@ pub struct Outbox {
 impl Outbox {
     /// Queues `len` bytes at `start`, which lie in the immutable `object`.
     pub fn push_object(&mut self, object: Py<PyAny>, start: *const u8, len: usize) {
-        self.chunks.push_back(Chunk::Object { _object: object, start, len });
+        let memory = Memory::Object { _object: object, start, len };
+        self.chunks.push_back(Chunk { memory, form: Form::Stream });
     }
 
     /// Queues a copy of `bytes`, joined to the copy before it where the kernel has not got that yet.
     pub fn push_copy(&mut self, bytes: &[u8]) {
         if self.chunks.len() > self.in_flight
-            && let Some(Chunk::Copy { bytes: last, .. }) = self.chunks.back_mut()
+            && let Some(Chunk { memory: Memory::Copy { bytes: last, .. }, form: Form::Stream }) = self.chunks.back_mut()
         {
             last.extend_from_slice(bytes);
         } else {
-            self.chunks.push_back(Chunk::Copy { bytes: bytes.to_vec(), sent: 0 });
+            let memory = Memory::Copy { bytes: bytes.to_vec(), sent: 0 };
+            self.chunks.push_back(Chunk { memory, form: Form::Stream });
         }
+    }
+
+    /// Queues a datagram, to `to` or to the socket's peer.
+    pub fn push_datagram(&mut self, bytes: &[u8], to: Option<Address>) {
+        let memory = Memory::Copy { bytes: bytes.to_vec(), sent: 0 };
+        self.chunks.push_back(Chunk { memory, form: Form::Datagram(to.map(Box::new)) });
     }
 
     /// The bytes to send next, as many as one send can take. They stay as they are until [`Outbox::sent`].
     pub fn payload(&mut self) -> Option<Payload> {
         debug_assert_eq!(self.in_flight, 0, "I3");
-        self.in_flight = self.chunks.len().min(GATHER_MAX);
-        if self.in_flight < 2 {
-            let (start, len) = self.chunks.front()?.bytes();
+        let first = self.chunks.front()?;
+        let to = match &first.form {
+            Form::Stream => None,
+            Form::Datagram(to) => to.as_deref(),
+        };
+        let alone = matches!(first.form, Form::Datagram(_)) || self.chunks.len() == 1;
+        self.in_flight = if alone { 1 } else { self.chunks.len().min(GATHER_MAX) };
+        if self.in_flight == 1 && to.is_none() {
+            let (start, len) = first.bytes();
             return Some(Payload::Bytes(start, len));
         }
         // SAFETY: all-zero is a valid `msghdr` and a valid array of `iovec`.
         let gather = self.gather.get_or_insert_with(|| unsafe { Box::new(std::mem::zeroed()) });
-        for (vector, chunk) in gather.vectors.iter_mut().zip(&self.chunks) {
+        for (vector, chunk) in gather.vectors.iter_mut().zip(&self.chunks).take(self.in_flight) {
             let (start, len) = chunk.bytes();
             *vector = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
         }
         gather.message.msg_iov = gather.vectors.as_mut_ptr();
         gather.message.msg_iovlen = self.in_flight;
+        if let Some(to) = to {
+            let (name, len) = to.as_c();
+            gather.message.msg_name = name.cast_mut().cast();
+            gather.message.msg_namelen = len;
+        }
         Some(Payload::Gather(&raw const gather.message))
     }
 
-    /// The kernel is done with the payload and took `bytes` of it. What is sent goes into `sent`, to be dropped where
-    /// a destructor may run.
-    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>) {
-        self.in_flight = 0;
-        while let Some(chunk) = self.chunks.front_mut() {
-            let (_, len) = chunk.bytes();
-            if bytes < len {
-                chunk.advance(bytes);
-                break;
+    /// The kernel is done with the payload and took `bytes` of it; a datagram is done with in any case. What is sent goes
+    /// into `sent`, to be dropped where a destructor may run. Answers what it counted for against the marks.
+    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>) -> usize {
+        let mut cost = bytes;
+        if std::mem::take(&mut self.in_flight) == 1
+            && let Some(Chunk { form: Form::Datagram(_), .. }) = self.chunks.front()
+        {
+            let datagram = self.chunks.pop_front();
+            cost = datagram_cost(datagram.as_ref().map_or(0, |chunk| chunk.bytes().1));
+            sent.extend(datagram.map(Sent));
+        } else {
+            while let Some(chunk) = self.chunks.front_mut() {
+                let (_, len) = chunk.bytes();
+                if bytes < len {
+                    chunk.advance(bytes);
+                    break;
+                }
+                bytes -= len;
+                sent.extend(self.chunks.pop_front().map(Sent));
             }
-            bytes -= len;
-            sent.extend(self.chunks.pop_front().map(Sent));
         }
         if self.chunks.is_empty() {
             self.gather = None;
         }
+        cost
     }
 }
 
@@ -167,5 +215,23 @@ mod tests {
             let rest = outbox.payload().map(bytes_of).unwrap_or_default();
             assert_eq!(rest, &all[cut..]);
         }
+    }
+
+    #[test]
+    fn datagrams_keep_their_bounds_and_their_destination() {
+        let to: std::net::SocketAddr = "127.0.0.1:53".parse().unwrap();
+        let mut outbox = Outbox::default();
+        outbox.push_datagram(b"one", None);
+        outbox.push_datagram(b"", None);
+        outbox.push_datagram(b"three", Some(to.into()));
+        assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 3))));
+        assert_eq!(outbox.sent(3, &mut Vec::new()), 4);
+        assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 0))));
+        assert_eq!(outbox.sent(0, &mut Vec::new()), 1);
+        let Some(Payload::Gather(message)) = outbox.payload() else { panic!("no destination") };
+        // SAFETY: the payload points into the outbox.
+        assert!(unsafe { !(*message).msg_name.is_null() && (*message).msg_iovlen == 1 });
+        assert_eq!(outbox.sent(0, &mut Vec::new()), 6, "a datagram that failed is done with as well");
+        assert!(outbox.payload().is_none());
     }
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import socket
 from typing import TYPE_CHECKING, Any, Self, final
 
 if TYPE_CHECKING:
@@ -115,6 +116,25 @@ class Protocol:
         """
         return "close"
 
+    def datagram_received(self, data: ReactorBuffer, addr: Any, /) -> str:
+        """A datagram has arrived on a datagram socket: whole, perhaps empty.
+
+        By default calls :meth:`data_received` with the data alone; :meth:`write` then answers the
+        sender. A protocol that wants the address defines this method instead.
+
+        Args:
+            data: as for :meth:`data_received`.
+            addr: the sender as the ``socket`` module writes it: ``(host, port)``, for IPv6
+                ``(host, port, flowinfo, scope_id)``, the path of a Unix socket, or None.
+
+        Returns:
+            An action, as from :meth:`data_received`.
+        """
+        return self.data_received(data)
+
+    def error_received(self, exc: OSError, /) -> None:
+        """A datagram could not be sent or was refused by its receiver; the socket goes on."""
+
     def connection_lost(self) -> None:
         """The connection is gone. Called last, once for each connection_made() that returned."""
 
@@ -154,6 +174,33 @@ class Protocol:
             return 0
         try:
             return os.write(self.fd, data)
+        except OSError:
+            return 0
+
+
+    def sendto(self, data: Buffer, addr: Any = None, /) -> int:
+        """Send one datagram.
+
+        Args:
+            data: any contiguous bytes-like object, sent whole or not at all.
+            addr: the destination, in the form that :meth:`datagram_received` gets. Names are not
+                looked up. None: the socket's peer or, on one that is not connected, the sender of
+                the last datagram.
+
+        Returns:
+            ``len(data)``, or 0 when there is no room now or the socket is closed.
+
+        Raises:
+            TypeError, ValueError: ``data`` is not bytes-like, or ``addr`` is no address.
+        """
+        return 0 if self.closed else send_datagram(self.fd, data, addr)
+
+
+def send_datagram(fd: int, data: Buffer, addr: Any) -> int:
+    """Send one datagram on a descriptor that is driven by hand."""
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        try:
+            return duplicate.send(data) if addr is None else duplicate.sendto(data, addr)
         except OSError:
             return 0
 

@@ -1,5 +1,6 @@
 //! The memory that the kernel receives into and Python sees.
 
+pub mod datagram;
 mod pool;
 
 pub use pool::{DATA_OFFSET, HEADER_BYTES, Pool, Shared, SlotHeader, return_from_any_thread};

@@ -153,16 +153,20 @@ impl Pool {
         self.owners.len() - self.lent > self.low_water
     }
 
-    /// Gives a received slot to Python and returns where it begins, its header filled in.
+    /// Gives a received slot to Python and returns where its header, now filled in, lies: such that `offset` bytes of
+    /// the data (a multiple of 16) come before what Python shall see.
     /// It comes back by [`Pool::give_back`] or [`return_from_any_thread`].
-    pub fn lend(&mut self, slot: u16) -> *mut u8 {
+    pub fn lend(&mut self, slot: u16, offset: usize) -> *mut u8 {
+        assert!(offset.is_multiple_of(16) && offset < self.capacity);
         self.change(slot, Owner::Reactor, Owner::Python);
         self.lent += 1;
-        let start = self.start(slot);
         let header = SlotHeader { pool: self.key(), index: u32::from(slot) };
-        // SAFETY: I2: the slot is ours until it is returned; `start` is 64-byte aligned and HEADER_BYTES fit.
-        unsafe { start.cast::<SlotHeader>().write(header) };
-        start
+        // SAFETY: I2: the slot is ours until it is returned; the place is aligned, and inside it.
+        unsafe {
+            let start = self.start(slot).add(offset);
+            start.cast::<SlotHeader>().write(header);
+            start
+        }
     }
 
     /// Puts a received slot back without lending it.
@@ -268,7 +272,7 @@ mod tests {
     fn lend_one(pool: &mut Pool) -> (u16, *mut u8) {
         let (slot, _) = pool.post().unwrap();
         pool.reap(slot);
-        (slot, pool.lend(slot))
+        (slot, pool.lend(slot, 0))
     }
 
     #[test]
@@ -299,7 +303,7 @@ mod tests {
     fn a_slot_of_the_kernel_cannot_be_lent() {
         let mut pool = pool(2);
         let (slot, _) = pool.post().unwrap();
-        pool.lend(slot);
+        pool.lend(slot, 0);
     }
 
     #[test]

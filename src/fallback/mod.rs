@@ -101,13 +101,14 @@ impl Epoll {
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
         let received = unsafe { set::receive(target, address, pool.capacity()) };
         let outcome = match received {
+            Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
             Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
             Ok(0) => Outcome::EndOfFile,
             Err(libc::EAGAIN | libc::EINTR) => return pool.release(buffer),
             Err(errno) => Outcome::ReceiveFailed(errno),
         };
         events.push(Event { id, outcome });
-        if !matches!(outcome, Outcome::Received { .. }) {
+        if !matches!(outcome, Outcome::Received { .. } | Outcome::Datagram { .. }) {
             pool.release(buffer);
             self.end_receive(id);
         }

@@ -1,5 +1,6 @@
 //! The system calls of the epoll driver, without policy.
 
+use crate::buffer::datagram;
 use crate::driver::{Io, Payload, Target};
 use crate::token::ConnId;
 use std::io;
@@ -119,6 +120,7 @@ pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -
     let received = unsafe {
         match io {
             Io::Socket => libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT),
+            Io::Datagram => return receive_datagram(fd, address, len),
             Io::File => libc::read(fd, address.cast(), len),
         }
     };
@@ -134,11 +136,32 @@ pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<u32, i
     // SAFETY: the caller's promise.
     let sent = unsafe {
         match (io, payload) {
-            (Io::Socket, Payload::Bytes(start, len)) => libc::send(fd, start.cast(), len, flags),
-            (Io::Socket, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
+            (Io::Socket | Io::Datagram, Payload::Bytes(start, len)) => libc::send(fd, start.cast(), len, flags),
+            (Io::Socket | Io::Datagram, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
             (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
             (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),
         }
     };
     u32::try_from(sent).map_err(|_| errno())
+}
+
+/// Receives a datagram into the layout of [`datagram`].
+///
+/// # Safety
+/// `address` has room for `len` bytes.
+unsafe fn receive_datagram(fd: RawFd, address: *mut u8, len: usize) -> Result<usize, i32> {
+    // SAFETY: all-zero is a valid message; the parts of the slot do not overlap and are inside it.
+    unsafe {
+        let payload = address.add(datagram::PAYLOAD_OFFSET).cast();
+        let mut vector = libc::iovec { iov_base: payload, iov_len: len - datagram::PAYLOAD_OFFSET };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = address.add(datagram::HEADER_BYTES).cast();
+        message.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
+        message.msg_iov = &raw mut vector;
+        message.msg_iovlen = 1;
+        let received = libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT);
+        let received = usize::try_from(received).map_err(|_| errno())?;
+        datagram::write_header(address, message.msg_namelen, received as u32, message.msg_flags as u32);
+        Ok(received)
+    }
 }

@@ -1,6 +1,7 @@
 //! From the reactor to a protocol's callbacks and back: vector calls, actions compared by pointer, faults as values.
 
-use super::module;
+use super::{addresses, module};
+use crate::address::Address;
 use crate::machine::{Action, Callback};
 use crate::mailbox::Notice;
 use crate::python::protocol;
@@ -16,7 +17,9 @@ pub struct Names {
     pub protocol_type: Py<PyAny>,
     base_write_ready: Py<PyAny>,
     base_write: Py<PyAny>,
+    base_datagram_received: Py<PyAny>,
     data_received: Py<PyString>,
+    datagram_received: Py<PyString>,
     eof_received: Py<PyString>,
     write_ready: Py<PyString>,
     actions: [(Py<PyString>, Action); 5],
@@ -42,8 +45,10 @@ impl Names {
         Ok(Names {
             base_write_ready: protocol_type.getattr("write_ready")?.unbind(),
             base_write: protocol_type.getattr("write")?.unbind(),
+            base_datagram_received: protocol_type.getattr("datagram_received")?.unbind(),
             protocol_type: protocol_type.unbind(),
             data_received: intern("data_received"),
+            datagram_received: intern("datagram_received"),
             eof_received: intern("eof_received"),
             write_ready: intern("write_ready"),
             actions: [
@@ -89,13 +94,38 @@ impl Names {
             && class.getattr("write")?.is(self.base_write.bind(py)))
     }
 
+    /// Whether `protocol` defines `datagram_received`.
+    ///
+    /// # Errors
+    /// The Python exception.
+    pub fn takes_addresses(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let own = protocol.get_type().getattr(&self.datagram_received)?;
+        Ok(!own.is(self.base_datagram_received.bind(protocol.py())))
+    }
+
+    /// Calls `datagram_received(data, addr)`.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn datagram_received(
+        &self,
+        protocol: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        from: &Address,
+    ) -> Result<Action, Fault> {
+        let py = protocol.py();
+        let from = addresses::to_python(py, from).map_err(Fault::Raised)?;
+        let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr(), from.as_ptr()];
+        self.call(py, Callback::DataReceived, &self.datagram_received, args, 3)
+    }
+
     /// Calls `data_received(data)`.
     ///
     /// # Errors
     /// The fault.
     #[inline]
     pub fn data_received(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> Result<Action, Fault> {
-        let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr()];
+        let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr(), ptr::null_mut()];
         self.call(protocol.py(), Callback::DataReceived, &self.data_received, args, 2)
     }
 
@@ -106,7 +136,7 @@ impl Names {
     #[inline]
     pub fn callback(&self, protocol: &Bound<'_, PyAny>, callback: Callback) -> Result<Action, Fault> {
         let name = if callback == Callback::EofReceived { &self.eof_received } else { &self.write_ready };
-        let args = [ptr::null_mut(), protocol.as_ptr(), ptr::null_mut()];
+        let args = [ptr::null_mut(), protocol.as_ptr(), ptr::null_mut(), ptr::null_mut()];
         self.call(protocol.py(), callback, name, args, 1)
     }
 
@@ -116,7 +146,7 @@ impl Names {
         py: Python<'_>,
         callback: Callback,
         name: &Py<PyString>,
-        mut args: [*mut ffi::PyObject; 3],
+        mut args: [*mut ffi::PyObject; 4],
         count: usize,
     ) -> Result<Action, Fault> {
         // SAFETY: attached; `count` borrowed references follow one spare slot, as ARGUMENTS_OFFSET promises; the result

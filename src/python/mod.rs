@@ -1,6 +1,7 @@
 //! Everything that touches the Python interpreter. All of it runs attached, on a reactor thread, but for what other
 //! Python threads call through the module `_py_reactor` (I7).
 
+pub mod addresses;
 pub mod dispatch;
 pub mod interpreter;
 pub mod jobs;

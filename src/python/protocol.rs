@@ -316,6 +316,44 @@ unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObje
     })
 }
 
+/// The default passes the data on, without the address: `write` answers the sender all the same.
+unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let (mut data, mut from) = (ptr::null_mut(), ptr::null_mut::<ffi::PyObject>());
+        // SAFETY: CPython's arguments; the format takes two objects, borrowed.
+        let parsed =
+            unsafe { ffi::PyArg_ParseTuple(args, c"OO:datagram_received".as_ptr(), &raw mut data, &raw mut from) };
+        if parsed == 0 {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: as above.
+        unsafe { bound(py, this).call_method1("data_received", (bound(py, data),)) }
+    })
+}
+
+unsafe extern "C" fn error_received(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| Ok(py.None().into_bound(py)))
+}
+
+unsafe extern "C" fn sendto(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let (mut data, mut to) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: CPython's arguments; the format takes one or two objects, borrowed.
+        if unsafe { ffi::PyArg_ParseTuple(args, c"O|O:sendto".as_ptr(), &raw mut data, &raw mut to) } == 0 {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: as above; `to` stays null if it was not given.
+        let (protocol, data, to) =
+            unsafe { (bound(py, this), bound(py, data), Bound::from_borrowed_ptr_or_opt(py, to)) };
+        let to = to.unwrap_or_else(|| py.None().into_bound(py));
+        match route(&protocol)? {
+            Route::Context(context, id) => integer(py, context.send_to(id, &data, &to)?),
+            Route::Descriptor(fd) => py.import("erlang._plain")?.call_method1("send_datagram", (fd, data, to)),
+            Route::Nowhere => integer(py, 0),
+        }
+    })
+}
+
 unsafe extern "C" fn eof_received(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| Ok(PyString::intern(py, "close").into_any()))
 }
@@ -368,7 +406,25 @@ unsafe extern "C" fn set_write_buffer(this: *mut ffi::PyObject, value: *mut ffi:
 
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 
-static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 11]> = Static([
+    method(
+        c"datagram_received",
+        datagram_received,
+        ffi::METH_VARARGS,
+        c"datagram_received($self, data, addr, /)\n--\n\nA datagram arrived; answers an action. Calls data_received(data).",
+    ),
+    method(
+        c"error_received",
+        error_received,
+        ffi::METH_O,
+        c"error_received($self, exc, /)\n--\n\nA datagram could not be delivered: an OSError.",
+    ),
+    method(
+        c"sendto",
+        sendto,
+        ffi::METH_VARARGS,
+        c"sendto($self, data, addr=None, /)\n--\n\nSends a datagram; answers how many bytes were taken: all or 0.",
+    ),
     method(c"connection_made", connection_made, ffi::METH_VARARGS, c"connection_made($self, fd, client_info, /)\n--\n\nThe connection was handed over."),
     method(c"data_received", data_received, ffi::METH_O, c"data_received($self, data, /)\n--\n\nData arrived; answers an action."),
     method(c"write_ready", write_ready, ffi::METH_NOARGS, c"write_ready($self, /)\n--\n\nThere is room to write; answers an action. Drains write_buffer."),

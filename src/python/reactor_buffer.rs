@@ -29,24 +29,25 @@ pub fn set_local_pool(pool: Option<Rc<RefCell<Pool>>>) {
     LOCAL.set(pool);
 }
 
-/// Makes an object of the `len` bytes in `slot`, which the kernel has just filled. Copies them to the heap where
+/// Makes an object of the `len` bytes that begin at `offset` in `slot`, which the kernel has just filled. Copies them to the heap where
 /// `pool` runs low (the answer tells).
 pub fn lend<'py>(
     py: Python<'py>,
     buffer_type: &Bound<'py, PyAny>,
     pool: &mut Pool,
     slot: u16,
+    offset: usize,
     len: usize,
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
-    debug_assert!(len <= pool.capacity());
+    debug_assert!(offset + len <= pool.capacity());
     if !pool.may_lend() {
         // SAFETY: the slot is the reactor's, and holds `len` bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(pool.data(slot), len) };
+        let bytes = unsafe { std::slice::from_raw_parts(pool.data(slot).add(offset), len) };
         let copy = copied(py, buffer_type, bytes);
         pool.release(slot);
         return copy.map(|copy| (copy, true));
     }
-    let start = pool.lend(slot);
+    let start = pool.lend(slot, offset);
     // SAFETY: I2: the slot belongs to the new object until `dealloc` returns it; it has room for the header, `len` bytes
     // and a NUL.
     let object = unsafe { write_header(start, buffer_type.as_ptr().cast(), len) };

@@ -1,7 +1,7 @@
 //! What Erlang asks of a reactor thread: adopt a descriptor, run Python, signal, stop.
 
 use super::{Ending, Reactor};
-use crate::context::{Connection, Pulse};
+use crate::context::{Connection, Datagrams, Pulse};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, Machine};
@@ -135,11 +135,21 @@ impl Reactor {
         descriptor.prepare();
         let Abilities { io, readable, writable } = descriptor.abilities();
         let directions = Directions { readable, writable, half_closes: io == Io::Socket };
+        let datagrams = match io {
+            Io::Datagram => Some(Box::new(Datagrams {
+                connected: descriptor.is_connected(),
+                v6: descriptor.is_v6(),
+                takes_addresses: self.python.names.takes_addresses(&protocol)?,
+                last_from: None,
+            })),
+            Io::Socket | Io::File => None,
+        };
         let id = self.context.table.borrow_mut().insert(Connection {
             machine: Machine::new(directions),
             descriptor,
             protocol: protocol.clone().unbind(),
             inbox: VecDeque::new(),
+            datagrams,
             outbox: Outbox::default(),
             native_write_ready,
             pulse: Pulse::new(),

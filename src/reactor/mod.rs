@@ -4,22 +4,23 @@
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
 mod commands;
+mod datagrams;
 mod timers;
 
+use crate::address::Address;
 use crate::buffer::Pool;
 use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
-use crate::context::{Connection, Context};
+use crate::context::{Connection, Context, Inbound};
 use crate::driver::{Driver, Event, Outcome};
 use crate::machine::{Action, Callback, Next};
 use crate::mailbox::{Command, Notice, ReplyTo};
-use crate::outbox::Sent;
+use crate::outbox::{Sent, datagram_cost};
 use crate::python::dispatch::{Fault, fault_notice, format_exception};
 use crate::python::interpreter::detached;
 use crate::python::workspace::Workspace;
 use crate::python::{protocol, reactor_buffer};
 use crate::token::ConnId;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -203,19 +204,25 @@ impl Reactor {
 
     fn data_received(&mut self, py: Python<'_>, id: ConnId) {
         let taken = self.with(id, |connection| {
-            let data = connection.inbox.pop_front()?.into_bound(py);
-            // SAFETY: the inbox holds `ReactorBuffer`s, which are `bytes`.
-            let len = unsafe { data.cast_unchecked::<PyBytes>() }.as_bytes().len();
-            connection.machine.delivered(len);
-            Some((connection.protocol.clone_ref(py).into_bound(py), data))
+            let inbound = connection.inbox.pop_front()?;
+            connection.machine.delivered(inbound.cost());
+            let mut sender = None;
+            if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, inbound.from) {
+                datagrams.last_from = Some(*from);
+                sender = datagrams.takes_addresses.then_some(from);
+            }
+            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), sender))
         });
-        let Some(Some((protocol, data))) = taken else { return };
+        let Some(Some((protocol, data, sender))) = taken else { return };
         self.context.mailbox.stats.messages.add(1);
         self.context.calling.set(Some(id));
-        let answer = self.python.names.data_received(&protocol, &data);
+        let (method, answer) = match sender {
+            None => ("data_received", self.python.names.data_received(&protocol, &data)),
+            Some(from) => ("datagram_received", self.python.names.datagram_received(&protocol, &data, &from)),
+        };
         drop(data);
         self.context.calling.set(None);
-        self.answered(&protocol, id, Callback::DataReceived, "data_received", answer);
+        self.answered(&protocol, id, Callback::DataReceived, method, answer);
     }
 
     fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
@@ -329,7 +336,14 @@ impl Reactor {
                     self.commands_wait = true;
                     continue;
                 }
-                Outcome::Received { buffer, len, more } => self.received(py, id, buffer, len as usize, more),
+                Outcome::Received { buffer, len, more } => {
+                    let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
+                    self.received(py, id, part, more);
+                }
+                Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
+                Outcome::ReceiveFailed(errno) | Outcome::SendFailed(errno) if self.is_datagram_error(id, errno) => {
+                    self.datagram_failed(py, id, outcome, errno, &mut sent);
+                }
                 _ => {
                     self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
                 }
@@ -341,23 +355,25 @@ impl Reactor {
         self.events = events;
     }
 
-    fn received(&mut self, py: Python<'_>, id: ConnId, slot: u16, len: usize, more: bool) {
+    fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
+        let Part { slot, offset, len, from } = part;
         let mut pool = self.pool.borrow_mut();
-        // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
+        let cost = if from.is_some() { datagram_cost(len) } else { len };
         let kept = self.with(id, |connection| {
-            connection.moved.0 = connection.moved.0.wrapping_add(len as u32);
-            connection.machine.received(len, more)
+            connection.moved.0 = connection.moved.0.wrapping_add(cost as u32);
+            connection.machine.received(cost, more)
         });
+        // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
         if !kept.unwrap_or_default() {
             return pool.release(slot);
         }
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
-        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, len) {
+        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len) {
             Ok((data, copied)) => {
                 stats.buffers_copied.add(u64::from(copied));
-                let data = data.unbind();
-                self.with(id, |connection| connection.inbox.push_back(data));
+                let inbound = Inbound { data: data.unbind(), from };
+                self.with(id, |connection| connection.inbox.push_back(inbound));
             }
             Err(error) => {
                 // No memory for a copy: the bytes are lost, and so is the connection.
@@ -368,6 +384,14 @@ impl Reactor {
             }
         }
     }
+}
+
+/// Received bytes, where they lie, and who sent them if they are a datagram.
+struct Part {
+    slot: u16,
+    offset: usize,
+    len: usize,
+    from: Option<Box<Address>>,
 }
 
 /// Tells a connection's machine of an event that carries no buffer.
@@ -381,13 +405,13 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
             connection.moved.1 = connection.moved.1.wrapping_add(bytes);
-            connection.outbox.sent(bytes as usize, sent);
-            machine.sent(bytes as usize, &context.limits);
+            let cost = connection.outbox.sent(bytes as usize, sent);
+            machine.sent(cost, &context.limits);
         }
         Outcome::SendFailed(_) => {
             connection.outbox.sent(0, sent);
             machine.send_failed();
         }
-        Outcome::Received { .. } | Outcome::Woken => {}
+        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}
     }
 }

@@ -8,7 +8,7 @@
 mod buffer_ring;
 mod probe;
 
-use crate::buffer::Pool;
+use crate::buffer::{Pool, datagram};
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::token::{ConnId, Kind, Token};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
@@ -52,6 +52,8 @@ pub struct Uring {
     slots: Vec<Slot>,
     /// Events made here, without a completion.
     made: Vec<Event>,
+    /// What a received datagram consists of; boxed, because the kernel keeps its address until the submission.
+    datagram_shape: Box<libc::msghdr>,
     wake_fd: OwnedFd,
     /// What the wake-up read writes into; boxed, because the kernel keeps its address (I2).
     wake_count: Box<u64>,
@@ -75,6 +77,9 @@ impl Uring {
         if ring.params().is_feature_no_iowait() {
             wait_flags |= EnterFlags::NO_IOWAIT;
         }
+        // SAFETY: all-zero is a valid message: no control data.
+        let mut datagram_shape: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        datagram_shape.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
         let mut this = Uring {
             ring,
             buffers,
@@ -83,6 +88,7 @@ impl Uring {
             starved: Vec::new(),
             slots: Vec::new(),
             made: Vec::new(),
+            datagram_shape,
             wake_fd,
             wake_count: Box::new(0),
             operations: 0,
@@ -146,6 +152,9 @@ impl Uring {
                 .buf_group(BUFFER_GROUP)
                 .ioprio(multishot | poll_first)
                 .build(),
+            Io::Datagram => opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP)
+                .ioprio(poll_first)
+                .build(),
             // One completion per read: a multishot read does not report the hangup of a terminal.
             Io::File => opcode::Read::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build(),
         };
@@ -162,6 +171,12 @@ impl Uring {
                 opcode::Send::new(Fd(fd), start, length(len)).flags(flags).build()
             }
             (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
+            (Io::Datagram, Payload::Bytes(start, len)) => {
+                opcode::Send::new(Fd(fd), start, length(len)).flags(libc::MSG_NOSIGNAL).build()
+            }
+            (Io::Datagram, Payload::Gather(message)) => {
+                opcode::SendMsg::new(Fd(fd), message).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
             (Io::File, Payload::Bytes(start, len)) => {
                 opcode::Write::new(Fd(fd), start, length(len)).offset(u64::MAX).build()
             }
@@ -267,7 +282,9 @@ impl Uring {
                 self.poll(id, Kind::PollSend, libc::POLLOUT);
                 return None;
             }
-            Kind::Send if result > 0 => Outcome::Sent(result as u32),
+            Kind::Send if result > 0 || (result == 0 && self.slot(id).target.io == Io::Datagram) => {
+                Outcome::Sent(result as u32)
+            }
             Kind::Send => Outcome::SendFailed(if result == 0 { libc::EPIPE } else { -result }),
             Kind::CancelReceive => Outcome::CancelMissed,
             Kind::CancelSend => return None,
@@ -290,6 +307,7 @@ impl Uring {
         pool: &mut Pool,
     ) -> Option<Event> {
         let outcome = match (result, buffer) {
+            (0.., Some(buffer)) if self.slot(id).target.io == Io::Datagram => Outcome::Datagram { buffer, more },
             (1.., Some(buffer)) => Outcome::Received { buffer, len: result as u32, more },
             (_, unused) => {
                 if let Some(slot) = unused {
@@ -399,7 +417,8 @@ impl Driver for Uring {
             }
             loop {
                 let Some(entry) = self.ring.completion().next() else { break };
-                if let Some(Event { outcome: Outcome::Received { buffer, .. }, .. }) = self.complete(&entry, pool) {
+                let outcome = self.complete(&entry, pool).map(|event| event.outcome);
+                if let Some(Outcome::Received { buffer, .. } | Outcome::Datagram { buffer, .. }) = outcome {
                     pool.release(buffer);
                 }
             }

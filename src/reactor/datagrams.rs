@@ -1,0 +1,80 @@
+//! Datagrams: bounds are kept, empty ones are not the end of anything, and an error costs one datagram.
+
+use super::{Part, Reactor};
+use crate::buffer::datagram;
+use crate::driver::Outcome;
+use crate::mailbox::Notice;
+use crate::outbox::Sent;
+use crate::python::dispatch::Fault;
+use crate::token::ConnId;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+
+impl Reactor {
+    /// A datagram arrived in a slot of the pool.
+    pub(super) fn datagram(&mut self, py: Python<'_>, id: ConnId, slot: u16, more: bool) {
+        // SAFETY: the driver has filled the slot with a datagram, and gave it to us.
+        let parsed = unsafe {
+            let pool = self.pool.borrow();
+            datagram::parse(pool.data(slot), pool.capacity())
+        };
+        if parsed.truncated {
+            self.pool.borrow_mut().release(slot);
+            self.with(id, |connection| connection.machine.received(0, more));
+            let message = "a datagram was dropped: it is larger than a receive buffer (buffer_bytes)".to_owned();
+            return self.context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        }
+        let part = Part { slot, offset: datagram::PAYLOAD_OFFSET, len: parsed.len, from: Some(Box::new(parsed.from)) };
+        self.received(py, id, part, more);
+    }
+
+    /// Whether an error is about one datagram (the peer's port is closed, the network is away, it is too long) and not
+    /// about the socket.
+    pub(super) fn is_datagram_error(&self, id: ConnId, errno: i32) -> bool {
+        const ABOUT_ONE: [i32; 9] = [
+            libc::ECONNREFUSED,
+            libc::EHOSTUNREACH,
+            libc::ENETUNREACH,
+            libc::EHOSTDOWN,
+            libc::ENETDOWN,
+            libc::EMSGSIZE,
+            libc::ENOBUFS,
+            libc::ENOENT,
+            libc::EACCES,
+        ];
+        ABOUT_ONE.contains(&errno) && self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default()
+    }
+
+    /// Tells the protocol of such an error, by `error_received(exc)`; the socket goes on.
+    pub(super) fn datagram_failed(
+        &mut self,
+        py: Python<'_>,
+        id: ConnId,
+        outcome: Outcome,
+        errno: i32,
+        sent: &mut Vec<Sent>,
+    ) {
+        let open = self.with(id, |connection| {
+            if matches!(outcome, Outcome::SendFailed(_)) {
+                let cost = connection.outbox.sent(0, sent);
+                connection.machine.sent(cost, &self.context.limits);
+            } else {
+                connection.machine.receive_cancelled();
+            }
+            connection.machine.is_open()
+        });
+        if open != Some(true) {
+            return;
+        }
+        let Some(protocol) = self.protocol(py, id) else { return };
+        let text = std::io::Error::from_raw_os_error(errno).to_string();
+        let error = PyOSError::new_err((errno, text));
+        self.context.calling.set(Some(id));
+        let told = protocol.call_method1("error_received", (error.value(py),));
+        self.context.calling.set(None);
+        if let Err(error) = told {
+            self.fault(&protocol, "error_received", Fault::Raised(error));
+            self.with(id, |connection| connection.machine.close());
+        }
+    }
+}
