@@ -132,6 +132,8 @@ impl Place {
             return Some(Place(Arc::clone(mailbox)));
         }
         mailbox.stats.refused.count();
+        let message = format!("a connection was refused: {max} are open (max_connections)");
+        mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
         None
     }
 }

@@ -1,21 +1,20 @@
-%% A logger handler that sends what a context logs to a test.
+%% Sends what contexts log to a test, instead of into the report of the run.
 -module(log_collector).
 
 -export([install/0, remove/0, await/2, flush/0]).
--export([log/2]).
-
--define(HANDLER, ?MODULE).
+-export([filter/2]).
 
 install() ->
-    ok = logger:add_handler(?HANDLER, ?MODULE, #{level => all, config => #{pid => self()}}).
+    ok = logger:add_primary_filter(?MODULE, {fun ?MODULE:filter/2, self()}).
 
 remove() ->
-    logger:remove_handler(?HANDLER).
+    logger:remove_primary_filter(?MODULE).
 
-log(#{meta := #{py_context := _}} = Event, #{config := #{pid := Pid}}) ->
-    Pid ! {?MODULE, Event};
-log(_Event, _Config) ->
-    ok.
+filter(#{meta := #{py_context := _}} = Event, Pid) ->
+    Pid ! {?MODULE, Event},
+    stop;
+filter(Event, _Pid) ->
+    Event.
 
 %% The first line of a context that contains all the texts: {Level, Text, Meta}.
 await(ContextId, Texts) ->

@@ -13,7 +13,7 @@
 
 %% Every suite runs its cases on each of these.
 backends() ->
-    [uring].
+    [uring, epoll].
 
 %% Groups named after the backends, each with all the cases.
 backend_groups(Cases) ->
@@ -27,7 +27,13 @@ transport_groups(Cases) ->
 init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
     [{transport, Transport} | Config];
 init_group(Backend, Config) ->
-    [{backend, Backend} | Config].
+    case py_reactor_context:start_link(new_id(), worker, #{backend => Backend}) of
+        {ok, Pid} ->
+            ok = py_reactor_context:stop(Pid),
+            [{backend, Backend} | Config];
+        {error, {backend, Why}} ->
+            {skip, Why}
+    end.
 
 %% Contexts.
 
