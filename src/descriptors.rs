@@ -66,6 +66,15 @@ fn identity(stat: &libc::stat) -> Identity {
     (stat.st_dev, stat.st_ino)
 }
 
+/// An option of type int at the socket level; 0 where there is none.
+fn socket_option(fd: RawFd, option: i32) -> i32 {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: reads an int into a local of that size.
+    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut len) };
+    value
+}
+
 /// What a descriptor can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Abilities {
@@ -79,19 +88,12 @@ pub struct Abilities {
 
 fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
     let io = match stat.st_mode & libc::S_IFMT {
-        libc::S_IFSOCK => {
-            let mut kind = 0i32;
-            let mut len = size_of::<i32>() as libc::socklen_t;
-            // SAFETY: reads an int into a local of that size.
-            unsafe {
-                libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len);
-            }
-            match kind {
-                libc::SOCK_STREAM => Io::Socket,
-                libc::SOCK_DGRAM => Io::Datagram,
-                _ => return Err("socket_of_another_type"),
-            }
-        }
+        libc::S_IFSOCK if socket_option(fd, libc::SO_ACCEPTCONN) != 0 => return Err("listening_socket"),
+        libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE) {
+            libc::SOCK_STREAM => Io::Socket,
+            libc::SOCK_DGRAM => Io::Datagram,
+            _ => return Err("socket_of_another_type"),
+        },
         libc::S_IFIFO => Io::File,
         libc::S_IFCHR if can_be_waited_for(fd) => Io::File,
         libc::S_IFCHR => return Err("character_device"),
@@ -252,13 +254,7 @@ impl Descriptor {
 
     /// Whether its addresses are IPv6.
     pub fn is_v6(&self) -> bool {
-        let mut domain = 0i32;
-        let mut len = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: reads an int into a local of that size.
-        unsafe {
-            libc::getsockopt(self.number(), libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len);
-        }
-        domain == libc::AF_INET6
+        socket_option(self.number(), libc::SO_DOMAIN) == libc::AF_INET6
     }
 
     /// Bytes that the kernel holds because the peer has not taken them; 0 where it cannot tell.

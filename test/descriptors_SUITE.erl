@@ -1,0 +1,208 @@
+%% Every kind of descriptor that can be served: UDP, Unix datagrams, pipes, terminals. Streams have suites of their own.
+-module(descriptors_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [serving/3, tag/0, events/2, wait_event/3, wait_lost/2, wait_equal/2]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:backend_groups([
+        udp_keeps_bounds_and_answers_the_sender,
+        udp_by_write_buffer,
+        udp_names_senders_and_destinations,
+        udp_over_v6,
+        udp_many_senders,
+        udp_has_nobody_to_write_to,
+        udp_refused_is_told_and_survived,
+        udp_too_long_is_dropped_and_logged,
+        unix_datagrams,
+        pipe_to_read,
+        pipe_to_write,
+        pipe_that_is_full,
+        pipe_whose_reader_is_gone,
+        terminal
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+%% A served UDP socket, and a client's: {Client, Address, Port, Tag}.
+udp(Context, Options) ->
+    Address = proplists:get_value(ip, Options, {127, 0, 0, 1}),
+    Family = [inet6 || tuple_size(Address) =:= 8],
+    {ok, Server} = gen_udp:open(0, Family ++ [binary, {active, false}, {ip, Address}]),
+    {ok, Port} = inet:port(Server),
+    {ok, Client} = gen_udp:open(0, Family ++ [binary, {active, false}, {ip, Address}]),
+    Tag = tag(),
+    ok = py_reactor_context:handoff(Context, Server, #{type => udp, tag => Tag}),
+    {Client, Address, Port, Tag}.
+
+ask({Client, Address, Port, _Tag}, Data) ->
+    ok = gen_udp:send(Client, Address, Port, Data),
+    {ok, {Address, Port, Answer}} = gen_udp:recv(Client, 0, 30000),
+    Answer.
+
+udp_keeps_bounds_and_answers_the_sender(Config) ->
+    serving(Config, "kinds.Echo", fun(Context) ->
+        {Client, Address, Port, Tag} = Udp = udp(Context, []),
+        [ok = gen_udp:send(Client, Address, Port, Data) || Data <- [<<"one">>, <<>>, <<"three">>]],
+        Answers = [element(3, element(2, gen_udp:recv(Client, 0, 30000))) || _ <- lists:seq(1, 3)],
+        ?assertEqual([<<"echo one">>, <<"echo ">>, <<"echo three">>], Answers),
+        %% An empty datagram was not the end of anything.
+        ?assertEqual(<<"echo again">>, ask(Udp, <<"again">>)),
+        %% Nor is a peer that goes away.
+        gen_udp:close(Client),
+        {ok, Other} = gen_udp:open(0, [binary, {active, false}]),
+        ?assertEqual(<<"echo other">>, ask({Other, Address, Port, Tag}, <<"other">>)),
+        ?assertMatch([{<<"connection_made">>, _}], events(Context, Tag))
+    end).
+
+udp_by_write_buffer(Config) ->
+    serving(Config, "kinds.Buffered", fun(Context) ->
+        Udp = udp(Context, []),
+        [?assertEqual(Data, ask(Udp, Data)) || Data <- [<<"a">>, binary:copy(<<"b">>, 5000), <<"c">>]]
+    end).
+
+udp_names_senders_and_destinations(Config) ->
+    serving(Config, "kinds.Addressed", fun(Context) ->
+        {Client, _, _, _} = Udp = udp(Context, []),
+        {ok, Port} = inet:port(Client),
+        Expected = iolist_to_binary(io_lib:format("('127.0.0.1', ~b) hello", [Port])),
+        ?assertEqual(Expected, ask(Udp, <<"hello">>))
+    end).
+
+udp_over_v6(Config) ->
+    serving(Config, "kinds.Addressed", fun(Context) ->
+        {Client, _, _, _} = Udp = udp(Context, [{ip, {0, 0, 0, 0, 0, 0, 0, 1}}]),
+        {ok, Port} = inet:port(Client),
+        Expected = iolist_to_binary(io_lib:format("('::1', ~b, 0, 0) hello", [Port])),
+        ?assertEqual(Expected, ask(Udp, <<"hello">>))
+    end).
+
+%% Loopback loses nothing as long as the queue holds it: one question at a time from each.
+udp_many_senders(Config) ->
+    serving(Config, "kinds.Echo", fun(Context) ->
+        {_, Address, Port, Tag} = udp(Context, []),
+        Clients = [element(2, gen_udp:open(0, [binary, {active, false}])) || _ <- lists:seq(1, 50)],
+        [
+            [
+                ?assertEqual(<<"echo ", (integer_to_binary(N))/binary>>,
+                    ask({Client, Address, Port, Tag}, integer_to_binary(N)))
+             || N <- lists:seq(1, 20)
+            ]
+         || Client <- Clients
+        ]
+    end).
+
+udp_has_nobody_to_write_to(Config) ->
+    log_collector:install(),
+    try
+        serving(Config, "kinds.Nobody", fun(Context) ->
+            _ = udp(Context, []),
+            reactor_test:wait_connections(Context, 0),
+            ?assertMatch(#{exceptions := 1}, py_reactor_context:stats(Context))
+        end)
+    after
+        log_collector:remove()
+    end.
+
+%% The error of one datagram: the protocol hears of it, and goes on.
+udp_refused_is_told_and_survived(Config) ->
+    serving(Config, "kinds.Refused", fun(Context) ->
+        {ok, Fd} = py:call(Context, kinds, connected_to_nobody, []),
+        Tag = tag(),
+        ok = py_reactor_context:handoff(Context, Fd, #{type => udp, tag => Tag}),
+        {ok, _} = py:call(Context, kinds, close, [Fd]),
+        wait_event(Context, Tag, <<"error_received">>),
+        ?assertEqual(1, maps:get(connections, py_reactor_context:stats(Context)))
+    end).
+
+udp_too_long_is_dropped_and_logged(Config) ->
+    Options = #{buffer_bytes => 1024, setup_code => reactor_test:factory("kinds.Echo")},
+    log_collector:install(),
+    try
+        reactor_test:with_context(Config, Options, fun(Context) ->
+            {Client, Address, Port, _} = Udp = udp(Context, []),
+            ok = gen_udp:send(Client, Address, Port, binary:copy(<<"x">>, 2000)),
+            ?assertEqual(<<"echo short">>, ask(Udp, <<"short">>)),
+            {ok, Id} = py_reactor_table:id(Context),
+            {warning, _, _} = log_collector:await(Id, ["datagram was dropped", "buffer_bytes"])
+        end)
+    after
+        log_collector:remove()
+    end.
+
+unix_datagrams(Config) ->
+    serving(Config, "kinds.Echo", fun(Context) ->
+        {ok, {Ours, Theirs}} = py:call(Context, kinds, unix_datagrams, []),
+        ok = py_reactor_context:handoff(Context, Ours, #{type => unix, tag => tag()}),
+        {ok, _} = py:call(Context, kinds, put, [Theirs, <<"hello">>]),
+        %% The echo is made by the same thread, between these two calls.
+        wait_equal(1, fun() -> maps:get(messages, py_reactor_context:stats(Context)) end),
+        ?assertEqual({ok, <<"echo hello">>}, py:call(Context, kinds, get, [Theirs, 10])),
+        [{ok, none} = py:call(Context, kinds, close, [Fd]) || Fd <- [Ours, Theirs]]
+    end).
+
+%% Both ends of a pipe of the VM, one of them served.
+pipe(Context, Served) ->
+    {ok, {Read, Write}} = py:call(Context, kinds, pipe, []),
+    Tag = tag(),
+    {Ours, Theirs} = case Served of read -> {Read, Write}; write -> {Write, Read} end,
+    ok = py_reactor_context:handoff(Context, Ours, #{type => pipe, tag => Tag}),
+    {ok, none} = py:call(Context, kinds, close, [Ours]),
+    {Theirs, Tag}.
+
+pipe_to_read(Config) ->
+    serving(Config, "kinds.Collect", fun(Context) ->
+        {Write, Tag} = pipe(Context, read),
+        {ok, 5} = py:call(Context, kinds, put, [Write, <<"first">>]),
+        wait_event(Context, Tag, <<"data">>),
+        {ok, 6} = py:call(Context, kinds, put, [Write, <<"second">>]),
+        {ok, none} = py:call(Context, kinds, close, [Write]),
+        wait_lost(Context, Tag),
+        ?assertEqual(<<"firstsecond">>, iolist_to_binary([Data || {<<"data">>, Data} <- events(Context, Tag)])),
+        ?assert(lists:keymember(<<"eof_received">>, 1, events(Context, Tag)))
+    end).
+
+pipe_to_write(Config) ->
+    serving(Config, "kinds.Lines", fun(Context) ->
+        {Read, Tag} = pipe(Context, write),
+        wait_lost(Context, Tag),
+        ?assertEqual({ok, <<"line 3\nline 2\nline 1\n">>}, py:call(Context, kinds, get, [Read, 1000])),
+        {ok, none} = py:call(Context, kinds, close, [Read])
+    end).
+
+pipe_that_is_full(Config) ->
+    serving(Config, "kinds.Flood", fun(Context) ->
+        {Read, Tag} = pipe(Context, write),
+        {ok, none} = py:call(Context, kinds, drain_in_a_thread, [Read, Tag]),
+        wait_lost(Context, Tag),
+        wait_equal({ok, {1048576, true}}, fun() -> py:call(Context, kinds, drained, [Tag]) end)
+    end).
+
+pipe_whose_reader_is_gone(Config) ->
+    serving(Config, "kinds.Flood", fun(Context) ->
+        {Read, Tag} = pipe(Context, write),
+        {ok, none} = py:call(Context, kinds, close, [Read]),
+        wait_lost(Context, Tag)
+    end).
+
+terminal(Config) ->
+    serving(Config, "kinds.Echo", fun(Context) ->
+        {ok, {Master, Slave}} = py:call(Context, kinds, terminal, []),
+        Tag = tag(),
+        ok = py_reactor_context:handoff(Context, Master, #{type => tty, tag => Tag}),
+        {ok, none} = py:call(Context, kinds, close, [Master]),
+        {ok, 5} = py:call(Context, kinds, put, [Slave, <<"line\n">>]),
+        wait_equal(true, fun() -> maps:get(messages, py_reactor_context:stats(Context)) > 0 end),
+        {ok, none} = py:call(Context, kinds, close, [Slave]),
+        wait_lost(Context, Tag)
+    end).
