@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults asan lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
 # cargo and the tests must use the Python that the library is linked to.
@@ -29,6 +29,15 @@ test-python: setup ## the tests and the types of the Python package
 
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct
+
+test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")
+	bash scripts/test_faults.sh
+
+# The leak checker does not know what Python and the tests keep on purpose.
+asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain
+	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
+	RUSTFLAGS="-Zsanitizer=address --cfg pyo3_disable_reference_pool" \
+	cargo +nightly test --lib --locked --target $$(rustc -vV | sed -n 's/^host: //p')
 
 lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
 

@@ -4,6 +4,7 @@
 #
 #   PYTHON             the Python to link against (default: python3)
 #   CARGO_TARGET_DIR   where cargo builds (default: target/)
+#   CARGO_FEATURES     features of the crate (none but for its own tests)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +15,7 @@ if ! command -v cargo >/dev/null; then
     echo "py_reactor: cargo is needed to build the native library. See https://rustup.rs" >&2
     exit 1
 fi
-cargo build --release --locked
+cargo build --release --locked ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
 
 # A library that is loaded must never be written to, only replaced.
 install_file() {

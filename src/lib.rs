@@ -20,6 +20,8 @@ mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod fallback;
+#[cfg(feature = "faults")]
+mod faults;
 mod listener;
 mod machine;
 mod mailbox;

@@ -150,6 +150,8 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let mut pool =
         Pool::new(options.buffers, options.buffer_bytes, move || waker.wake.signal()).map_err(Failure::Resources)?;
     let (driver, features) = choose(options.backend, mailbox, &mut pool)?;
+    #[cfg(feature = "faults")]
+    let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     let native = py.import(crate::python::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
@@ -200,6 +202,14 @@ fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<(Box<d
     let driver = Epoll::new(waiter()?).map_err(Failure::Resources)?;
     let _ = mailbox.backend.set(("epoll", note));
     Ok((Box::new(driver), Vec::new()))
+}
+
+#[cfg(feature = "faults")]
+fn with_faults(driver: Box<dyn Driver>) -> Box<dyn Driver> {
+    match std::env::var(crate::faults::VARIABLE).ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => Box::new(crate::faults::Faulty::new(driver, seed)),
+        None => driver,
+    }
 }
 
 fn info<'a>(env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Term<'a> {

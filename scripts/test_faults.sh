@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs the suites of the connection's contract against drivers that make things go wrong (src/faults.rs), in a copy of
+# this checkout, so that the library with faults never gets into priv/ here.
+#
+#   SEEDS      (default "1 2 3"): each is one run; a failing one replays
+#   SUITES     (default: those whose promises faults must not break)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seeds=${SEEDS:-1 2 3}
+suites=${SUITES:-actions closing writing factories descriptors limits}
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git ls-files --cached --others --exclude-standard -z | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -C "$copy" -xf -
+
+paths=$(printf 'test/%s_SUITE,' $suites)
+export CARGO_FEATURES=faults CARGO_TARGET_DIR=$PWD/target/faults
+cd "$copy"
+for seed in $seeds; do
+    echo "PY_REACTOR_FAULTS=$seed"
+    PY_REACTOR_FAULTS=$seed rebar3 ct --suite "${paths%,}"
+done

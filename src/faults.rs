@@ -1,0 +1,141 @@
+//! A driver that makes things go wrong, for tests: built with the feature `faults`, switched on by
+//! `PY_REACTOR_FAULTS=SEED` in the environment of the VM.
+//!
+//! It stands between the reactor and a real driver and does what kernels and networks do, only more often: sends are
+//! short, events come late and in another order (never within one connection), receives end for no reason, connections
+//! are reset. Whatever it does is decided by the seed and the number of the decision. What must hold all the same: bytes
+//! that were accepted arrive once and in order, or the connection is reported lost.
+
+use crate::buffer::Pool;
+use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
+use crate::token::ConnId;
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// One decision in so many goes wrong.
+const SHORT_SEND: u64 = 3;
+const LATE_EVENT: u64 = 4;
+const ENDED_RECEIVE: u64 = 20;
+const RESET: u64 = 5_000;
+
+/// Names the seed of a VM that shall see faults.
+pub const VARIABLE: &str = "PY_REACTOR_FAULTS";
+
+/// A driver with faults.
+pub struct Faulty {
+    inner: Box<dyn Driver>,
+    random: u64,
+    /// Events that are late. As long as one of a connection is here, later ones of it queue behind.
+    late: VecDeque<Event>,
+    /// Connections that are being reset: what still arrives is thrown away.
+    resetting: HashSet<ConnId>,
+}
+
+impl Faulty {
+    /// `inner`, with the faults that `seed` decides.
+    pub fn new(inner: Box<dyn Driver>, seed: u64) -> Self {
+        Faulty { inner, random: seed | 1, late: VecDeque::new(), resetting: HashSet::new() }
+    }
+
+    /// xorshift64: small, and the same everywhere.
+    fn one_in(&mut self, n: u64) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.is_multiple_of(n)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.one_in(1);
+        (self.random >> 8) as usize % n
+    }
+
+    /// Passes an event on, or not; answers what the reactor shall see.
+    fn pass(&mut self, event: Event, pool: &mut Pool) -> Option<Event> {
+        let Event { id, outcome } = event;
+        match outcome {
+            Outcome::Received { buffer, more, .. } | Outcome::Datagram { buffer, more } => {
+                if self.resetting.contains(&id) {
+                    pool.release(buffer);
+                    return (!more).then(|| self.reset_done(id));
+                }
+                if more && self.one_in(ENDED_RECEIVE) {
+                    self.inner.cancel_receive(id);
+                } else if more && matches!(outcome, Outcome::Received { .. }) && self.one_in(RESET) {
+                    self.resetting.insert(id);
+                    self.inner.cancel_receive(id);
+                }
+            }
+            Outcome::EndOfFile | Outcome::ReceiveFailed(_) if self.resetting.contains(&id) => {
+                return Some(self.reset_done(id));
+            }
+            Outcome::CancelMissed if self.resetting.contains(&id) => {
+                self.inner.cancel_receive(id);
+                return None;
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    fn reset_done(&mut self, id: ConnId) -> Event {
+        self.resetting.remove(&id);
+        Event { id, outcome: Outcome::ReceiveFailed(libc::ECONNRESET) }
+    }
+}
+
+impl Driver for Faulty {
+    fn receive(&mut self, id: ConnId, target: Target) {
+        self.inner.receive(id, target);
+    }
+
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+        let short = target.io != Io::Datagram && self.one_in(SHORT_SEND);
+        let payload = match payload {
+            Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),
+            Payload::Gather(message) if short => {
+                // SAFETY: the caller's promise: the message is valid, and has a vector.
+                let first = unsafe { *(*message).msg_iov };
+                Payload::Bytes(first.iov_base.cast(), first.iov_len)
+            }
+            whole => whole,
+        };
+        // SAFETY: the caller's promise, for a part of the same memory.
+        unsafe { self.inner.send(id, target, payload) };
+    }
+
+    fn cancel_receive(&mut self, id: ConnId) {
+        self.inner.cancel_receive(id);
+    }
+
+    fn cancel_send(&mut self, id: ConnId) {
+        self.inner.cancel_send(id);
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
+        let timeout = if self.late.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let mut arrived = Vec::new();
+        self.inner.wait(timeout, pool, &mut arrived)?;
+        let mut queue = std::mem::take(&mut self.late);
+        queue.extend(arrived.into_iter().filter_map(|event| self.pass(event, pool)));
+        while let Some(event) = queue.pop_front() {
+            let behind = self.late.iter().any(|late| late.id == event.id && late.outcome != Outcome::Woken);
+            if event.outcome != Outcome::Woken && (behind || self.one_in(LATE_EVENT)) {
+                self.late.push_back(event);
+            } else {
+                events.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool {
+        for Event { outcome, .. } in self.late.drain(..) {
+            if let Outcome::Received { buffer, .. } | Outcome::Datagram { buffer, .. } = outcome {
+                pool.release(buffer);
+            }
+        }
+        self.inner.shut_down(pool, deadline)
+    }
+}
