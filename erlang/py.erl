@@ -164,7 +164,7 @@ cast(Module, Function, Args, Kwargs) ->
 %% @doc Duplicates a descriptor, for `py_reactor_context:handoff'. The duplicate is closed on exec, and belongs to nobody
 %% until it is handed over.
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | term()}.
-dup_fd(Fd) when is_integer(Fd) ->
+dup_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
     case py_reactor_app:ensure_started() of
         ok -> py_nif:dup_fd(Fd);
         {error, _} = Error -> Error

@@ -18,13 +18,18 @@
 -type taken() :: {Fd :: integer(), py_nif:how(), port() | none}.
 %% The descriptor, how the native half is to take it, and the port to close afterwards.
 
+%% A descriptor is a C int.
+-define(FD_MAX, 16#7FFFFFFF).
+
 %% Finds the descriptor of a number or a socket.
 -spec take(source() | term()) -> {ok, taken()} | {error, term()}.
-take(Fd) when is_integer(Fd) ->
+take(Fd) when is_integer(Fd), Fd >= 0, Fd =< ?FD_MAX ->
     case port_of(Fd) of
         {ok, Port} -> take_port(Port, Fd);
         error -> {ok, {Fd, auto, none}}
     end;
+take(Fd) when is_integer(Fd) ->
+    {error, {bad_fd, Fd}};
 take(Port) when is_port(Port) ->
     case inet:getfd(Port) of
         {ok, Fd} -> take_port(Port, Fd);

@@ -72,5 +72,11 @@ pub const SWEEPS_PER_TIMEOUT: u32 = 8;
 /// The shortest time between two sweeps of the connections.
 pub const SWEEP_MIN_MS: u64 = 5;
 
+/// Terms and objects with more parts than this are refused: one that is shared many times over grows when it is copied.
+pub const TERM_PARTS_MAX: usize = 10_000_000;
+
+/// A connection that is being closed and whose peer takes no output for so long is cut, in milliseconds.
+pub const FLUSH_STALL_MS: u64 = 60_000;
+
 /// How long a thread that ends waits for the kernel to give its memory back, in milliseconds.
 pub const SHUT_DOWN_MS: u64 = 5_000;

@@ -85,6 +85,8 @@ pub struct Connection {
     pub datagrams: Option<Box<Datagrams>>,
     /// Accepted bytes that are not sent yet.
     pub outbox: Outbox,
+    /// It waits in [`Context::due`].
+    pub is_due: bool,
     /// Whether `write_ready` is the base class's, which runs without Python.
     pub native_write_ready: bool,
     /// When it was last looked at and something had moved, and what there was then.
@@ -159,8 +161,8 @@ pub struct Context {
     pub table: RefCell<Table>,
     /// The protocol factory.
     pub factory: RefCell<Option<Py<PyAny>>>,
-    /// Connections that Python touched from elsewhere than their own callbacks: their machine is to be asked what follows.
-    pub touched: RefCell<Vec<ConnId>>,
+    /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.
+    pub due: RefCell<Vec<ConnId>>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.
@@ -378,14 +380,34 @@ impl Context {
         true
     }
 
+    /// `signal_write_ready` on this context's own thread: as from any other, but nothing has to be queued.
+    pub fn signal(&self, id: ConnId) {
+        let Ok(mut table) = self.table.try_borrow_mut() else { return };
+        let Some(connection) = table.get(id) else { return };
+        if self.calling.get() == Some(id) {
+            // The callback has not answered yet that it will wait.
+            return connection.machine.signalled_early();
+        }
+        connection.machine.signalled();
+        drop(table);
+        self.touch(id);
+    }
+
     fn id_of(&self, fd: c_int) -> Option<ConnId> {
         let (mailbox, id) = descriptors::find(fd)?;
         Arc::ptr_eq(&mailbox, &self.mailbox).then_some(id)
     }
 
-    fn touch(&self, id: ConnId) {
-        if self.calling.get() != Some(id) {
-            self.touched.borrow_mut().push(id);
+    /// Has the connection's machine asked in the next turn (or, in a callback of its own, after that).
+    pub fn touch(&self, id: ConnId) {
+        if self.calling.get() == Some(id) {
+            return;
+        }
+        let Ok(mut table) = self.table.try_borrow_mut() else { return };
+        if let Some(connection) = table.get(id)
+            && !std::mem::replace(&mut connection.is_due, true)
+        {
+            self.due.borrow_mut().push(id);
         }
     }
 }

@@ -22,6 +22,30 @@ struct Registry {
     served: HashSet<Identity>,
     /// Connections by number, for `signal_write_ready`.
     connections: HashMap<RawFd, (Arc<Mailbox>, ConnId)>,
+    /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
+    /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
+    unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
+}
+
+impl Registry {
+    fn unblock(&mut self, fd: RawFd, which: (Identity, Abilities)) {
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        self.unblocked.entry(which).or_insert((0, flags)).0 += 1;
+        // SAFETY: no pointers.
+        unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    }
+
+    fn block_again(&mut self, fd: RawFd, which: (Identity, Abilities)) {
+        let Some((count, flags)) = self.unblocked.get_mut(&which) else { return };
+        *count -= 1;
+        if *count == 0 {
+            // Whoever else holds it did not ask for non-blocking calls.
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(fd, libc::F_SETFL, *flags) };
+            self.unblocked.remove(&which);
+        }
+    }
 }
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -76,7 +100,7 @@ fn socket_option(fd: RawFd, option: i32) -> i32 {
 }
 
 /// What a descriptor can do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Abilities {
     /// The calls it understands.
     pub io: Io,
@@ -131,6 +155,8 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     if copy < 0 {
         return Err(io::Error::last_os_error());
     }
+    // The number is new: whoever was given it before has closed it.
+    registry().duplicates.remove(&copy);
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
@@ -157,14 +183,17 @@ pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
     (stat.is_ok_and(|stat| identity(&stat) == made)).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A descriptor that is ours alone. Dropping it shuts the socket down, so that the peer sees the end even where somebody
-/// else still holds a copy, and closes it.
+/// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
+/// that the peer sees the end even where somebody else still holds a copy.
 #[derive(Debug)]
 pub struct Descriptor {
     fd: OwnedFd,
     abilities: Abilities,
-    /// Its file status flags, if they are to be put back.
-    flags_before: Option<i32>,
+    identity: Identity,
+    /// It has been promised to somebody: its end is the connection's end.
+    promised: bool,
+    /// It is counted among the files that were made non-blocking.
+    unblocked: bool,
 }
 
 impl Descriptor {
@@ -189,7 +218,7 @@ impl Descriptor {
         if abilities.io != Io::File && !registry().served.insert(identity(&stat)) {
             return Err(Unfit::Served);
         }
-        Ok(Descriptor { fd: ours, abilities, flags_before: None })
+        Ok(Descriptor { fd: ours, abilities, identity: identity(&stat), promised: false, unblocked: false })
     }
 
     /// The number.
@@ -207,8 +236,14 @@ impl Descriptor {
         Target { fd: self.number(), io: self.abilities.io }
     }
 
+    /// From now on its end is the connection's end, for its peer too.
+    pub fn promise(&mut self) {
+        self.promised = true;
+    }
+
     /// Makes it ready to be served.
     pub fn prepare(&mut self) {
+        self.promise();
         match self.abilities.io {
             // Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
             Io::Socket => {
@@ -222,14 +257,8 @@ impl Descriptor {
             Io::Datagram => {}
             // `read` and `write` have no flag to keep them from blocking the thread.
             Io::File => {
-                // SAFETY: no pointers.
-                unsafe {
-                    let flags = libc::fcntl(self.number(), libc::F_GETFL);
-                    if flags >= 0 && flags & libc::O_NONBLOCK == 0 {
-                        libc::fcntl(self.number(), libc::F_SETFL, flags | libc::O_NONBLOCK);
-                        self.flags_before = Some(flags);
-                    }
-                }
+                self.unblocked = true;
+                registry().unblock(self.number(), (self.identity, self.abilities));
             }
         }
     }
@@ -275,18 +304,16 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut registry = registry();
-        if self.abilities.io != Io::File
-            && let Ok(stat) = status(self.number())
-        {
-            registry.served.remove(&identity(&stat));
+        if self.abilities.io != Io::File {
+            registry.served.remove(&self.identity);
+        }
+        if self.unblocked {
+            registry.block_again(self.number(), (self.identity, self.abilities));
         }
         registry.connections.remove(&self.number());
         drop(registry);
-        self.shut_down(libc::SHUT_RDWR);
-        if let Some(flags) = self.flags_before {
-            // Whoever else holds a terminal or a pipe did not ask for non-blocking calls.
-            // SAFETY: no pointers.
-            unsafe { libc::fcntl(self.number(), libc::F_SETFL, flags) };
+        if self.promised {
+            self.shut_down(libc::SHUT_RDWR);
         }
     }
 }
@@ -299,7 +326,7 @@ pub fn find(fd: RawFd) -> Option<(Arc<Mailbox>, ConnId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -363,8 +390,33 @@ mod tests {
     #[test]
     fn the_peer_sees_the_end_although_a_copy_stays_open() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        drop(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap());
+        let mut served = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
+        served.prepare();
+        drop(served);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         drop(ours);
+    }
+
+    #[test]
+    fn a_refusal_leaves_the_callers_socket_alone() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        drop(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap());
+        ours.write_all(b"x").unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_last_file_puts_the_flags_back() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        // SAFETY: no pointers.
+        let flags = || unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
+        let mut one = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
+        let mut two = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
+        one.prepare();
+        two.prepare();
+        drop(one);
+        assert_ne!(flags(), 0, "the other one must not block");
+        drop(two);
+        assert_eq!(flags(), 0);
     }
 }

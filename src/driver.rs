@@ -65,7 +65,7 @@ pub enum Payload {
 }
 
 /// Which system calls a descriptor understands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Io {
     /// `recv` and `send`.
     Socket,

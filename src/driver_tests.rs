@@ -398,6 +398,9 @@ on_every_driver! {
         unsafe { bench.driver.send(id(0), file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
         assert_eq!(bench.outcome(0), Outcome::Sent(6));
         bench.driver.receive(id(1), file(&master));
+        // An operation that waits holds its descriptor open (I4).
+        bench.driver.cancel_receive(id(0));
+        bench.until(|event| (event.outcome == Outcome::ReceiveFailed(libc::ECANCELED)).then_some(()));
         drop(slave);
         while let Outcome::Received { buffer, .. } = bench.outcome(1) {
             bench.pool.release(buffer);

@@ -13,6 +13,7 @@
 mod address;
 mod atoms;
 mod buffer;
+mod calls;
 mod config;
 mod context;
 mod descriptors;

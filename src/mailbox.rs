@@ -11,7 +11,7 @@ use crate::token::ConnId;
 use crate::wake::Wake;
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Encoder, Env, LocalPid, Term};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,8 +104,6 @@ pub enum Command {
         /// Who waits for the result; without anybody, an exception is logged.
         reply: Option<ReplyTo>,
     },
-    /// `signal_write_ready` was called for this connection.
-    Signal(ConnId),
     /// Take no new connections, let the open ones deal with what has arrived, and tell when they are closed.
     Drain {
         /// How long that may take.
@@ -120,6 +118,19 @@ pub enum Command {
         /// Who is told `stopped` at the end.
         reply: ReplyTo,
     },
+}
+
+impl Command {
+    /// Nobody will handle it: a connection that was promised is closed, whoever waits for a result hears that there is
+    /// none. From the reactor thread.
+    pub fn abandon(self) {
+        match self {
+            Command::Adopt { mut descriptor, .. } => descriptor.promise(),
+            Command::Run { reply: Some(reply), .. } | Command::Drain { reply, .. } => reply.stopped(),
+            Command::Run { reply: None, .. } => {}
+            Command::Stop { reply, .. } => reply.send(|env| crate::atoms::stopped().encode(env)),
+        }
+    }
 }
 
 /// A place among the `max_connections` of a context; free again when dropped.
@@ -189,6 +200,8 @@ pub struct Mailbox {
     /// Set when the owner died: everything is dropped at once.
     pub killed: AtomicBool,
     commands: Mutex<Commands>,
+    /// Connections for which other threads called `signal_write_ready`: each at most once.
+    signals: Mutex<HashSet<ConnId>>,
     notices: Mutex<VecDeque<Notice>>,
     notices_wake: Wake,
 }
@@ -207,6 +220,7 @@ impl Mailbox {
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             commands: Mutex::default(),
+            signals: Mutex::default(),
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
         })
@@ -228,6 +242,8 @@ impl Mailbox {
         if commands.queue.len() >= COMMANDS_MAX && !matches!(command, Command::Stop { .. }) {
             return Err(Refused::Busy);
         }
+        // Nothing is taken after a stop: an `ok' is a promise.
+        commands.closed = matches!(command, Command::Stop { .. });
         commands.queue.push_back(command);
         drop(commands);
         self.wake.signal();
@@ -240,6 +256,17 @@ impl Mailbox {
         let count = commands.queue.len().min(COMMANDS_PER_TURN);
         batch.extend(commands.queue.drain(..count));
         !commands.queue.is_empty()
+    }
+
+    /// `signal_write_ready` was called for this connection, which is registered.
+    pub fn signal(&self, id: ConnId) {
+        lock(&self.signals).insert(id);
+        self.wake.signal();
+    }
+
+    /// Takes the connections that were signalled.
+    pub fn take_signals(&self) -> HashSet<ConnId> {
+        std::mem::take(&mut lock(&self.signals))
     }
 
     /// Takes no more commands; answers those that nobody will handle.
@@ -255,7 +282,7 @@ impl Mailbox {
         self.wake.signal();
     }
 
-    /// Queues a log record, or counts it as lost when nobody takes them fast enough.
+    /// Queues a log record, or drops it when nobody takes them fast enough.
     pub fn notify(&self, notice: Notice) {
         let mut notices = lock(&self.notices);
         if notices.len() >= NOTICES_MAX {

@@ -145,14 +145,18 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
     }
     let number = i32::try_from(fd).unwrap_or(-1);
-    let descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
+    let mut descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
         Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
         Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
         Unfit::Kind(kind) => (atoms::not_a_stream(), kind_atom(env, kind)).encode(env),
         Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
     })?;
     let max = context.max_connections;
-    let place = Place::take(&context.mailbox, max).ok_or_else(|| (atoms::max_connections(), max).encode(env))?;
+    let place = Place::take(&context.mailbox, max).ok_or_else(|| {
+        // Its peer shall know, whoever else holds the socket.
+        descriptor.promise();
+        (atoms::max_connections(), max).encode(env)
+    })?;
     let command = Command::Adopt { descriptor, place, info: Parcel::new(info) };
     context.mailbox.post(command).map_err(|refused| refused.encode(env))
 }

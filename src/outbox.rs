@@ -78,7 +78,8 @@ impl Outbox {
     /// Queues a copy of `bytes`, joined to the copy before it where the kernel has not got that yet.
     pub fn push_copy(&mut self, bytes: &[u8]) {
         if self.chunks.len() > self.in_flight
-            && let Some(Chunk { memory: Memory::Copy { bytes: last, .. }, form: Form::Stream }) = self.chunks.back_mut()
+            && let Some(Chunk { memory: Memory::Copy { bytes: last, sent: 0 }, form: Form::Stream }) =
+                self.chunks.back_mut()
         {
             last.extend_from_slice(bytes);
         } else {
@@ -233,5 +234,24 @@ mod tests {
         assert!(unsafe { !(*message).msg_name.is_null() && (*message).msg_iovlen == 1 });
         assert_eq!(outbox.sent(0, &mut Vec::new()), 6, "a datagram that failed is done with as well");
         assert!(outbox.payload().is_none());
+    }
+
+    #[test]
+    fn what_is_sent_is_let_go_although_more_comes() {
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.push_copy(&[1; 1000]);
+            outbox.payload();
+            outbox.sent(999, &mut Vec::new());
+        }
+        let held: usize = outbox
+            .chunks
+            .iter()
+            .map(|chunk| match &chunk.memory {
+                Memory::Copy { bytes, .. } => bytes.len(),
+                Memory::Object { .. } => 0,
+            })
+            .sum();
+        assert!(held <= 3000, "{held} bytes are held for 100 unsent ones");
     }
 }

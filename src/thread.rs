@@ -71,7 +71,6 @@ pub struct Owner {
 /// No thread could be made.
 pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Result<JoinHandle<()>> {
     Builder::new().name(format!("py_reactor_{}", options.id)).stack_size(STACK_BYTES).spawn(move || {
-        block_signals();
         let stopped = match interpreter::ensure_started() {
             Ok(()) => Python::attach(|py| live(py, &options, &mailbox, owner)),
             Err(why) => {
@@ -80,21 +79,13 @@ pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Resul
             }
         };
         // Whoever waits for a handoff or a result must not wait for ever.
-        drop(mailbox.close());
+        for command in mailbox.close() {
+            command.abandon();
+        }
         if let Some(reply) = stopped {
             reply.send(|env| atoms::stopped().encode(env));
         }
     })
-}
-
-/// Blocks every signal in this thread: the VM's own threads handle them, and SIGPIPE is nobody's (B7).
-pub fn block_signals() {
-    // SAFETY: a full set on the stack, for this thread.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
-    }
 }
 
 /// The life of a thread that is attached to Python. Answers who waits for its end.
@@ -161,14 +152,14 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         limits: options.limits,
         table: RefCell::default(),
         factory: RefCell::new(None),
-        touched: RefCell::default(),
+        due: RefCell::default(),
         calling: std::cell::Cell::new(None),
         buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
     });
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
-    let version = python.version(py);
+    let version = interpreter::version(py);
     Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
 }
 

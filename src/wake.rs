@@ -45,7 +45,8 @@ impl Wake {
 
     /// The waiter was woken, and looks for work after this.
     pub fn clear(&self) {
-        self.pending.store(false, Ordering::Release);
+        // A swap, not a store: what the waiter looks at next must not be read before.
+        self.pending.swap(false, Ordering::AcqRel);
     }
 
     /// As [`Wake::clear`], and empties the eventfd.

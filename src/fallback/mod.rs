@@ -8,6 +8,7 @@
 mod set;
 
 use crate::buffer::Pool;
+use crate::calls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::token::ConnId;
 use set::{Interest, Set};
@@ -74,7 +75,7 @@ impl Epoll {
 
     /// Makes the set hold what the operations of `id` wait for. A descriptor that the set refuses ends them.
     fn watch(&mut self, id: ConnId, starved: bool) {
-        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
         let wanted = Interest { read: slot.receiving && !starved, write: slot.sending.is_some() };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -99,12 +100,14 @@ impl Epoll {
         };
         pool.reap(buffer);
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { set::receive(target, address, pool.capacity()) };
+        let received = unsafe { calls::receive(target, address, pool.capacity()) };
         let outcome = match received {
             Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
             Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
             Ok(0) => Outcome::EndOfFile,
             Err(libc::EAGAIN | libc::EINTR) => return pool.release(buffer),
+            // The other side of a terminal is gone.
+            Err(libc::EIO) if target.io == Io::File => Outcome::EndOfFile,
             Err(errno) => Outcome::ReceiveFailed(errno),
         };
         events.push(Event { id, outcome });
@@ -121,12 +124,14 @@ impl Epoll {
         }
     }
 
-    fn writable(&mut self, id: ConnId, events: &mut Vec<Event>) {
+    fn writable(&mut self, id: ConnId, waited: bool, events: &mut Vec<Event>) {
         let Some(slot) = self.slot(id) else { return };
         let Some(payload) = slot.sending else { return };
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
-        let outcome = match unsafe { set::send(slot.target, payload) } {
+        let outcome = match unsafe { calls::send(slot.target, payload) } {
             Ok(len) => Outcome::Sent(len),
+            // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
+            Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),
             Err(libc::EAGAIN | libc::EINTR) => return,
             Err(errno) => Outcome::SendFailed(errno),
         };
@@ -161,7 +166,7 @@ impl Driver for Epoll {
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
         self.claim(id, target).sending = Some(payload);
         let mut made = std::mem::take(&mut self.made);
-        self.writable(id, &mut made);
+        self.writable(id, false, &mut made);
         self.made = made;
         if self.slot(id).is_some_and(|slot| slot.sending.is_some()) {
             self.watch(id, self.starved.contains(&id));
@@ -197,7 +202,7 @@ impl Driver for Epoll {
                 Some((id, readiness)) => {
                     // Hang-ups and errors show themselves in the calls that they concern.
                     if readiness.write {
-                        self.writable(id, events);
+                        self.writable(id, true, events);
                     }
                     if readiness.read {
                         self.readable(id, pool, events);

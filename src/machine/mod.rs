@@ -139,6 +139,8 @@ pub struct Machine {
     /// `connection_lost` is still owed.
     owes_lost: bool,
     aborted: bool,
+    /// Signalled by the callback that runs: counts if it answers that it waits.
+    signalled_early: bool,
     /// Nothing new is read: the connection is closed as soon as the protocol has dealt with what is there.
     retiring: bool,
     inbox_bytes: usize,
@@ -160,6 +162,7 @@ impl Machine {
             blocked: false,
             owes_lost: true,
             aborted: false,
+            signalled_early: false,
             retiring: false,
             inbox_bytes: 0,
             queued_bytes: 0,
@@ -325,10 +328,12 @@ impl Machine {
 
     /// A callback answered. The caller has checked [`Callback::allows`].
     pub fn acted(&mut self, callback: Callback, action: Action) {
+        let signalled = std::mem::take(&mut self.signalled_early);
         if self.phase != Phase::Open {
             return;
         }
         match action {
+            Action::AsyncPending if signalled => self.mode = Mode::Write,
             Action::Continue if callback == Callback::WriteReady => self.mode = Mode::Write,
             Action::Continue => self.mode = Mode::Read,
             Action::WritePending => self.mode = Mode::Write,
@@ -346,6 +351,11 @@ impl Machine {
         if self.mode == Mode::Async || (self.mode == Mode::Read && nothing_to_read) {
             self.mode = Mode::Write;
         }
+    }
+
+    /// `signal_write_ready` was called by the very callback whose answer is awaited.
+    pub fn signalled_early(&mut self) {
+        self.signalled_early = true;
     }
 
     /// Starts the graceful end: what was written is delivered, nothing more is read.
@@ -419,6 +429,11 @@ impl Machine {
     /// Whether `connection_lost` has not been called yet, and must be.
     pub fn owes_lost(&self) -> bool {
         self.owes_lost
+    }
+
+    /// Whether only the end of the running operations is awaited.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
     }
 
     /// Whether accepted bytes wait for the peer.

@@ -407,3 +407,17 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
 }
+
+#[test]
+fn a_signal_from_within_the_callback_counts() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.signalled_early();
+    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.signalled_early();
+    machine.acted(Callback::DataReceived, Action::Continue);
+    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    assert_eq!(settled(&mut machine), [], "an old signal is not kept");
+}

@@ -67,7 +67,10 @@ impl Names {
     /// What the factory raised, or that it made no protocol.
     pub fn make_protocol<'py>(&self, factory: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let made = factory.call0()?;
-        if !made.is_instance(self.protocol_type.bind(factory.py()))? {
+        // Not `isinstance`, which believes what `__class__` says: the layout must be ours.
+        // SAFETY: attached; an object and a type.
+        let is_protocol = unsafe { ffi::PyObject_TypeCheck(made.as_ptr(), self.protocol_type.as_ptr().cast()) };
+        if is_protocol == 0 {
             return Err(PyTypeError::new_err(format!(
                 "the protocol factory {} returned {}, which is not an instance of erlang.reactor.Protocol",
                 factory.repr()?,

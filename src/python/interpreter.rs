@@ -28,7 +28,6 @@ fn start() -> Result<(), String> {
         .name("py_main".into())
         .stack_size(crate::config::STACK_BYTES)
         .spawn(move || {
-            crate::thread::block_signals();
             let _ = sender.send(initialise());
             loop {
                 std::thread::park();
@@ -60,8 +59,9 @@ fn pin_libraries() -> Result<(), String> {
 }
 
 fn initialise() -> Result<(), String> {
+    let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
     // SAFETY: the documented order: built-in modules, configuration, initialisation; strings are NUL-terminated and
-    // copied by Python; the configuration is cleared on every path.
+    // copied by Python; the configuration is cleared at the end.
     unsafe {
         if ffi::Py_IsInitialized() != 0 {
             return Err("another library of this VM has already started Python".into());
@@ -73,7 +73,6 @@ fn initialise() -> Result<(), String> {
         config.install_signal_handlers = 0;
         config.buffered_stdio = 0;
         config.parse_argv = 0;
-        let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
         let set = |config: *mut ffi::PyConfig, field: *mut *mut libc::wchar_t| {
             ffi::PyConfig_SetBytesString(config, field, executable.as_ptr())
         };

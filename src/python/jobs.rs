@@ -10,6 +10,25 @@ use pyo3::types::{PyDict, PyModule, PyTuple};
 use rustler::types::tuple::get_tuple;
 use rustler::{Encoder, Env, ListIterator, Term};
 
+/// Why a job has no result.
+enum Failure {
+    /// Python raised.
+    Raised(PyErr),
+    /// An argument or the result cannot be converted.
+    Unsupported(String),
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Failure::Raised(error)
+    }
+}
+
+/// Of an exception that the conversion of terms raised.
+fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
+    move |error| Failure::Unsupported(error.value(py).to_string())
+}
+
 /// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
 pub fn run(
     py: Python<'_>,
@@ -20,25 +39,26 @@ pub fn run(
     mailbox: &Mailbox,
 ) {
     let result = match job {
-        Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)),
+        Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
         Job::Eval(code, locals) => eval(carriers, globals, &code, &locals),
         Job::Call(module, function, args) => call(carriers, globals, &module, &function, &args),
     };
-    match reply {
-        Some(reply) => reply.send(|env| match &result {
-            Ok(value) => match carriers.to_term(env, value) {
-                Ok(term) => (atoms::ok(), term).encode(env),
-                Err(error) => (atoms::error(), (atoms::unsupported_term(), error.value(py).to_string())).encode(env),
-            },
-            Err(error) => (atoms::error(), error_term(py, env, error)).encode(env),
-        }),
-        None => {
-            if let Err(error) = result {
-                let message = format!("a cast raised:\n{}", format_exception(py, &error));
-                mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
-            }
+    let Some(reply) = reply else {
+        let why = match result {
+            Ok(_) => return,
+            Err(Failure::Raised(error)) => format!("raised:\n{}", format_exception(py, &error)),
+            Err(Failure::Unsupported(why)) => format!("could not be made: {why}"),
+        };
+        return mailbox.notify(Notice { level: "error", message: format!("a cast {why}"), meta: Vec::new(), fd: None });
+    };
+    reply.send(|env| {
+        let term = result.and_then(|value| carriers.to_term(env, &value).map_err(unsupported(py)));
+        match term {
+            Ok(term) => (atoms::ok(), term).encode(env),
+            Err(Failure::Raised(error)) => (atoms::error(), error_term(py, env, &error)).encode(env),
+            Err(Failure::Unsupported(why)) => (atoms::error(), (atoms::unsupported_term(), why)).encode(env),
         }
-    }
+    });
 }
 
 /// `{python_error, #{type, message, traceback}}`.
@@ -67,12 +87,12 @@ fn eval<'py>(
     globals: &Bound<'py, PyDict>,
     code: &str,
     locals: &Parcel,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> Result<Bound<'py, PyAny>, Failure> {
     let py = globals.py();
-    let locals = locals.open(|term| carriers.to_str_dict(py, term).map(Bound::unbind))?;
+    let locals = locals.open(|term| carriers.to_str_dict(py, term).map(Bound::unbind)).map_err(unsupported(py))?;
     let builtins = PyModule::import(py, "builtins")?;
     let code = builtins.call_method1("compile", (code, "<py:eval>", "eval"))?;
-    builtins.call_method1("eval", (code, globals, locals))
+    Ok(builtins.call_method1("eval", (code, globals, locals))?)
 }
 
 fn call<'py>(
@@ -81,9 +101,9 @@ fn call<'py>(
     module: &str,
     function: &str,
     args: &Parcel,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> Result<Bound<'py, PyAny>, Failure> {
     let py = globals.py();
-    let (args, kwargs) = args.open(|term| arguments(py, carriers, term))?;
+    let (args, kwargs) = args.open(|term| arguments(py, carriers, term)).map_err(unsupported(py))?;
     let mut names = function.split('.');
     let first = names.next().unwrap_or_default();
     let mut target = match module {
@@ -98,7 +118,7 @@ fn call<'py>(
     let result = target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?;
     // SAFETY: looks at the type only.
     if unsafe { ffi::PyCoro_CheckExact(result.as_ptr()) } != 0 {
-        return py.import("erlang._runtime")?.call_method1("run", (result,));
+        return Ok(py.import("erlang._runtime")?.call_method1("run", (result,))?);
     }
     Ok(result)
 }

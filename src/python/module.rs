@@ -5,13 +5,13 @@
 use super::{protocol, reactor_buffer};
 use crate::context;
 use crate::descriptors;
-use crate::mailbox::Command;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 
 /// Name of the module.
 pub const NAME: &CStr = c"_py_reactor";
@@ -200,8 +200,12 @@ unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyO
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let posted = descriptors::find(fd).map(|(mailbox, id)| mailbox.post(Command::Signal(id)));
-        boolean(py, posted == Some(Ok(())))
+        let Some((mailbox, id)) = descriptors::find(fd) else { return boolean(py, false) };
+        match context::current() {
+            Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
+            _ => mailbox.signal(id),
+        }
+        boolean(py, true)
     })
 }
 

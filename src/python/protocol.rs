@@ -5,6 +5,7 @@
 //! be driven by hand. Once served it reaches its own connection by generation-tagged name and nothing else: when that
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
+use super::interpreter;
 use super::module::{self, Static, guarded, guarded_object, method};
 use crate::context::{self, Context};
 use crate::token::ConnId;
@@ -13,9 +14,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::io;
 use std::mem::offset_of;
 use std::ptr;
 use std::rc::Rc;
+
+/// A `read` by hand answers no more than this at a time, whatever size is asked for.
+const PLAIN_READ_MAX_BYTES: usize = 1024 * 1024;
 
 /// What an instance's `write` and `read` reach.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +108,7 @@ pub fn client_info<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny
     unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).client_info) }
 }
 
-/// How a plain or lost instance does I/O.
+/// How an instance does I/O now.
 enum Route {
     Context(Rc<Context>, ConnId),
     Descriptor(c_int),
@@ -166,8 +171,8 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: as in `traverse`. Each field is emptied before its object is released. `write_buffer` cannot be part of a
-    // cycle, and others rely on it, so it stays.
+    // SAFETY: as in `traverse`. Each field is emptied before its object is released. Others rely on `write_buffer`, so it stays
+    // (a bytearray has no references; one of a subclass that refers back is not collected).
     unsafe {
         let info = ptr::replace(&raw mut (*object.cast::<Instance>()).client_info, ptr::null_mut());
         ffi::Py_XDECREF(info);
@@ -219,19 +224,28 @@ fn plain_write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<u
     };
     let bytes = bytes.as_bytes();
     loop {
-        // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
-        let mut sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
-        if sent < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) {
-            // SAFETY: as above.
-            sent = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-        }
-        match usize::try_from(sent) {
-            Ok(sent) => return Ok(sent),
-            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+        // A blocking descriptor may take its time: others run meanwhile.
+        let sent = interpreter::detached(py, || {
+            // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
+            unsafe {
+                match libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) {
+                    -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) => {
+                        result_of(libc::write(fd, bytes.as_ptr().cast(), bytes.len()))
+                    }
+                    sent => result_of(sent),
+                }
+            }
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Nothing was accepted: no room now, or the peer is gone.
-            Err(_) => return Ok(0),
+            sent => return Ok(sent.unwrap_or(0)),
         }
     }
+}
+
+fn result_of(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 unsafe extern "C" fn read(
@@ -271,15 +285,17 @@ unsafe extern "C" fn read(
 }
 
 fn plain_read(py: Python<'_>, fd: c_int, size: usize) -> Option<Bound<'_, PyBytes>> {
-    let mut buffer = vec![0u8; size];
+    let mut buffer = vec![0u8; size.min(PLAIN_READ_MAX_BYTES)];
     loop {
-        // SAFETY: `buffer` has room for `size` bytes.
-        let got = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), size) };
-        match usize::try_from(got) {
+        // SAFETY: `buffer` has room for its length.
+        let got = interpreter::detached(py, || unsafe {
+            result_of(libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()))
+        });
+        match got {
             Ok(got) => return Some(PyBytes::new(py, &buffer[..got])),
-            Err(_) => match std::io::Error::last_os_error().kind() {
-                std::io::ErrorKind::Interrupted => {}
-                std::io::ErrorKind::WouldBlock => return None,
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => return None,
                 _ => return Some(PyBytes::new(py, b"")),
             },
         }

@@ -1,12 +1,13 @@
 //! Erlang terms to Python objects and back. What has no counterpart is an error, never a crash; depth is bounded.
 
 use crate::atoms;
-use crate::config::TERM_DEPTH_MAX;
+use crate::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 use rustler::types::tuple::{get_tuple, make_tuple};
 use rustler::{Atom, Binary, Encoder, Env, ListIterator, MapIterator, NewBinary, Term, TermType};
+use std::cell::Cell;
 
 /// The version byte of the external term format, and the tags of big integers in it.
 const FORMAT_VERSION: u8 = 131;
@@ -16,6 +17,8 @@ const LARGE_BIG: u8 = 111;
 /// The classes of `erlang._terms`, for terms that Python only carries.
 pub struct Carriers {
     module: Py<PyModule>,
+    /// Parts that the conversion under way may still have.
+    parts_left: Cell<usize>,
 }
 
 impl Carriers {
@@ -24,7 +27,7 @@ impl Carriers {
     /// # Errors
     /// The package `erlang` is not on the path.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
-        Ok(Carriers { module: py.import("erlang._terms")?.unbind() })
+        Ok(Carriers { module: py.import("erlang._terms")?.unbind(), parts_left: Cell::new(0) })
     }
 
     /// Makes a Python object of `term`.
@@ -32,6 +35,7 @@ impl Carriers {
     /// # Errors
     /// A Python exception that says what cannot be converted.
     pub fn to_python<'py>(&self, py: Python<'py>, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {
+        self.parts_left.set(TERM_PARTS_MAX);
         self.object(py, term, TERM_DEPTH_MAX)
     }
 
@@ -55,10 +59,18 @@ impl Carriers {
         Ok(dict)
     }
 
-    fn object<'py>(&self, py: Python<'py>, term: Term<'_>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+    /// Counts one more part of what is converted.
+    fn count(&self, depth: usize) -> PyResult<()> {
         if depth == 0 {
-            return Err(too_deep());
+            return Err(PyRecursionError::new_err(format!("nested deeper than {TERM_DEPTH_MAX}")));
         }
+        let left = self.parts_left.get().checked_sub(1);
+        self.parts_left.set(left.ok_or_else(|| PyValueError::new_err(format!("more than {TERM_PARTS_MAX} parts")))?);
+        Ok(())
+    }
+
+    fn object<'py>(&self, py: Python<'py>, term: Term<'_>, depth: usize) -> PyResult<Bound<'py, PyAny>> {
+        self.count(depth)?;
         let each = |terms: Vec<Term<'_>>| -> PyResult<Vec<_>> {
             terms.into_iter().map(|term| self.object(py, term, depth - 1)).collect()
         };
@@ -109,13 +121,12 @@ impl Carriers {
     /// # Errors
     /// A Python exception that says what cannot be converted.
     pub fn to_term<'a>(&self, env: Env<'a>, object: &Bound<'_, PyAny>) -> PyResult<Term<'a>> {
+        self.parts_left.set(TERM_PARTS_MAX);
         self.term(env, object, TERM_DEPTH_MAX)
     }
 
     fn term<'a>(&self, env: Env<'a>, object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Term<'a>> {
-        if depth == 0 {
-            return Err(too_deep());
-        }
+        self.count(depth)?;
         if object.is_none() {
             return Ok(atoms::none().encode(env));
         }
@@ -148,7 +159,9 @@ impl Carriers {
         }
         if let Ok(items) = object.cast::<PyDict>() {
             let mut map = rustler::types::map::map_new(env);
-            for (key, value) in items {
+            // A copy: converting an item may run Python, which may change the dict.
+            for item in items.items() {
+                let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
                 let (key, value) = (self.term(env, &key, depth - 1)?, self.term(env, &value, depth - 1)?);
                 map = map.map_put(key, value).map_err(invalid)?;
             }
@@ -162,10 +175,6 @@ impl Carriers {
         let kind = object.get_type().name()?.to_string();
         Err(PyTypeError::new_err(format!("a Python {kind} cannot become an Erlang term")))
     }
-}
-
-fn too_deep() -> PyErr {
-    PyRecursionError::new_err(format!("nested deeper than {TERM_DEPTH_MAX}"))
 }
 
 fn invalid(_: rustler::Error) -> PyErr {

@@ -1,7 +1,6 @@
 //! What one context owns in its interpreter: globals, names, and the helpers of the package `erlang`.
 
 use super::dispatch::Names;
-use super::interpreter;
 use super::terms::Carriers;
 use crate::mailbox::Parcel;
 use pyo3::prelude::*;
@@ -48,10 +47,5 @@ impl Workspace {
     pub fn client_info<'py>(&self, py: Python<'py>, info: &Parcel) -> PyResult<Bound<'py, PyDict>> {
         let info = info.open(|term| self.carriers.to_python(py, term).map(Bound::unbind))?;
         Ok(self.convert_info.bind(py).call1((info,))?.cast_into()?)
-    }
-
-    /// Version of the interpreter.
-    pub fn version(&self, py: Python<'_>) -> String {
-        interpreter::version(py)
     }
 }

@@ -36,20 +36,22 @@ impl Reactor {
             self.run_command(py, command);
         }
         self.commands = commands;
+        for id in self.context.mailbox.take_signals() {
+            self.with(id, |connection| connection.machine.signalled());
+            self.settle(py, id);
+        }
     }
 
     fn run_command(&mut self, py: Python<'_>, command: Command) {
         match command {
-            // Handed over before the drain was known: closed, by being dropped.
-            Command::Adopt { .. } if self.context.mailbox.draining.load(Ordering::Acquire) => {}
+            // Handed over before the drain was known: closed.
+            command @ Command::Adopt { .. } if self.context.mailbox.draining.load(Ordering::Acquire) => {
+                command.abandon();
+            }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
             Command::Run { job, reply } => {
                 let globals = self.python.globals.bind(py);
                 jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
-            }
-            Command::Signal(id) => {
-                self.with(id, |connection| connection.machine.signalled());
-                self.settle(py, id);
             }
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
             Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
@@ -67,13 +69,8 @@ impl Reactor {
     }
 
     fn end(&mut self, py: Python<'_>, ending: Ending) {
-        // Handovers that still wait are closed by being dropped; whoever waits for a result hears that there is none.
         for command in self.context.mailbox.close() {
-            match command {
-                Command::Run { reply: Some(reply), .. } => reply.stopped(),
-                Command::Drain { reply, .. } | Command::Stop { reply, .. } => reply.stopped(),
-                _ => {}
-            }
+            command.abandon();
         }
         for (_, reply) in self.drains.drain(..) {
             reply.stopped();
@@ -99,10 +96,13 @@ impl Reactor {
                 self.context.calling.set(Some(id));
                 let made = protocol.call_method1("connection_made", (fd, info));
                 self.context.calling.set(None);
-                if let Err(error) = made {
-                    self.fault(&protocol, "connection_made", Fault::Raised(error));
-                    self.with(id, |connection| connection.machine.never_made());
-                }
+                match made.and_then(|_| self.python.names.writes_natively(&protocol)) {
+                    Ok(native) => self.with(id, |connection| connection.native_write_ready = native),
+                    Err(error) => {
+                        self.fault(&protocol, "connection_made", Fault::Raised(error));
+                        self.with(id, |connection| connection.machine.never_made())
+                    }
+                };
                 self.settle(py, id);
             }
             Err(error) => {
@@ -130,7 +130,6 @@ impl Reactor {
             ))
         })?;
         let protocol = self.python.names.make_protocol(factory.bind(py))?;
-        let native_write_ready = self.python.names.writes_natively(&protocol)?;
         let fd = descriptor.number();
         descriptor.prepare();
         let Abilities { io, readable, writable } = descriptor.abilities();
@@ -151,9 +150,10 @@ impl Reactor {
             inbox: VecDeque::new(),
             datagrams,
             outbox: Outbox::default(),
-            native_write_ready,
+            native_write_ready: false,
             pulse: Pulse::new(),
             moved: (0, 0),
+            is_due: false,
             _place: place,
         });
         if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {

@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use timers::Sweeps;
@@ -39,17 +40,16 @@ enum Ending {
 
 /// One reactor thread's loop.
 pub struct Reactor {
-    driver: Box<dyn Driver>,
+    /// Both are dropped by [`Reactor::finish`] alone, once no operation runs (I2).
+    driver: ManuallyDrop<Box<dyn Driver>>,
+    pool: ManuallyDrop<Rc<RefCell<Pool>>>,
     context: Rc<Context>,
-    pool: Rc<RefCell<Pool>>,
     python: Workspace,
     linger: Duration,
     sweeps: Sweeps,
     events: Vec<Event>,
     /// Connections whose queue is to be sent at the end of the turn.
     sends: Vec<ConnId>,
-    /// Connections with callbacks left over from this turn.
-    due: Vec<ConnId>,
     /// Connections that discard input after our FIN, and until when. All linger equally long, so this is in order.
     lingering: VecDeque<(Instant, ConnId)>,
     commands: Vec<Command>,
@@ -69,15 +69,14 @@ impl Reactor {
         options: &Options,
     ) -> Self {
         Reactor {
-            driver,
+            driver: ManuallyDrop::new(driver),
+            pool: ManuallyDrop::new(pool),
             context,
-            pool,
             python,
             linger: Duration::from_millis(options.linger_ms),
             sweeps: Sweeps::new(options),
             events: Vec::new(),
             sends: Vec::new(),
-            due: Vec::new(),
             lingering: VecDeque::new(),
             commands: Vec::new(),
             commands_wait: true,
@@ -124,10 +123,9 @@ impl Reactor {
                 std::mem::forget(std::mem::take(&mut connection.outbox));
             }
         }
-        if !drained {
-            // I2: the kernel may still write into these.
-            std::mem::forget(Rc::clone(&self.pool));
-            std::mem::forget(self.driver);
+        if drained {
+            drop(ManuallyDrop::into_inner(self.driver));
+            drop(ManuallyDrop::into_inner(self.pool));
         }
     }
 
@@ -138,16 +136,18 @@ impl Reactor {
     }
 
     fn settle_due(&mut self, py: Python<'_>) {
-        let mut ids = std::mem::take(&mut self.due);
-        ids.append(&mut self.context.touched.borrow_mut());
+        let ids = std::mem::take(&mut *self.context.due.borrow_mut());
         for id in ids {
+            self.with(id, |connection| connection.is_due = false);
             self.settle(py, id);
         }
     }
 
     /// Does what the connection's machine says, until it has nothing to say.
     fn settle(&mut self, py: Python<'_>, id: ConnId) {
-        let mut calls = CALLBACKS_PER_TURN;
+        // One that waits for its next turn has had its callbacks in this one.
+        let had_its_turn = self.with(id, |connection| connection.is_due).unwrap_or_default();
+        let mut calls = if had_its_turn { 0 } else { CALLBACKS_PER_TURN };
         loop {
             let Some(next) = self.with(id, |connection| connection.machine.next(&self.context.limits, calls > 0))
             else {
@@ -188,10 +188,7 @@ impl Reactor {
                     drop(closed);
                     return;
                 }
-                Next::Yield => {
-                    self.due.push(id);
-                    return;
-                }
+                Next::Yield => return self.context.touch(id),
                 Next::Nothing => return,
             }
         }
@@ -307,6 +304,13 @@ impl Reactor {
         for id in std::mem::take(&mut self.sends) {
             let mut table = self.context.table.borrow_mut();
             let Some(connection) = table.get(id) else { continue };
+            if connection.machine.is_finished() {
+                // It was cut after the send was planned: an operation that begins now would not see the abort.
+                connection.machine.send_failed();
+                drop(table);
+                self.context.touch(id);
+                continue;
+            }
             let target = connection.descriptor.target();
             match connection.outbox.payload() {
                 // SAFETY: I2: the outbox keeps what is in flight until `Outbox::sent`, which only the send's event calls.

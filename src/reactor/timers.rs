@@ -2,7 +2,7 @@
 
 use super::{Ending, Reactor};
 use crate::atoms;
-use crate::config::{Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
+use crate::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
 use crate::context::{Connection, Pulse};
 use crate::mailbox::Notice;
 use rustler::Encoder;
@@ -14,7 +14,7 @@ pub(super) struct Sweeps {
     idle: Option<Duration>,
     write_stall: Option<Duration>,
     every: Duration,
-    next: Option<Instant>,
+    next: Instant,
 }
 
 /// What a sweep found.
@@ -28,15 +28,15 @@ enum Verdict {
 impl Sweeps {
     pub(super) fn new(options: &Options) -> Self {
         let (idle, write_stall) = (options.idle_timeout, options.write_stall_timeout);
-        let shortest = idle.into_iter().chain(write_stall).min();
-        let every = shortest.unwrap_or_default() / SWEEPS_PER_TIMEOUT;
-        let every = every.max(Duration::from_millis(SWEEP_MIN_MS));
-        Sweeps { idle, write_stall, every, next: shortest.map(|_| Instant::now() + every) }
+        let flush = Duration::from_millis(FLUSH_STALL_MS);
+        let shortest = [idle, write_stall].into_iter().flatten().fold(flush, Duration::min);
+        let every = (shortest / SWEEPS_PER_TIMEOUT).max(Duration::from_millis(SWEEP_MIN_MS));
+        Sweeps { idle, write_stall, every, next: Instant::now() + every }
     }
 
     fn examine(&self, connection: &mut Connection, now: Instant) -> Verdict {
         let (received, sent) = connection.moved;
-        let in_kernel = connection.descriptor.unsent();
+        let in_kernel = if connection.machine.has_output() { connection.descriptor.unsent() } else { 0 };
         let before = connection.pulse;
         if (received, sent, in_kernel) != (before.received, before.sent, before.in_kernel) {
             connection.pulse = Pulse { at: now, received, sent, in_kernel };
@@ -44,41 +44,42 @@ impl Sweeps {
         }
         let silent = now.saturating_duration_since(before.at);
         let over = |limit: Option<Duration>| limit.is_some_and(|limit| silent >= limit);
-        if connection.machine.has_output() && over(self.write_stall) {
-            Verdict::Stalled
-        } else if connection.machine.is_open() && over(self.idle) {
-            Verdict::Idle
-        } else {
-            Verdict::Alive
+        let open = connection.machine.is_open();
+        if connection.machine.has_output() {
+            let flush = (!open).then_some(Duration::from_millis(FLUSH_STALL_MS));
+            let stalled = over(self.write_stall) || over(self.idle) || over(flush);
+            return if stalled { Verdict::Stalled } else { Verdict::Alive };
         }
+        if open && over(self.idle) { Verdict::Idle } else { Verdict::Alive }
     }
 }
 
 impl Reactor {
     /// How long the next wait may take at most.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        if self.commands_wait || !self.due.is_empty() || !self.context.touched.borrow().is_empty() {
+        if self.commands_wait || !self.context.due.borrow().is_empty() {
             return Some(Duration::ZERO);
         }
         let linger = self.lingering.front().map(|(deadline, _)| *deadline);
+        // With nobody to look at, nothing wakes an idle thread.
+        let sweep = (!self.context.table.borrow().is_empty()).then_some(self.sweeps.next);
         let drain = if let Ending::Draining(deadline, _) = &self.ending { Some(*deadline) } else { None };
-        let until = [linger, drain, self.sweeps.next, self.drains.iter().map(|(deadline, _)| *deadline).min()];
+        let until = [linger, drain, sweep, self.drains.iter().map(|(deadline, _)| *deadline).min()];
         let until = until.into_iter().flatten().min();
         until.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Does what is due.
     pub(super) fn expire(&mut self) {
-        if self.lingering.is_empty() && self.sweeps.next.is_none() && matches!(self.ending, Ending::No) {
-            return;
-        }
         let now = Instant::now();
-        if self.sweeps.next.is_some_and(|next| next <= now) {
+        if self.sweeps.next <= now {
             self.sweep(now);
         }
-        while let Some((_, id)) = self.lingering.pop_front_if(|(deadline, _)| *deadline <= now) {
+        let table = &self.context.table;
+        let is_over = |(deadline, id): &mut (Instant, _)| *deadline <= now || table.borrow_mut().get(*id).is_none();
+        while let Some((_, id)) = self.lingering.pop_front_if(is_over) {
             self.with(id, |connection| connection.machine.linger_expired());
-            self.due.push(id);
+            self.context.touch(id);
         }
         if let Ending::Draining(deadline, _) = &self.ending
             && *deadline <= now
@@ -89,7 +90,9 @@ impl Reactor {
             for id in &ids {
                 self.with(*id, |connection| connection.machine.fail());
             }
-            self.due.extend(ids);
+            for id in ids {
+                self.context.touch(id);
+            }
         }
     }
 
@@ -109,7 +112,7 @@ impl Reactor {
     }
 
     fn sweep(&mut self, now: Instant) {
-        self.sweeps.next = Some(now + self.sweeps.every);
+        self.sweeps.next = now + self.sweeps.every;
         let ids = self.context.table.borrow().ids();
         for id in ids {
             let verdict = self.with(id, |connection| {
@@ -124,12 +127,14 @@ impl Reactor {
             let Some((verdict @ (Verdict::Idle | Verdict::Stalled), fd)) = verdict else { continue };
             self.context.mailbox.stats.timed_out.add(1);
             let message = match verdict {
-                Verdict::Stalled => "a connection was cut: its peer takes no output (write_stall_timeout_ms)",
+                Verdict::Stalled => {
+                    "a connection was cut: its peer takes no output (timeouts, or the end of the connection)"
+                }
                 _ => "a connection was closed: it was idle (idle_timeout_ms)",
             };
             let message = message.to_owned();
             self.context.mailbox.notify(Notice { level: "notice", message, meta: Vec::new(), fd: Some(fd) });
-            self.due.push(id);
+            self.context.touch(id);
         }
     }
 }

@@ -31,7 +31,8 @@ impl BufferRing {
     /// # Errors
     /// The kernel has no provided-buffer rings (before 5.19), or refuses to lock the memory.
     pub fn new(ring: &IoUring, slots: usize) -> io::Result<Self> {
-        let posted_max = slots.min(POSTED_MAX);
+        // A part stays free, for reads that do not take theirs from the ring.
+        let posted_max = (slots - slots / 4).min(POSTED_MAX);
         let count = posted_max.next_power_of_two() as u16;
         // Anonymous mappings begin at a page, as the kernel demands.
         let mut entries = MmapMut::map_anon(usize::from(count) * size_of::<BufRingEntry>())?;

@@ -1,12 +1,13 @@
 //! The io_uring driver: one ring, created, submitted to and reaped by its reactor thread (I1).
 //!
 //! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection.
-//! Pipes and terminals, which know neither, are read and written once at a time.
+//! Pipes and terminals, which know neither, are polled and then read or written (`readiness`).
 //! What the kernel may refuse on the way is settled here and not shown to the reactor: a receive that finds no buffer
-//! waits in `starved` until one comes back (B4), one that answers `EAGAIN` waits for readiness.
+//! waits in `starved` until one comes back (B4), an operation that answers `EAGAIN` waits for readiness.
 
 mod buffer_ring;
 mod probe;
+mod readiness;
 
 use crate::buffer::{Pool, datagram};
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
@@ -32,12 +33,24 @@ const BATCH: usize = 256;
 #[derive(Clone, Copy)]
 struct Slot {
     target: Target,
-    /// The send under way, for when it has to be submitted again.
+    /// The send under way, for when it has to be tried again.
     payload: Option<Payload>,
-    /// Operations that answered `EAGAIN` (a terminal does, with O_NONBLOCK) and wait for readiness instead.
+    /// The operations wait for readiness (always for files, otherwise after `EAGAIN`), not in a call of their own.
     polls_receive: bool,
     polls_send: bool,
+    /// The operations shall not be tried again.
+    cancelled_receive: bool,
+    cancelled_send: bool,
 }
+
+const UNUSED: Slot = Slot {
+    target: Target { fd: -1, io: Io::Socket },
+    payload: None,
+    polls_receive: false,
+    polls_send: false,
+    cancelled_receive: false,
+    cancelled_send: false,
+};
 
 /// The ring of one reactor thread.
 pub struct Uring {
@@ -155,45 +168,24 @@ impl Uring {
             Io::Datagram => opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP)
                 .ioprio(poll_first)
                 .build(),
-            // One completion per read: a multishot read does not report the hangup of a terminal.
-            Io::File => opcode::Read::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build(),
+            // READ with provided buffers has had kernel bugs (6.12), and does not report the hangup of a terminal.
+            Io::File => return self.poll_receive(id),
         };
         self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
     }
 
-    fn submit_send(&mut self, id: ConnId) {
+    fn try_send(&mut self, id: ConnId) {
         let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
         let Some(payload) = payload else { return };
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let length = |len: usize| len.min(u32::MAX as usize) as u32;
+        let flags = libc::MSG_NOSIGNAL | if io == Io::Socket { libc::MSG_WAITALL } else { 0 };
         let entry = match (io, payload) {
-            (Io::Socket, Payload::Bytes(start, len)) => {
-                opcode::Send::new(Fd(fd), start, length(len)).flags(flags).build()
+            (Io::File, _) => return self.write_file(id, payload),
+            (_, Payload::Bytes(start, len)) => {
+                opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
             }
-            (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
-            (Io::Datagram, Payload::Bytes(start, len)) => {
-                opcode::Send::new(Fd(fd), start, length(len)).flags(libc::MSG_NOSIGNAL).build()
-            }
-            (Io::Datagram, Payload::Gather(message)) => {
-                opcode::SendMsg::new(Fd(fd), message).flags(libc::MSG_NOSIGNAL as u32).build()
-            }
-            (Io::File, Payload::Bytes(start, len)) => {
-                opcode::Write::new(Fd(fd), start, length(len)).offset(u64::MAX).build()
-            }
-            (Io::File, Payload::Gather(message)) => {
-                // SAFETY: I2: the message is valid until the send's event.
-                let (vectors, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
-                opcode::Writev::new(Fd(fd), vectors.cast(), count as u32).offset(u64::MAX).build()
-            }
+            (_, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
         };
         self.push(entry.user_data(Token::new(Kind::Send, id).0));
-    }
-
-    /// Waits for readiness, because the operation itself would not.
-    fn poll(&mut self, id: ConnId, kind: Kind, events: i16) {
-        let fd = self.slot(id).target.fd;
-        let poll = opcode::PollAdd::new(Fd(fd), events as u32).build().user_data(Token::new(kind, id).0);
-        self.push(poll);
     }
 
     fn cancel(&mut self, of: Kind, answer: Kind, id: ConnId) {
@@ -214,9 +206,7 @@ impl Uring {
     fn claim(&mut self, id: ConnId, target: Target) -> &mut Slot {
         let index = id.index as usize;
         if self.slots.len() <= index {
-            let unused = Target { fd: -1, io: Io::Socket };
-            let slot = Slot { target: unused, payload: None, polls_receive: false, polls_send: false };
-            self.slots.resize(index + 1, slot);
+            self.slots.resize(index + 1, UNUSED);
         }
         self.slots[index].target = target;
         &mut self.slots[index]
@@ -229,14 +219,16 @@ impl Uring {
         if self.starved.is_empty() {
             return;
         }
-        if self.buffers.posted() == 0 {
+        if self.buffers.posted() == 0 || !pool.has_free() {
             pool.watch_returns();
             self.buffers.refill(pool);
         }
-        if self.buffers.posted() > 0 {
-            for id in std::mem::take(&mut self.starved) {
-                self.arm_receive(id, true);
-            }
+        for id in std::mem::take(&mut self.starved) {
+            let fed = match self.slot(id).target.io {
+                Io::File => pool.has_free(),
+                Io::Socket | Io::Datagram => self.buffers.posted() > 0,
+            };
+            if fed { self.arm_receive(id, true) } else { self.starved.push(id) }
         }
     }
 
@@ -272,22 +264,25 @@ impl Uring {
         }
         let kind = token.kind()?;
         if !more && !matches!(kind, Kind::CancelReceive | Kind::CancelSend) {
-            self.operations -= 1;
+            self.operations = self.operations.saturating_sub(1);
         }
         let outcome = match kind {
             Kind::Receive => return self.complete_receive(id, result, more, buffer, pool),
-            Kind::PollReceive | Kind::PollSend => return self.complete_poll(kind, id, result),
-            Kind::Send if -result == libc::EAGAIN => {
-                self.slot(id).polls_send = true;
-                self.poll(id, Kind::PollSend, libc::POLLOUT);
-                return None;
-            }
+            Kind::PollReceive => return self.polled_receive(id, result, pool),
+            Kind::PollSend => return self.polled_send(id, result),
+            Kind::Send if -result == libc::EAGAIN => return self.send_again(id),
             Kind::Send if result > 0 || (result == 0 && self.slot(id).target.io == Io::Datagram) => {
                 Outcome::Sent(result as u32)
             }
             Kind::Send => Outcome::SendFailed(if result == 0 { libc::EPIPE } else { -result }),
             Kind::CancelReceive => Outcome::CancelMissed,
-            Kind::CancelSend => return None,
+            Kind::CancelSend => {
+                // Missed: the send is just ending, or was between two tries. While it is there, cancel again.
+                if self.slots.get(id.index as usize).is_some_and(|slot| slot.cancelled_send && slot.payload.is_some()) {
+                    self.cancel_send(id);
+                }
+                return None;
+            }
             Kind::Wake => {
                 if !self.stopping {
                     self.arm_wake();
@@ -295,6 +290,9 @@ impl Uring {
                 Outcome::Woken
             }
         };
+        if matches!(outcome, Outcome::Sent(_) | Outcome::SendFailed(_)) {
+            self.slot(id).payload = None;
+        }
         Some(Event { id, outcome })
     }
 
@@ -320,36 +318,12 @@ impl Uring {
                         return None;
                     }
                     libc::EAGAIN => {
-                        self.slot(id).polls_receive = true;
-                        self.poll(id, Kind::PollReceive, libc::POLLIN);
+                        self.poll_receive(id);
                         return None;
                     }
-                    // The other side of a terminal is gone.
-                    libc::EIO if self.slot(id).target.io == Io::File => Outcome::EndOfFile,
                     errno => Outcome::ReceiveFailed(errno),
                 }
             }
-        };
-        Some(Event { id, outcome })
-    }
-
-    /// The wait for readiness is over: the operation is tried again, or ends with the wait's error.
-    fn complete_poll(&mut self, kind: Kind, id: ConnId, result: i32) -> Option<Event> {
-        let slot = self.slot(id);
-        let outcome = if kind == Kind::PollReceive {
-            slot.polls_receive = false;
-            if result >= 0 {
-                self.arm_receive(id, false);
-                return None;
-            }
-            Outcome::ReceiveFailed(-result)
-        } else {
-            slot.polls_send = false;
-            if result >= 0 {
-                self.submit_send(id);
-                return None;
-            }
-            Outcome::SendFailed(-result)
         };
         Some(Event { id, outcome })
     }
@@ -357,13 +331,16 @@ impl Uring {
 
 impl Driver for Uring {
     fn receive(&mut self, id: ConnId, target: Target) {
-        self.claim(id, target);
+        let slot = self.claim(id, target);
+        (slot.polls_receive, slot.cancelled_receive) = (false, false);
         self.arm_receive(id, false);
     }
 
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
-        self.claim(id, target).payload = Some(payload);
-        self.submit_send(id);
+        let slot = self.claim(id, target);
+        slot.payload = Some(payload);
+        (slot.polls_send, slot.cancelled_send) = (false, false);
+        self.try_send(id);
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
@@ -372,15 +349,19 @@ impl Driver for Uring {
         if self.starved.len() < starved {
             // No operation runs: the last event of this receive is ours to make (I5).
             self.made.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
-        } else {
-            let polls = self.slots.get(id.index as usize).is_some_and(|slot| slot.polls_receive);
-            self.cancel(if polls { Kind::PollReceive } else { Kind::Receive }, Kind::CancelReceive, id);
+        } else if let Some(slot) = self.slots.get_mut(id.index as usize) {
+            slot.cancelled_receive = true;
+            let running = if slot.polls_receive { Kind::PollReceive } else { Kind::Receive };
+            self.cancel(running, Kind::CancelReceive, id);
         }
     }
 
     fn cancel_send(&mut self, id: ConnId) {
-        let polls = self.slots.get(id.index as usize).is_some_and(|slot| slot.polls_send);
-        self.cancel(if polls { Kind::PollSend } else { Kind::Send }, Kind::CancelSend, id);
+        if let Some(slot) = self.slots.get_mut(id.index as usize) {
+            slot.cancelled_send = true;
+            let running = if slot.polls_send { Kind::PollSend } else { Kind::Send };
+            self.cancel(running, Kind::CancelSend, id);
+        }
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
@@ -399,7 +380,6 @@ impl Driver for Uring {
 
     fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool {
         self.starved.clear();
-        self.backlog.clear();
         self.stopping = true;
         while self.operations > 0 {
             let left = deadline.saturating_duration_since(Instant::now());

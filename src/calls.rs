@@ -1,0 +1,66 @@
+//! The system calls that move data, without policy and without waiting: the epoll driver's way, and the io_uring driver's
+//! for pipes and terminals.
+
+use crate::buffer::datagram;
+use crate::driver::{Io, Payload, Target};
+use std::io;
+use std::os::fd::RawFd;
+
+fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// Receives without waiting. The error is the `errno`.
+///
+/// # Safety
+/// `address` has room for `len` bytes.
+pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -> Result<usize, i32> {
+    // SAFETY: the caller's promise. Files were made non-blocking when they were adopted.
+    let received = unsafe {
+        match io {
+            Io::Socket => libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT),
+            Io::Datagram => return receive_datagram(fd, address, len),
+            Io::File => libc::read(fd, address.cast(), len),
+        }
+    };
+    usize::try_from(received).map_err(|_| errno())
+}
+
+/// Sends without waiting and without SIGPIPE (B7: for files, the VM ignores it). The error is the `errno`.
+///
+/// # Safety
+/// The payload's memory is valid.
+pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<u32, i32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the caller's promise.
+    let sent = unsafe {
+        match (io, payload) {
+            (Io::Socket | Io::Datagram, Payload::Bytes(start, len)) => libc::send(fd, start.cast(), len, flags),
+            (Io::Socket | Io::Datagram, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
+            (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
+            (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),
+        }
+    };
+    u32::try_from(sent).map_err(|_| errno())
+}
+
+/// Receives a datagram into the layout of [`datagram`].
+///
+/// # Safety
+/// `address` has room for `len` bytes.
+unsafe fn receive_datagram(fd: RawFd, address: *mut u8, len: usize) -> Result<usize, i32> {
+    // SAFETY: all-zero is a valid message; the parts of the slot do not overlap and are inside it.
+    unsafe {
+        let payload = address.add(datagram::PAYLOAD_OFFSET).cast();
+        let mut vector = libc::iovec { iov_base: payload, iov_len: len - datagram::PAYLOAD_OFFSET };
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_name = address.add(datagram::HEADER_BYTES).cast();
+        message.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
+        message.msg_iov = &raw mut vector;
+        message.msg_iovlen = 1;
+        let received = libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT);
+        let received = usize::try_from(received).map_err(|_| errno())?;
+        datagram::write_header(address, message.msg_namelen, received as u32, message.msg_flags as u32);
+        Ok(received)
+    }
+}

@@ -1,0 +1,113 @@
+//! Operations that wait for readiness and are then tried by a system call or once more: those on pipes and terminals,
+//! and those that answered `EAGAIN`.
+
+use super::Uring;
+use crate::buffer::Pool;
+use crate::calls;
+use crate::driver::{Event, Io, Outcome, Payload};
+use crate::token::{ConnId, Kind, Token};
+use io_uring::opcode;
+use io_uring::types::Fd;
+
+impl Uring {
+    fn poll(&mut self, id: ConnId, kind: Kind, events: i16) {
+        let fd = self.slot(id).target.fd;
+        let poll = opcode::PollAdd::new(Fd(fd), events as u32).build().user_data(Token::new(kind, id).0);
+        self.push(poll);
+    }
+
+    /// Waits until there is something to receive.
+    pub(super) fn poll_receive(&mut self, id: ConnId) {
+        self.slot(id).polls_receive = true;
+        self.poll(id, Kind::PollReceive, libc::POLLIN);
+    }
+
+    /// There is something to receive, or the wait failed.
+    pub(super) fn polled_receive(&mut self, id: ConnId, result: i32, pool: &mut Pool) -> Option<Event> {
+        let slot = self.slot(id);
+        slot.polls_receive = false;
+        if result < 0 || slot.cancelled_receive {
+            let errno = if result < 0 { -result } else { libc::ECANCELED };
+            return Some(Event { id, outcome: Outcome::ReceiveFailed(errno) });
+        }
+        if slot.target.io != Io::File {
+            self.arm_receive(id, false);
+            return None;
+        }
+        let outcome = self.read_file(id, pool)?;
+        if matches!(outcome, Outcome::Received { .. }) {
+            self.poll_receive(id);
+        }
+        Some(Event { id, outcome })
+    }
+
+    fn read_file(&mut self, id: ConnId, pool: &mut Pool) -> Option<Outcome> {
+        let Some((buffer, address)) = pool.post() else {
+            self.starved.push(id);
+            return None;
+        };
+        pool.reap(buffer);
+        // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
+        let read = unsafe { calls::receive(self.slot(id).target, address, pool.capacity()) };
+        if let Ok(len @ 1..) = read {
+            return Some(Outcome::Received { buffer, len: len as u32, more: true });
+        }
+        pool.release(buffer);
+        match read {
+            Err(libc::EAGAIN | libc::EINTR) => {
+                self.poll_receive(id);
+                None
+            }
+            // The other side of a terminal is gone.
+            Ok(_) | Err(libc::EIO) => Some(Outcome::EndOfFile),
+            Err(errno) => Some(Outcome::ReceiveFailed(errno)),
+        }
+    }
+
+    /// Writes what fits; the event is there at the next wait.
+    pub(super) fn write_file(&mut self, id: ConnId, payload: Payload) {
+        // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
+        let outcome = match unsafe { calls::send(self.slot(id).target, payload) } {
+            Ok(len) => Outcome::Sent(len),
+            Err(libc::EAGAIN | libc::EINTR) => {
+                self.slot(id).polls_send = true;
+                return self.poll(id, Kind::PollSend, libc::POLLOUT);
+            }
+            Err(errno) => Outcome::SendFailed(errno),
+        };
+        self.slot(id).payload = None;
+        self.made.push(Event { id, outcome });
+    }
+
+    /// A send answered `EAGAIN`: it waits for room, and is then tried again.
+    pub(super) fn send_again(&mut self, id: ConnId) -> Option<Event> {
+        let slot = self.slot(id);
+        let errno = if slot.cancelled_send {
+            libc::ECANCELED
+        } else if slot.polls_send {
+            // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
+            // told. To wait would be to spin; it costs one datagram.
+            libc::ENOBUFS
+        } else {
+            slot.polls_send = true;
+            self.poll(id, Kind::PollSend, libc::POLLOUT);
+            return None;
+        };
+        slot.payload = None;
+        Some(Event { id, outcome: Outcome::SendFailed(errno) })
+    }
+
+    /// There is room to send, or the wait failed.
+    pub(super) fn polled_send(&mut self, id: ConnId, result: i32) -> Option<Event> {
+        let slot = self.slot(id);
+        if result < 0 || slot.cancelled_send {
+            slot.payload = None;
+            let errno = if result < 0 { -result } else { libc::ECANCELED };
+            return Some(Event { id, outcome: Outcome::SendFailed(errno) });
+        }
+        // A cancel must find the operation where it is. For datagrams the flag stays, as a mark of the second try.
+        slot.polls_send = slot.target.io == Io::Datagram;
+        self.try_send(id);
+        None
+    }
+}

@@ -1,0 +1,346 @@
+%% How contexts start and end, and what becomes of their connections, threads and descriptors.
+-module(lifecycle_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [serving/3, client/2, client/3, client/4, send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/1]).
+
+-define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:backend_groups([
+        stop_delivers_what_was_written,
+        stop_tells_every_protocol,
+        stop_cuts_after_the_time_to_drain,
+        stop_while_connections_arrive,
+        kill_closes_everything,
+        kill_ends_connections_of_which_copies_are_open,
+        kill_during_a_callback_reaches_no_stranger,
+        death_of_the_owner,
+        requests_hear_of_the_death,
+        supervised_contexts_come_back,
+        stopped_contexts_stay_away,
+        application_stop_and_start,
+        two_contexts_two_factories,
+        contexts_on_demand,
+        start_contexts,
+        many_contexts_at_once
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    process_flag(trap_exit, true),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+start(Config, Factory, Options) ->
+    All = options(Config, Options#{setup_code => reactor_test:factory(Factory)}),
+    {ok, Context} = py_reactor_context:start_link(new_id(), worker, All),
+    Context.
+
+echoes(Client) ->
+    send(Client, <<"x">>),
+    expect(Client, <<"x">>).
+
+stop_delivers_what_was_written(Config) ->
+    Context = start(Config, "streams.Download", #{write_high_bytes => 10000000, drain_ms => 60000}),
+    Clients = [client(Context, Config, #{}, ?SMALL) || _ <- lists:seq(1, 5)],
+    [send(Client, <<"4000000 ">>) || {Client, _} <- Clients],
+    [reactor_test:wait_equal({ok, [4000000]}, fun() -> py:call(Context, streams, accepted, [Tag]) end) || {_, Tag} <- Clients],
+    Readers = [spawn_monitor(fun() -> read_when_told(Client) end) || {Client, _} <- Clients],
+    [ok = gen_tcp:controlling_process(Client, Pid) || {{Client, _}, {Pid, _}} <- lists:zip(Clients, Readers)],
+    Stopper = spawn_link(fun() -> ok = py_reactor_context:stop(Context) end),
+    %% It is stopping when it takes no more.
+    {_, Server} = reactor_test:pair(Config),
+    wait_until(fun() -> py_reactor_context:handoff(Context, Server, #{}) =:= {error, stopped} end),
+    [Pid ! read || {Pid, _} <- Readers],
+    [
+        receive
+            {'DOWN', Monitor, process, Pid, Size} -> ?assertEqual({read, 4000000}, Size)
+        end
+     || {Pid, Monitor} <- Readers
+    ],
+    receive
+        {'EXIT', Stopper, Reason} -> ?assertEqual(normal, Reason)
+    end.
+
+read_when_told(Client) ->
+    receive
+        read -> exit({read, byte_size(reactor_test:receive_all(Client))})
+    end.
+
+stop_tells_every_protocol(Config) ->
+    Context = start(Config, "recorder.Recording", #{}),
+    Clients = [client(Context, Config) || _ <- lists:seq(1, 100)],
+    [echoes(Client) || {Client, _} <- Clients],
+    Before = os_resources:snapshot(),
+    Stopper = spawn_link(fun() -> ok = py_reactor_context:stop(Context) end),
+    [begin expect_eof(Client), gen_tcp:close(Client) end || {Client, _} <- Clients],
+    receive
+        {'EXIT', Stopper, normal} -> ok
+    end,
+    #{threads := Threads, descriptors := Descriptors} = os_resources:snapshot(),
+    ?assert(Threads < map_get(threads, Before)),
+    %% Both ends of each connection.
+    ?assert(Descriptors =< map_get(descriptors, Before) - 200),
+    reactor_test:with_context(Config, #{}, fun(Other) ->
+        [reactor_test:wait_lost(Other, Tag) || {_, Tag} <- Clients]
+    end).
+
+stop_cuts_after_the_time_to_drain(Config) ->
+    Context = start(Config, "streams.Download", #{write_high_bytes => 100000000}),
+    {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+    send(Client, <<"40000000 ">>),
+    reactor_test:wait_equal({ok, [40000000]}, fun() -> py:call(Context, streams, accepted, [Tag]) end),
+    ok = py_reactor_context:stop(Context, 20),
+    ?assertNot(is_process_alive(Context)),
+    %% Something is missing, and nothing more comes.
+    ok = inet:setopts(Client, [{show_econnreset, false}]),
+    ?assert(count_until_end(Client, 0) < 40000000).
+
+count_until_end(Client, Count) ->
+    case gen_tcp:recv(Client, 0, 30000) of
+        {ok, Part} -> count_until_end(Client, Count + byte_size(Part));
+        {error, _} -> Count
+    end.
+
+%% Whoever comes too late is either served, or refused and keeps the socket; nobody is forgotten.
+stop_while_connections_arrive(Config) ->
+    [
+        begin
+            Context = start(Config, "streams.Echo", #{}),
+            Stopper = spawn_link(fun() -> ok = py_reactor_context:stop(Context, 1000) end),
+            Before = [hand_one_over(Context, Config) || _ <- lists:seq(1, 50)],
+            receive
+                {'EXIT', Stopper, normal} -> ok
+            end,
+            [begin expect_eof(Client), gen_tcp:close(Client) end || Client <- Before]
+        end
+     || _ <- lists:seq(1, 10)
+    ].
+
+hand_one_over(Context, Config) ->
+    {Client, Server} = reactor_test:pair(Config),
+    case py_reactor_context:handoff(Context, Server, #{}) of
+        ok -> ok;
+        {error, stopped} -> ok = gen_tcp:close(Server);
+        {error, {no_context, _}} -> ok = gen_tcp:close(Server)
+    end,
+    Client.
+
+kill_closes_everything(Config) ->
+    reactor_test:with_context(Config, #{}, fun(_Warm) -> ok end),
+    Before = os_resources:snapshot(),
+    Context = start(Config, "recorder.Recording", #{}),
+    Clients = [client(Context, Config) || _ <- lists:seq(1, 100)],
+    [echoes(Client) || {Client, _} <- Clients],
+    exit(Context, kill),
+    [begin expect_eof(Client), gen_tcp:close(Client) end || {Client, _} <- Clients],
+    os_resources:wait_back_to(maps:with([threads, ports], Before)),
+    ?assertEqual({error, stopped}, py_reactor_context:handoff(Context, 0, #{})),
+    reactor_test:with_context(Config, #{}, fun(Other) ->
+        [reactor_test:wait_lost(Other, Tag) || {_, Tag} <- Clients]
+    end),
+    %% What the table knew of the dead was dropped when another context started, and its last descriptors with it.
+    os_resources:wait_back_to(Before).
+
+kill_ends_connections_of_which_copies_are_open(Config) ->
+    Context = start(Config, "streams.Echo", #{}),
+    {Client, Server} = reactor_test:pair(Config),
+    {ok, Fd} = inet:getfd(Server),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ok = py_reactor_context:handoff(Context, Duplicate, #{}),
+    echoes(Client),
+    exit(Context, kill),
+    expect_eof(Client),
+    ?assertEqual({ok, Fd}, inet:getfd(Server)).
+
+%% The callback goes on for as long as it likes, and then writes: the number of its descriptor may be a stranger's by now.
+kill_during_a_callback_reaches_no_stranger(Config) ->
+    Context = start(Config, "stuck.Stuck", #{}),
+    Tag = reactor_test:tag(),
+    {Client, _} = client(Context, Config, #{tag => Tag}),
+    send(Client, <<"x">>),
+    serving(Config, "streams.Echo", fun(Other) ->
+        wait_until(fun() -> py:call(Other, stuck, is_inside, [Tag]) =:= {ok, true} end),
+        exit(Context, kill),
+        Strangers = [element(1, client(Other, Config)) || _ <- lists:seq(1, 50)],
+        [echoes(Stranger) || Stranger <- Strangers],
+        {ok, none} = py:call(Other, recorder, release, [Tag]),
+        wait_until(fun() -> lists:member(<<"connection_lost">>, reactor_test:methods(Other, Tag)) end),
+        [echoes(Stranger) || Stranger <- Strangers],
+        %% Once its callback has returned, the end of its own connection comes.
+        reactor_test:wait_until(fun() -> element(1, gen_tcp:recv(Client, 0, 30000)) =:= error end)
+    end).
+
+death_of_the_owner(Config) ->
+    Test = self(),
+    Owner = spawn(fun() ->
+        Context = start(Config, "streams.Echo", #{}),
+        process_flag(trap_exit, false),
+        Test ! {context, Context},
+        receive
+            die -> exit(died)
+        end
+    end),
+    Context =
+        receive
+            {context, Pid} -> Pid
+        end,
+    {Client, _} = client(Context, Config),
+    echoes(Client),
+    Owner ! die,
+    expect_eof(Client),
+    gen_tcp:close(Client),
+    wait_until(fun() -> not is_process_alive(Context) end).
+
+requests_hear_of_the_death(Config) ->
+    Context = start(Config, "stuck.Stuck", #{}),
+    Tag = reactor_test:tag(),
+    {Client, _} = client(Context, Config, #{tag => Tag}),
+    send(Client, <<"x">>),
+    reactor_test:with_context(Config, #{}, fun(Other) ->
+        wait_until(fun() -> py:call(Other, stuck, is_inside, [Tag]) =:= {ok, true} end),
+        Callers = [spawn_monitor(fun() -> exit(py:eval(Context, "1")) end) || _ <- lists:seq(1, 10)],
+        wait_until(fun() -> lists:all(fun({Pid, _}) -> process_info(Pid, status) =:= {status, waiting} end, Callers) end),
+        exit(Context, kill),
+        [
+            receive
+                {'DOWN', Monitor, process, Pid, Result} -> ?assertMatch({error, {context_down, killed}}, Result)
+            end
+         || {Pid, Monitor} <- Callers
+        ],
+        {ok, none} = py:call(Other, recorder, release, [Tag])
+    end).
+
+supervised_contexts_come_back(Config) ->
+    Id = new_id(),
+    {ok, First} = py_reactor:start_context(Id, worker, options(Config, #{setup_code => reactor_test:factory("streams.Echo")})),
+    {Client, _} = client(First, Config),
+    echoes(Client),
+    exit(First, kill),
+    expect_eof(Client),
+    wait_until(fun() -> is_pid_of(Id, First) end),
+    ?assertNotEqual(First, py:context(Id)),
+    {Again, _} = client(Id, Config),
+    echoes(Again),
+    ok = py_reactor_context:stop(Id).
+
+is_pid_of(Id, Old) ->
+    case py_reactor_table:pid(Id) of
+        {ok, Pid} when Pid =/= Old -> true;
+        _ -> false
+    end.
+
+stopped_contexts_stay_away(Config) ->
+    Id = new_id(),
+    {ok, Pid} = py_reactor:start_context(Id, worker, options(Config, #{})),
+    ok = py_reactor_context:stop(Id),
+    ?assertNot(is_process_alive(Pid)),
+    ?assertNot(lists:member(Id, [C || {C, _, _, _} <- supervisor:which_children(py_context_sup)])),
+    ?assertEqual({error, {no_context, Id}}, py:eval(Id, "1")),
+    {ok, Again} = py_reactor:start_context(Id, worker, options(Config, #{})),
+    ?assertNotEqual(Pid, Again),
+    ok = py_reactor_context:stop(Again).
+
+application_stop_and_start(Config) ->
+    [stop_and_start(Config) || _ <- lists:seq(1, 2)],
+    Before = os_resources:snapshot(),
+    [stop_and_start(Config) || _ <- lists:seq(1, 20)],
+    os_resources:wait_back_to(Before).
+
+stop_and_start(Config) ->
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    {ok, Supervised} = py_reactor:start_context(new_id(), worker, Options),
+    {ok, Linked} = py_reactor_context:start_link(new_id(), worker, Options),
+    {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => [Supervised]}),
+    #{?MODULE := #{port := Port}} = py_reactor:listeners(),
+    {ok, Listened} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    Clients = [Listened | [element(1, client(C, Config)) || C <- [Supervised, Linked], _ <- lists:seq(1, 10)]],
+    [echoes(Client) || Client <- Clients],
+    Closer = spawn_link(fun() -> [begin {ok, C} = receive {take, S} -> {ok, S} end, expect_eof(C), gen_tcp:close(C) end || _ <- Clients] end),
+    [begin ok = gen_tcp:controlling_process(C, Closer), Closer ! {take, C} end || C <- Clients],
+    ok = application:stop(py_reactor),
+    receive
+        {'EXIT', Closer, normal} -> ok
+    end,
+    wait_until(fun() -> not is_process_alive(Linked) end),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])),
+    ?assertEqual([], py:contexts()),
+    ?assertEqual(#{}, py_reactor:listeners()),
+    ok = application:start(py_reactor).
+
+%% One interpreter, one package: and still each context has its own factory, and its own globals.
+two_contexts_two_factories(Config) ->
+    Echo = start(Config, "streams.Echo", #{}),
+    Greeter = start(Config, "factories.Greeter", #{}),
+    Third = start(Config, "streams.EchoByHand", #{}),
+    [ok = py:exec(C, ["mine = ", Name]) || {C, Name} <- [{Echo, "'echo'"}, {Greeter, "'greeter'"}]],
+    [
+        begin
+            {E, _} = client(Echo, Config),
+            {G, _} = client(Greeter, Config),
+            {T, _} = client(Third, Config),
+            expect(G, <<"hello">>),
+            echoes(E),
+            echoes(T),
+            [gen_tcp:close(C) || C <- [E, G, T]]
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    ?assertEqual({ok, <<"echo">>}, py:eval(Echo, "mine")),
+    ?assertEqual({ok, <<"greeter">>}, py:eval(Greeter, "mine")),
+    ?assertMatch({error, {python_error, #{type := <<"NameError">>}}}, py:eval(Third, "mine")),
+    [ok = py_reactor_context:stop(C, 100) || C <- [Echo, Greeter, Third]].
+
+contexts_on_demand(_Config) ->
+    Id = new_id(),
+    Test = self(),
+    Pids = [spawn_link(fun() -> Test ! {self(), py:context(Id)} end) || _ <- lists:seq(1, 20)],
+    [Context] = lists:usort([receive {Pid, C} -> C end || Pid <- Pids]),
+    ?assertEqual(Context, py:context(Id)),
+    ?assert(lists:member(Context, py:contexts())),
+    ?assertEqual({ok, 42}, py:eval(Context, "6 * 7")),
+    ok = py_reactor_context:stop(Id),
+    ?assertNot(lists:member(Context, py:contexts())),
+    %% And again, another one.
+    ?assertNotEqual(Context, py:context(Id)),
+    ok = py_reactor_context:stop(Id).
+
+start_contexts(Config) ->
+    _ = [py_reactor_context:stop(C) || C <- py:contexts()],
+    Settings = options(Config, #{count => 3, setup_code => <<"started = True">>}),
+    {ok, [First, Second, Third] = All} = py:start_contexts(Settings),
+    ?assertEqual(All, py:contexts()),
+    ?assertEqual([First, Second, Third], [py:context(N) || N <- [1, 2, 3]]),
+    [?assertEqual({ok, true}, py:eval(N, "started")) || N <- [1, 2, 3]],
+    ?assertEqual({ok, All}, py:start_contexts(3)),
+    ?assertEqual({error, {already_started, First}}, py:start_contexts(Settings)),
+    ok = py_reactor_context:stop(1),
+    %% The second runs already; the first, which this call started, is taken back.
+    ?assertEqual({error, {already_started, Second}}, py:start_contexts(Settings)),
+    ?assertEqual([Second, Third], py:contexts()),
+    [ok = py_reactor_context:stop(C) || C <- [2, 3]].
+
+many_contexts_at_once(Config) ->
+    Before = os_resources:snapshot(),
+    Contexts = [start(Config, "streams.Echo", #{}) || _ <- lists:seq(1, 20)],
+    ?assertEqual(20, length(lists:usort(Contexts))),
+    Clients = [element(1, client(C, Config)) || C <- Contexts],
+    [echoes(Client) || Client <- Clients],
+    [gen_tcp:close(Client) || Client <- Clients],
+    [ok = py_reactor_context:stop(C, 100) || C <- Contexts],
+    os_resources:wait_back_to(Before).

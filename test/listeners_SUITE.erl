@@ -1,0 +1,185 @@
+%% Listeners: who gets the connections, and what a listener outlives.
+-module(listeners_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/1]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:backend_groups([
+        serves,
+        contexts_take_turns,
+        survives_the_restart_of_a_context,
+        comes_back_on_its_port,
+        port_in_use,
+        name_in_use,
+        stop_leaves_connections_alone,
+        clients_that_vanish,
+        many_clients_at_once,
+        ipv6,
+        client_info_of_the_peer
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Id = new_id(),
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    {ok, _} = py_reactor:start_context(Id, worker, Options),
+    [{id, Id} | Config].
+
+end_per_testcase(_Case, Config) ->
+    _ = py_reactor:stop_listener(?MODULE),
+    _ = py_reactor_context:stop(id(Config), 100).
+
+id(Config) ->
+    proplists:get_value(id, Config).
+
+listen(Config) ->
+    {ok, Pid} = py_reactor:start_listener(?MODULE, #{contexts => [id(Config)]}),
+    {Pid, port()}.
+
+port() ->
+    #{?MODULE := #{port := Port}} = py_reactor:listeners(),
+    Port.
+
+connect(Port) ->
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    Client.
+
+echoes(Client) ->
+    send(Client, <<"x">>),
+    expect(Client, <<"x">>).
+
+serves(Config) ->
+    {Pid, Port} = listen(Config),
+    ?assert(is_process_alive(Pid)),
+    Id = id(Config),
+    ?assertMatch(#{?MODULE := #{ip := {127, 0, 0, 1}, port := Port, contexts := [Id]}}, py_reactor:listeners()),
+    [echoes(connect(Port)) || _ <- lists:seq(1, 10)].
+
+contexts_take_turns(Config) ->
+    Ids = [new_id() || _ <- lists:seq(1, 3)],
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    [{ok, _} = py_reactor:start_context(Id, worker, Options) || Id <- Ids],
+    {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
+    Clients = [connect(port()) || _ <- lists:seq(1, 30)],
+    [echoes(Client) || Client <- Clients],
+    ?assertEqual([10, 10, 10], [maps:get(connections, py_reactor_context:stats(Id)) || Id <- Ids]),
+    [ok = py_reactor_context:stop(Id, 0) || Id <- Ids].
+
+survives_the_restart_of_a_context(Config) ->
+    {Pid, Port} = listen(Config),
+    Client = connect(Port),
+    echoes(Client),
+    Context = py:context(id(Config)),
+    exit(Context, kill),
+    expect_eof(Client),
+    %% Whoever connects in between waits, and is served.
+    Next = connect(Port),
+    echoes(Next),
+    ?assertNotEqual(Context, py:context(id(Config))),
+    ?assert(is_process_alive(Pid)),
+    ?assertEqual(Port, port()).
+
+comes_back_on_its_port(Config) ->
+    {Pid, Port} = listen(Config),
+    Client = connect(Port),
+    echoes(Client),
+    exit(Pid, kill),
+    wait_until(fun() ->
+        case py_reactor:listeners() of
+            #{?MODULE := #{port := Port}} -> true;
+            _ -> false
+        end
+    end),
+    echoes(connect(Port)),
+    echoes(Client).
+
+port_in_use(Config) ->
+    {ok, Taken} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Taken),
+    Before = os_resources:snapshot(),
+    ?assertEqual(
+        {error, {listen, eaddrinuse, #{ip => {127, 0, 0, 1}, port => Port}}},
+        py_reactor:start_listener(?MODULE, #{port => Port, contexts => [id(Config)]})
+    ),
+    ?assertMatch(
+        {error, {listen, eaddrnotavail, #{ip := {192, 0, 2, 1}}}},
+        py_reactor:start_listener(?MODULE, #{ip => {192, 0, 2, 1}, contexts => [id(Config)]})
+    ),
+    os_resources:wait_back_to(Before),
+    ?assertNot(maps:is_key(?MODULE, py_reactor:listeners())),
+    gen_tcp:close(Taken),
+    {ok, _} = py_reactor:start_listener(?MODULE, #{port => Port, contexts => [id(Config)]}),
+    echoes(connect(Port)).
+
+name_in_use(Config) ->
+    {Pid, Port} = listen(Config),
+    ?assertEqual({error, {already_started, Pid}}, py_reactor:start_listener(?MODULE, #{contexts => [id(Config)]})),
+    echoes(connect(Port)).
+
+stop_leaves_connections_alone(Config) ->
+    {Pid, Port} = listen(Config),
+    Client = connect(Port),
+    echoes(Client),
+    ok = py_reactor:stop_listener(?MODULE),
+    ?assertNot(is_process_alive(Pid)),
+    ?assertEqual({error, {no_listener, ?MODULE}}, py_reactor:stop_listener(?MODULE)),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])),
+    echoes(Client).
+
+%% Reset before they were accepted, or before they were served.
+clients_that_vanish(Config) ->
+    {_, Port} = listen(Config),
+    Before = os_resources:snapshot(),
+    [reactor_test:reset(connect(Port)) || _ <- lists:seq(1, 500)],
+    echoes(connect(Port)),
+    reactor_test:wait_connections(id(Config), 1),
+    #{descriptors := Descriptors} = Before,
+    %% The last client has two ends.
+    wait_until(fun() -> map_get(descriptors, os_resources:snapshot()) =< Descriptors + 2 end).
+
+many_clients_at_once(Config) ->
+    {_, Port} = listen(Config),
+    Test = self(),
+    Pids = [
+        spawn_link(fun() ->
+            Clients = [connect(Port) || _ <- lists:seq(1, 25)],
+            [echoes(Client) || Client <- Clients],
+            Test ! {self(), done}
+        end)
+     || _ <- lists:seq(1, 20)
+    ],
+    [receive {Pid, done} -> ok end || Pid <- Pids],
+    reactor_test:wait_connections(id(Config), 0),
+    ?assertMatch(#{accepted := 500, closed := 500, exceptions := 0}, py_reactor_context:stats(id(Config))).
+
+ipv6(Config) ->
+    Loopback = {0, 0, 0, 0, 0, 0, 0, 1},
+    case gen_tcp:listen(0, [inet6, {ip, Loopback}]) of
+        {ok, Probe} ->
+            gen_tcp:close(Probe),
+            {ok, _} = py_reactor:start_listener(?MODULE, #{ip => Loopback, contexts => [id(Config)]}),
+            {ok, Client} = gen_tcp:connect(Loopback, port(), [inet6, binary, {active, false}]),
+            echoes(Client);
+        {error, _} ->
+            {skip, "no IPv6 here"}
+    end.
+
+client_info_of_the_peer(Config) ->
+    ok = py:exec(id(Config), ["import listening\n", reactor_test:factory("listening.TellsInfo")]),
+    {_, Port} = listen(Config),
+    Client = connect(Port),
+    {ok, {_, Own}} = inet:sockname(Client),
+    expect(Client, ["addr='127.0.0.1' port=", integer_to_list(Own), " type='tcp'"]).

@@ -1,0 +1,16 @@
+%% What this VM holds of the operating system and of itself.
+-module(os_resources).
+
+-export([snapshot/0, wait_back_to/1]).
+
+snapshot() ->
+    {ok, Descriptors} = file:list_dir("/proc/self/fd"),
+    {ok, Threads} = file:list_dir("/proc/self/task"),
+    #{descriptors => length(Descriptors), threads => length(Threads), ports => length(erlang:ports())}.
+
+%% Waits until nothing is left of what was there beyond a snapshot.
+wait_back_to(Before) ->
+    reactor_test:wait_equal(#{}, fun() ->
+        Now = snapshot(),
+        maps:from_list([{Key, {was, Count, is, map_get(Key, Now)}} || {Key, Count} <- maps:to_list(Before), map_get(Key, Now) > Count])
+    end).

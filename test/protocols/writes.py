@@ -1,0 +1,138 @@
+"""Protocols that try what write() and read() do."""
+
+import array
+import mmap
+import threading
+
+from recorder import Recording, note, protocol
+
+
+def value(tag, name):
+    return getattr(protocol(tag), name)
+
+
+def read(tag, size):
+    return protocol(tag).read(size)
+
+
+def write_from_thread(tag):
+    raised = []
+
+    def attempt():
+        try:
+            protocol(tag).write(b"from elsewhere")
+        except Exception as error:
+            raised.append(type(error).__name__)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else "nothing"
+
+
+class FillsUp(Recording):
+    """Writes more than there is room for, then, once there is room, as much again."""
+
+    def data_received(self, data):
+        self.answers = [self.write(b"a" * 60000), self.write(b"b" * 60000), self.write(b"c"), self.write(b"")]
+        self.left = None
+        note(self.tag, "data_received")
+        return "write_pending"
+
+    def write_ready(self):
+        if self.left is None:
+            self.left = 65536
+            self.room = self.write(b"d" * self.left)
+            self.left -= self.room
+        else:
+            self.left -= self.write(b"d" * self.left)
+        return "continue" if self.left else "close"
+
+
+class Bytes(bytes):
+    pass
+
+
+class EveryKind(Recording):
+    def data_received(self, data):
+        mapped = mmap.mmap(-1, 5)
+        mapped[:] = b"mmap,"
+        kinds = [
+            b"bytes,",
+            bytearray(b"bytearray,"),
+            memoryview(b"memoryview,"),
+            array.array("I", [1, 2]),
+            data,
+            b"",
+            memoryview(bytearray(b"a slice, cut"))[2:8],
+            mapped,
+            Bytes(b"subclass"),
+        ]
+        self.answers = [self.write(kind) for kind in kinds]
+        return "close"
+
+
+class WrongKinds(Recording):
+    def data_received(self, data):
+        self.answers = []
+        for wrong in ("text", None, 5, [1, 2], object(), memoryview(b"abcdef")[::2]):
+            try:
+                self.write(wrong)
+                self.answers.append("nothing")
+            except Exception as error:
+                self.answers.append(type(error).__name__)
+        self.write(b"still alive")
+        return "close"
+
+
+class Mutates(Recording):
+    """Changes what it has written, at once, while the kernel has room for a part of it only."""
+
+    def data_received(self, data):
+        buffer = bytearray(b"a" * 40000)
+        self.write(buffer)
+        buffer[:] = b"b" * 40000
+        view = memoryview(buffer)
+        self.write(view)
+        view[:] = b"!" * 40000
+        numbers = array.array("B", b"c" * 40000)
+        self.write(numbers)
+        numbers[0:40000] = array.array("B", b"?")
+        return "close"
+
+
+class ManySmall(Recording):
+    """Alternates between the kinds that are copied and those that are not."""
+
+    def data_received(self, data):
+        for number in range(10000):
+            text = b"%d," % number
+            if self.write(text if number % 3 else bytearray(text)) != len(text):
+                raise AssertionError("there is room for all of it")
+        return "close"
+
+
+class WritesWhenLost(Recording):
+    def connection_lost(self):
+        self.answers = [self.write(b"too late"), self.read()]
+        super().connection_lost()
+
+
+class Reads(Recording):
+    def data_received(self, data):
+        note(self.tag, "data_received", bytes(data))
+        return "async_pending"
+
+    def write_ready(self):
+        return "read_pending"
+
+
+class CallsSuper(Recording):
+    def write_ready(self):
+        return super().write_ready()
+
+
+class ReplacesBuffer(Recording):
+    def data_received(self, data):
+        self.write_buffer = bytearray(b"replaced")
+        return "write_pending"

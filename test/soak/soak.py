@@ -1,0 +1,732 @@
+#!/usr/bin/env python3
+"""The soak: a server VM for each backend, under load from here, by clients that behave as badly as clients do.
+
+    SOAK_SECONDS   of load for each backend, after the warm-up (600)
+    SOAK_SEED      of every random choice (random, and printed); replays the choices, if not the timing
+    SOAK_CLIENTS   connections at a time (120)
+    BACKENDS       ("uring epoll")
+
+Every client knows what it is owed. What it gets must be a prefix of that, and all of it where its behaviour promises
+so; it must see a proper end, and no reset, unless it or a restart provoked one. At the end nothing may be left in the
+VM, and its memory must have stayed flat. Exits with 1 if anything was wrong.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+BUILD = ROOT / "_build" / "soak"
+
+HEADER = struct.Struct(">4sBxxxII")
+GENERATED = 65521
+RESET = struct.pack("ii", 1, 0)
+
+# Where connections may end at any moment: contexts that are restarted, full, or impatient.
+VOLATILE = {"supervised", "restarted", "crowded", "timed"}
+PORTS = ["direct"] * 4 + ["native", "document", "tight", "handoff"] * 3 + ["hoarder"] * 2 + sorted(VOLATILE)
+
+STALL_SECONDS = 60
+FAILURES_MAX = 20
+SUPERVISED_KILL_SECONDS = 13  # the supervisor allows 10 restarts a minute
+MEMORY_SLACK = (1.10, 20e6)
+
+
+class Fault(Exception):
+    """The server did not keep a promise."""
+
+
+class Ended(Exception):
+    """The connection is over, as it may be here."""
+
+
+def generated(seed, size):
+    block = random.Random(seed).randbytes(GENERATED)
+    return (block * (size // GENERATED + 1))[:size]
+
+
+class Load:
+    """The clients of one server."""
+
+    def __init__(self, ports, seed):
+        self.ports = ports
+        self.seed = seed
+        self.failures = []
+        self.behaviours = Counter()
+        self.connections = self.verified = self.complete = self.cut = 0
+        self.open = 0
+        self.stopping = asyncio.Event()
+
+    def fail(self, text):
+        self.failures.append(text)
+        if len(self.failures) <= FAILURES_MAX:
+            print(f"FAILURE (seed {self.seed}): {text}", flush=True)
+        if len(self.failures) >= FAILURES_MAX:
+            self.stopping.set()
+
+    async def run(self, clients, seconds, phase):
+        self.stopping.clear()
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(seconds, self.stopping.set)
+        await asyncio.gather(*(self.worker(f"{self.seed}/{phase}/{n}") for n in range(clients)))
+        handle.cancel()
+
+    async def worker(self, name):
+        rng = random.Random(name)
+        while not self.stopping.is_set():
+            port = rng.choice(PORTS)
+            behaviour = rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
+            self.behaviours[behaviour.__name__] += 1
+            self.connections += 1
+            client = Client(self, port, rng)
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await client.go(behaviour)
+            except TimeoutError:
+                self.fail(f"{name} {port} {behaviour.__name__} hangs: {client}")
+            except Fault as fault:
+                self.fail(f"{name} {port} {behaviour.__name__}: {fault}; {client}")
+            except Exception as error:
+                self.fail(f"{name} {port} {behaviour.__name__}: {error!r}; {client}")
+
+
+class Client:
+    """One connection, and what it is owed."""
+
+    def __init__(self, load, port, rng):
+        self.load = load
+        self.port = port
+        self.rng = rng
+        self.volatile = port in VOLATILE
+        self.sock = None
+        self.local = None
+        self.owed = b""
+        self.got = 0
+        self.sent = 0
+        self.mode = "-"
+        self.note = ""
+
+    def __str__(self):
+        return f"mode {self.mode}, local port {self.local}, sent {self.sent}, got {self.got} of {len(self.owed)}{self.note}"
+
+    async def go(self, behaviour):
+        self.load.open += 1
+        try:
+            await behaviour(self)
+        except Ended:
+            self.load.cut += 1
+        finally:
+            if self.sock is not None:
+                self.sock.close()
+            self.load.open -= 1
+
+    # Steps.
+
+    async def connect(self, receive_buffer=None):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.sock.setblocking(False)
+        if receive_buffer:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        elif self.rng.random() < 0.5:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await asyncio.get_running_loop().sock_connect(self.sock, ("127.0.0.1", self.load.ports[self.port]))
+        except ConnectionResetError:
+            self.ended_by_reset()
+        except ConnectionRefusedError:
+            # The port of a listener that was killed is free for a moment.
+            if self.port != "restarted":
+                raise
+            await asyncio.sleep(0.1)
+            raise Ended from None
+        self.local = self.sock.getsockname()[1]
+
+    def ended_by_reset(self):
+        if self.volatile:
+            raise Ended from None
+        raise Fault("reset")
+
+    async def send(self, data):
+        try:
+            await asyncio.get_running_loop().sock_sendall(self.sock, data)
+        except (ConnectionResetError, BrokenPipeError):
+            self.ended_by_reset()
+        self.sent += len(data)
+
+    async def send_in_parts(self, data, largest):
+        """In random parts, with a pause now and then."""
+        rng = self.rng
+        view = memoryview(data)
+        while view:
+            part = view[: int(largest ** rng.random()) + 1]
+            await self.send(part)
+            view = view[len(part) :]
+            if rng.random() < 0.05:
+                await asyncio.sleep(rng.random() * 0.02)
+
+    def half_close(self):
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.ended_by_reset()
+
+    async def receive(self, size=65536):
+        """Verifies what comes; answers how much, 0 at the end."""
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self.sock, size)
+        except ConnectionResetError:
+            self.ended_by_reset()
+        if not self.owed.startswith(data, self.got):
+            self.wrong(data)
+        self.got += len(data)
+        self.load.verified += len(data)
+        return len(data)
+
+    def wrong(self, data):
+        owed = self.owed[self.got : self.got + len(data)]
+        at = next((i for i, (a, b) in enumerate(zip(owed, data)) if a != b), len(owed))
+        elsewhere = self.owed.find(data[at : at + 16]) if len(data) - at >= 8 else -1
+        raise Fault(
+            f"wrong bytes at {self.got + at}: {data[at : at + 16].hex()} instead of {owed[at : at + 16].hex()}"
+            + (f", which are those owed at {elsewhere}" if elsewhere >= 0 else ", which are owed nowhere")
+        )
+
+    async def receive_all(self, size=65536):
+        """All that is owed, and not a byte more so far."""
+        while self.got < len(self.owed):
+            if await self.receive(size) == 0:
+                if self.volatile:
+                    raise Ended
+                raise Fault("the end came too early")
+
+    async def receive_end(self, complete, size=65536):
+        """Up to the end."""
+        while await self.receive(size):
+            pass
+        if complete and self.got < len(self.owed):
+            if self.volatile:
+                raise Ended
+            raise Fault("the end came too early")
+        if complete:
+            self.load.complete += 1
+
+    def reset(self):
+        self.note += ", reset by the client"
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.sock.close()
+
+    def request(self, mode, limit=0, seed=0):
+        self.mode = mode
+        return HEADER.pack(b"soak", ord(mode), limit, seed)
+
+    def payload(self, largest=1 << 20):
+        return self.rng.randbytes(int(largest ** self.rng.random()))
+
+    async def exchange(self, mode, payload, end):
+        """An echo of everything, ended in one of several ways; with reading and writing at once."""
+        self.owed = payload
+        largest = self.rng.choice((100, 5000, 70000, 1 << 20))
+        if len(payload) > 100000 and largest == 100:
+            largest = 5000
+
+        async def send():
+            await self.send_in_parts(self.request(mode) + payload, largest)
+            if end == "half close":
+                self.half_close()
+
+        async def receive():
+            if end == "half close":
+                await self.receive_end(complete=True)
+            else:
+                await self.receive_all()
+                self.load.complete += 1
+
+        await both(send(), receive())
+        if end == "reset":
+            self.reset()
+
+
+async def both(*coroutines):
+    """All of them at once; the first exception ends the others and is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# What clients do.
+
+
+async def echo(client):
+    await client.connect()
+    await client.exchange(client.rng.choice("EEED"), client.payload(), client.rng.choice(("close", "half close", "reset")))
+
+
+async def half_close(client):
+    """Everything is sent, and the end of it, before anything is read."""
+    await client.connect()
+    client.owed = client.payload(50000)
+    mode = client.rng.choice("EEDHA")
+    await client.send_in_parts(client.request(mode) + client.owed, client.rng.choice((1000, 100000)))
+    client.half_close()
+    if client.rng.random() < 0.5:
+        await asyncio.sleep(client.rng.random() * 0.3)
+    await client.receive_end(complete=True)
+
+
+async def pipelined(client):
+    """Many small messages, no waiting for answers."""
+    await client.connect()
+    rng = client.rng
+    messages = [rng.randbytes(rng.randint(1, 80)) for _ in range(rng.randint(1, 400))]
+    client.owed = b"".join(messages)
+
+    async def send():
+        await client.send(client.request(rng.choice("EEA")))
+        for message in messages:
+            await client.send(message)
+            if rng.random() < 0.1:
+                await asyncio.sleep(0)
+
+    await both(send(), client.receive_all())
+    client.load.complete += 1
+
+
+async def ping_pong(client):
+    """Small messages, each answered before the next."""
+    await client.connect()
+    await client.send(client.request("E"))
+    for _ in range(client.rng.randint(1, 60)):
+        message = client.rng.randbytes(client.rng.randint(1, 200))
+        client.owed += message
+        await client.send(message)
+        await client.receive_all()
+    client.load.complete += 1
+
+
+async def hang_up(client):
+    """Closes in the middle of anything."""
+    await client.connect()
+    client.owed = client.payload()
+    message = client.request(client.rng.choice("EDHA")) + client.owed
+    await client.send_in_parts(message[: client.rng.randint(1, len(message))], 20000)
+    if client.rng.random() < 0.5:
+        await client.receive()
+
+
+async def reset(client):
+    """The same with a reset, while there is output for it to destroy."""
+    await client.connect()
+    rng = client.rng
+    if rng.random() < 0.5:
+        size = rng.randint(1, 3000000)
+        seed = rng.getrandbits(32)
+        client.owed = generated(seed, size)
+        await client.send(client.request("G", size, seed))
+    else:
+        client.owed = client.payload()
+        await client.send_in_parts(client.request(rng.choice("EDHA")) + client.owed, 50000)
+    for _ in range(rng.choice((0, 0, 1, 3, 20))):
+        if await client.receive(rng.choice((100, 65536))) == 0:
+            if client.got < len(client.owed) and not client.volatile:
+                raise Fault("the end came too early")
+            break
+    if rng.random() < 0.5:
+        await asyncio.sleep(rng.random() * 0.05)
+    client.reset()
+
+
+async def generate(client):
+    """A long answer to a short question, and the end of it."""
+    await client.connect()
+    rng = client.rng
+    size = int(3000000 ** rng.random())
+    seed = rng.getrandbits(32)
+    client.owed = generated(seed, size)
+    await client.send(client.request("G", size, seed))
+    if rng.random() < 0.5 or client.port == "native":
+        client.half_close()
+    await client.receive_end(complete=True)
+
+
+async def slow_reader(client):
+    """Hardly reads, with a tiny window; gives up, or not."""
+    await client.connect(receive_buffer=client.rng.choice((2048, 4096, 20000)))
+    rng = client.rng
+    size = rng.randint(1000, 1500000)
+    seed = rng.getrandbits(32)
+    client.owed = generated(seed, size)
+    await client.send(client.request("G", size, seed))
+    for _ in range(rng.randint(1, 30)):
+        if await client.receive(rng.randint(1, 3000)) == 0:
+            break
+        await asyncio.sleep(rng.random() * 0.1)
+    match rng.choice(("close", "reset", "finish", "finish")):
+        case "reset":
+            client.reset()
+        case "finish":
+            if client.port == "native":
+                client.half_close()
+            await client.receive_end(complete=True)
+
+
+async def slow_echo(client):
+    """Sends far more than it reads, so that both sides fill up; then reads everything."""
+    await client.connect(receive_buffer=4096)
+    rng = client.rng
+    client.owed = rng.randbytes(rng.randint(100000, 1000000))
+
+    async def receive():
+        for _ in range(rng.randint(1, 10)):
+            await asyncio.sleep(rng.random() * 0.2)
+            await client.receive(500)
+        await client.receive_all()
+
+    await both(client.send_in_parts(client.request(rng.choice("EDHA")) + client.owed, 100000), receive())
+    client.load.complete += 1
+
+
+async def connect_and_close(client):
+    await client.connect()
+
+
+async def idle(client):
+    await client.connect()
+    if client.rng.random() < 0.5:
+        await client.send(client.request("E")[: client.rng.randint(1, HEADER.size)])
+    waited = asyncio.ensure_future(client.receive())
+    done, _ = await asyncio.wait([waited], timeout=client.rng.random() * 2)
+    if not done:
+        waited.cancel()
+        await asyncio.gather(waited, return_exceptions=True)
+    elif waited.result() == 0 and not client.volatile:
+        raise Fault("the end came unasked")
+
+
+async def closed_by_server(client, modes, complete):
+    """The server ends it after so many bytes; more has been sent by then, which must not turn the end into a reset."""
+    await client.connect()
+    rng = client.rng
+    client.owed = rng.randbytes(int(200000 ** rng.random()))
+    # Never more than the server reads and throws away after its end.
+    extra = rng.randbytes(rng.choice((0, 0, 10, 100000, 300000)))
+    mode = rng.choice(modes)
+    half_close_too = rng.random() < 0.3 or (client.port == "native" and mode == "C")
+
+    async def send():
+        await client.send_in_parts(client.request(mode, len(client.owed)) + client.owed + extra, 60000)
+        if half_close_too:
+            client.half_close()
+
+    await both(send(), client.receive_end(complete))
+
+
+async def closes(client):
+    await closed_by_server(client, "C", complete=True)
+
+
+async def fails(client):
+    """The protocol raises, answers nonsense, or closes with output that it has not written."""
+    await closed_by_server(client, "RVX", complete=False)
+
+
+async def hoarded(client):
+    await client.connect()
+    await client.exchange("H", client.payload(), "half close")
+
+
+async def answered_later(client):
+    await client.connect()
+    await client.exchange("A", client.payload(300000), "close")
+
+
+BEHAVIOURS = {
+    echo: 14,
+    half_close: 8,
+    pipelined: 8,
+    ping_pong: 8,
+    hang_up: 8,
+    reset: 8,
+    generate: 6,
+    slow_reader: 5,
+    slow_echo: 4,
+    connect_and_close: 5,
+    idle: 4,
+    closes: 7,
+    fails: 7,
+    hoarded: 6,
+    answered_later: 6,
+}
+
+
+# The server.
+
+
+class Server:
+    """A VM: asked by lines, observed from outside."""
+
+    @classmethod
+    async def start(cls, backend, seed):
+        self = cls()
+        self.lines = asyncio.Queue()
+        self.lock = asyncio.Lock()
+        environment = os.environ | {"SOAK_BACKEND": backend, "SOAK_SEED": str(seed), "SOAK_DIR": str(HERE)}
+        ebin = ROOT / "_build" / "default" / "lib" / "py_reactor" / "ebin"
+        self.process = await asyncio.create_subprocess_exec(
+            "erl", "-noshell", "-pa", ebin, BUILD, "-s", "soak",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment, start_new_session=True,
+        )  # fmt: skip
+        self.reader = asyncio.ensure_future(self.read())
+        self.ports = await self.answer(60)
+        self.pid = self.ports.pop("os_pid")
+        return self
+
+    async def read(self):
+        while line := (await self.process.stdout.readline()).decode(errors="replace"):
+            if line.startswith("@"):
+                self.lines.put_nowait(line[1:].strip())
+            else:
+                print("  " + line.rstrip(), flush=True)
+        self.lines.put_nowait(None)
+
+    async def answer(self, seconds):
+        async with asyncio.timeout(seconds):
+            line = await self.lines.get()
+        if line is None or line == "error":
+            raise Fault(f"the VM ended, with status {await self.process.wait()}")
+        return {key: int(value) for key, value in (pair.split("=") for pair in line.split(";") if pair)}
+
+    async def ask(self, command, seconds=60):
+        async with self.lock:
+            self.process.stdin.write(command.encode() + b"\n")
+            return await self.answer(seconds)
+
+    def outside(self):
+        """What the operating system knows of the VM."""
+        proc = Path(f"/proc/{self.pid}")
+        threads = []
+        for task in os.listdir(proc / "task"):
+            with contextlib.suppress(OSError):
+                threads.append((proc / "task" / task / "comm").read_text().strip())
+        memory = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        return {
+            "descriptors": len(os.listdir(proc / "fd")),
+            # The kernel's own helpers of io_uring come and go.
+            "threads": sum(not name.startswith("iou-") for name in threads),
+            "memory": int(memory.split()[1]) * 1024,
+        }
+
+    def details(self):
+        """Names of the descriptors and threads, for a report."""
+        proc = Path(f"/proc/{self.pid}")
+        names = Counter()
+        for fd in os.listdir(proc / "fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(proc / "fd" / fd)
+                names["descriptor " + target.split(":[")[0]] += 1
+        for task in os.listdir(proc / "task"):
+            with contextlib.suppress(OSError):
+                names["thread " + (proc / "task" / task / "comm").read_text().strip()] += 1
+        return names
+
+    async def settle(self):
+        """What is held when nobody is connected."""
+        figures = await self.ask("settle", 120)
+        for _ in range(50):
+            outside = self.outside()
+            await asyncio.sleep(0.1)
+            if outside["descriptors"] == self.outside()["descriptors"]:
+                break
+        return figures | outside
+
+    async def end(self):
+        if self.process.returncode is None:
+            try:
+                await self.ask("halt", 10)
+                async with asyncio.timeout(30):
+                    await self.process.wait()
+            except (TimeoutError, Fault, ConnectionError) as error:
+                print(f"  the VM does not end: {error!r}", flush=True)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+        await self.reader
+        return await self.process.wait()
+
+
+async def churn(server, rng):
+    """Restarts some contexts, now and then."""
+    next_supervised = time.monotonic() + SUPERVISED_KILL_SECONDS
+    while True:
+        await asyncio.sleep(1 + 3 * rng.random())
+        if time.monotonic() > next_supervised:
+            next_supervised += SUPERVISED_KILL_SECONDS
+            await server.ask("churn kill supervised")
+        await server.ask(
+            rng.choice(
+                (
+                    "churn kill restarted",
+                    "churn kill restarted",
+                    f"churn stop restarted {rng.choice((0, 50, 500, 3000))}",
+                    f"churn drain restarted {rng.choice((50, 500, 2000))}",
+                    "churn relisten" if rng.random() < 0.3 else "churn kill restarted",
+                )
+            )
+        )
+
+
+def mb(size):
+    return f"{size / 1e6:.1f} MB"
+
+
+async def watch(server, load, samples):
+    start = time.monotonic()
+    previous = (0, 0, 0)
+    number = 0
+    while True:
+        await asyncio.sleep(max(0.0, start + len(samples) + 1 - time.monotonic()))
+        sample = await server.ask("sample") | server.outside()
+        samples.append(sample)
+        number += 1
+        if number % 10 == 0:
+            print(
+                f"  {number:4} s: {load.open} open, {(load.connections - previous[0]) / 10:.0f} connections/s, "
+                f"{mb((load.verified - previous[1]) / 10)}/s verified, "
+                f"{(sample['messages'] - previous[2]) / 10:.0f} messages/s; "
+                f"rss {mb(sample['memory'])}, erlang {mb(sample['erlang_memory'])}, fds {sample['descriptors']}, "
+                f"threads {sample['threads']}, ports {sample['ports']}, processes {sample['processes']}, "
+                f"lent {sample['buffers_lent']}, served {sample['connections']}, failures {len(load.failures)}",
+                flush=True,
+            )
+            previous = (load.connections, load.verified, sample["messages"])
+
+
+async def under_load(server, load, clients, seconds, phase, rng):
+    samples = []
+    watching = [asyncio.ensure_future(watch(server, load, samples)), asyncio.ensure_future(churn(server, rng))]
+    try:
+        running = asyncio.ensure_future(load.run(clients, seconds, phase))
+        await asyncio.wait([running, *watching], return_when=asyncio.FIRST_COMPLETED)
+        for task in watching:
+            if task.done():
+                load.stopping.set()
+                task.result()
+        await running
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+    return samples
+
+
+async def soak(backend, seed, seconds, clients):
+    print(f"{backend}: seed {seed}, {seconds} s, {clients} clients", flush=True)
+    server = await Server.start(backend, seed)
+    load = Load(server.ports, seed)
+    try:
+        await server.ask("about")
+        rng = random.Random(f"{seed}/churn")
+        warm_up = max(10, seconds // 10)
+        print(f"  warm-up, {warm_up} s", flush=True)
+        await under_load(server, load, clients, warm_up, "warm-up", rng)
+        before, details = await server.settle(), server.details()
+        print(f"  baseline: {before}", flush=True)
+        samples = await under_load(server, load, clients, seconds, "soak", rng)
+        after = await server.settle()
+        print(f"  at the end: {after}", flush=True)
+        for name, count in sorted((server.details() - details).items()):
+            print(f"  more than at the baseline: {count} × {name}", flush=True)
+        for key in ("descriptors", "threads", "ports", "processes"):
+            if after[key] > before[key]:
+                load.fail(f"{key}: {after[key]}, {before[key]} at the baseline")
+        for key in ("connections", "buffers_lent"):
+            if after[key]:
+                load.fail(f"{key}: {after[key]} when all clients are gone")
+        flat(load, [sample["memory"] for sample in samples])
+        promises(load, await server.ask("counts"), await server.ask("logs"))
+    except (Fault, TimeoutError, ConnectionError) as error:
+        load.fail(f"the server does not answer: {error!r}")
+    finally:
+        status = await server.end()
+    if status != 0:
+        load.fail(f"the VM ended with status {status}")
+    print(
+        f"{backend}: {'FAILED' if load.failures else 'ok'}, {load.connections} connections "
+        f"({load.complete} owed and got everything, {load.cut} cut where that may be), "
+        f"{load.verified} bytes verified, {len(load.failures)} failures, seed {seed}\n"
+        f"  {dict(load.behaviours.most_common())}",
+        flush=True,
+    )
+    return not load.failures
+
+
+def flat(load, memory):
+    quarter = len(memory) // 4
+    if quarter < 5:
+        print("  too short a run to say whether memory is flat", flush=True)
+        return
+    early, late = statistics.median(memory[quarter : 2 * quarter]), statistics.median(memory[3 * quarter :])
+    print(f"  resident memory: median {mb(early)} in the second quarter, {mb(late)} in the last", flush=True)
+    if late > max(early * MEMORY_SLACK[0], early + MEMORY_SLACK[1]):
+        load.fail(f"resident memory grows: from {mb(early)} in the second quarter to {mb(late)} in the last")
+
+
+def promises(load, counts, logs):
+    print(f"  counted: {counts}\n  logged: {logs}", flush=True)
+    for key in (
+        "lost_twice after_lost wrong_thread reached_after_lost spurious_write_ready corrupted bad_header worker_failures"
+    ).split():
+        if counts[key]:
+            load.fail(f"{key}: {counts[key]}")
+    if counts["made"] != counts["lost"]:
+        load.fail(f"connection_made {counts['made']} times, connection_lost {counts['lost']} times")
+    if counts["created"] != counts["deleted"]:
+        load.fail(f"{counts['created'] - counts['deleted']} protocols of {counts['created']} were never released")
+    for key, accepted in counts.items():
+        kind, _, label = key.partition(" ")
+        if kind != "accepted":
+            continue
+        if accepted != counts[f"closed {label}"]:
+            load.fail(f"{label}: accepted {accepted}, closed {counts[f'closed {label}']}")
+        if counts[f"exceptions {label}"] != counts.get(f"faults {label}", 0):
+            load.fail(f"{label}: {counts[f'exceptions {label}']} faults, {counts.get(f'faults {label}', 0)} on purpose")
+        if counts[f"refused {label}"]:
+            load.fail(f"{label}: {counts[f'refused {label}']} refused")
+    for kind in ("log panic", "log unexpected"):
+        if logs.get(kind):
+            load.fail(f"{kind}: {logs[kind]}")
+
+
+async def main():
+    seconds = int(os.environ.get("SOAK_SECONDS") or 600)
+    seed = int(os.environ.get("SOAK_SEED") or random.SystemRandom().randrange(1 << 31))
+    clients = int(os.environ.get("SOAK_CLIENTS") or 120)
+    backends = (os.environ.get("BACKENDS") or "uring epoll").split()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["erlc", "-o", BUILD, HERE / "soak.erl"], check=True)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, 65536), limit))
+    gc.freeze()
+    results = [await soak(backend, seed, seconds, clients) for backend in backends]
+    if not all(results):
+        print(f"failed; again with SOAK_SEED={seed}", flush=True)
+    return not all(results)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

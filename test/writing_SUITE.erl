@@ -1,0 +1,266 @@
+%% write() and read(): what they take, what they answer, and what the client gets of it.
+-module(writing_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [serving/3, serving/4, client/3, client/4, send/2, expect/2, expect_eof/1, wait_event/3, wait_lost/2]).
+
+%% So little room in the kernel that output has to wait in the reactor.
+-define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:transport_groups([
+        write_answers_what_fits,
+        every_kind_of_bytes_is_accepted,
+        other_objects_are_refused,
+        mutable_objects_may_change_afterwards,
+        received_buffers_are_sent_back,
+        many_small_writes_keep_their_order,
+        a_slow_reader_gets_everything_in_order,
+        a_slow_reader_does_not_delay_others,
+        echo_of_ten_megabytes_by_the_base_class,
+        echo_of_ten_megabytes_by_hand,
+        write_after_the_end_answers_zero,
+        write_after_a_reset_answers_zero,
+        write_from_another_thread_is_an_error,
+        read_answers_what_waits,
+        read_at_the_end_is_empty,
+        read_in_parts,
+        base_write_ready_called_from_python,
+        write_buffer_may_be_replaced
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+value(Context, Tag, Name) ->
+    {ok, Value} = py:call(Context, writes, value, [Tag, Name]),
+    Value.
+
+%% With a mark of 64 KiB: all below it is taken, then nothing, and write_ready comes when the client has read.
+write_answers_what_fits(Config) ->
+    Options = #{write_high_bytes => 65536, write_low_bytes => 16384},
+    serving(Config, "writes.FillsUp", Options, fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"go">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        ?assertEqual([60000, 5536, 0, 0], value(Context, Tag, answers)),
+        Expected = [binary:copy(<<"a">>, 60000), binary:copy(<<"b">>, 5536), binary:copy(<<"d">>, 65536)],
+        ?assertEqual(iolist_to_binary(Expected), reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag),
+        %% The queue had fallen to the low-water mark before write_ready was called.
+        ?assert(value(Context, Tag, room) >= 65536 - 16384)
+    end).
+
+every_kind_of_bytes_is_accepted(Config) ->
+    serving(Config, "writes.EveryKind", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"received">>),
+        Expected = <<"bytes,bytearray,memoryview,", 1:32/little, 2:32/little, "received", "slice,", "mmap,", "subclass">>,
+        ?assertEqual(Expected, reactor_test:receive_all(Client)),
+        ?assertEqual([6, 10, 11, 8, 8, 0, 6, 5, 8], value(Context, Tag, answers))
+    end).
+
+other_objects_are_refused(Config) ->
+    serving(Config, "writes.WrongKinds", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"x">>),
+        ?assertEqual(<<"still alive">>, reactor_test:receive_all(Client)),
+        Expected = lists:duplicate(5, <<"TypeError">>) ++ [<<"BufferError">>],
+        ?assertEqual(Expected, value(Context, Tag, answers))
+    end).
+
+mutable_objects_may_change_afterwards(Config) ->
+    serving(Config, "writes.Mutates", fun(Context) ->
+        {Client, _} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"x">>),
+        Expected = [binary:copy(Letter, 40000) || Letter <- [<<"a">>, <<"b">>, <<"c">>]],
+        ?assertEqual(iolist_to_binary(Expected), reactor_test:receive_all(Client))
+    end).
+
+received_buffers_are_sent_back(Config) ->
+    serving(Config, "streams.EchoByHand", fun(Context) ->
+        {Client, _} = client(Context, Config, #{}),
+        [
+            begin
+                Data = crypto:strong_rand_bytes(Size),
+                send(Client, Data),
+                expect(Client, Data)
+            end
+         || Size <- [1, 2, 100, 16383, 16384, 16385, 60000]
+        ],
+        gen_tcp:close(Client),
+        reactor_test:wait_connections(Context, 0),
+        reactor_test:wait_equal(0, fun() -> maps:get(buffers_lent, py_reactor_context:stats(Context)) end)
+    end).
+
+many_small_writes_keep_their_order(Config) ->
+    serving(Config, "writes.ManySmall", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"x">>),
+        Expected = iolist_to_binary([[integer_to_binary(N), ","] || N <- lists:seq(0, 9999)]),
+        ?assertEqual(Expected, reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag)
+    end).
+
+numbers(Bytes) ->
+    << <<N:32/little>> || N <- lists:seq(0, Bytes div 4 - 1) >>.
+
+a_slow_reader_gets_everything_in_order(Config) ->
+    Options = #{write_high_bytes => 10000, write_low_bytes => 100},
+    serving(Config, "streams.Download", Options, fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"1000000 ">>),
+        ?assertEqual(numbers(1000000), read_slowly(Client, 1000000, 777, [])),
+        expect_eof(Client),
+        wait_lost(Context, Tag),
+        {ok, Accepted} = py:call(Context, streams, accepted, [Tag]),
+        ?assertEqual(1000000, lists:sum(Accepted)),
+        ?assert(lists:max(Accepted) =< 10000)
+    end).
+
+read_slowly(_Client, 0, _Size, Parts) ->
+    iolist_to_binary(lists:reverse(Parts));
+read_slowly(Client, Left, Size, Parts) ->
+    {ok, Part} = gen_tcp:recv(Client, min(Left, Size), 30000),
+    erlang:yield(),
+    read_slowly(Client, Left - byte_size(Part), Size, [Part | Parts]).
+
+a_slow_reader_does_not_delay_others(Config) ->
+    serving(Config, "streams.Download", fun(Context) ->
+        Slow = [element(1, client(Context, Config, #{}, ?SMALL)) || _ <- lists:seq(1, 20)],
+        [send(Client, <<"4000000 ">>) || Client <- Slow],
+        [
+            begin
+                {Quick, Tag} = client(Context, Config, #{}),
+                send(Quick, <<"400000 ">>),
+                ?assertEqual(numbers(400000), reactor_test:receive_all(Quick)),
+                wait_lost(Context, Tag)
+            end
+         || _ <- lists:seq(1, 5)
+        ],
+        ?assertEqual(20, maps:get(connections, py_reactor_context:stats(Context))),
+        [reactor_test:reset(Client) || Client <- Slow],
+        reactor_test:wait_connections(Context, 0)
+    end).
+
+echo_of_ten_megabytes_by_the_base_class(Config) ->
+    echo_of_ten_megabytes(Config, "streams.Echo").
+
+echo_of_ten_megabytes_by_hand(Config) ->
+    echo_of_ten_megabytes(Config, "streams.EchoByHand").
+
+echo_of_ten_megabytes(Config, Factory) ->
+    serving(Config, Factory, fun(Context) ->
+        {Client, _} = client(Context, Config, #{}),
+        Data = crypto:strong_rand_bytes(10000000),
+        {Sender, Monitor} = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Data) end),
+        {ok, Echo} = gen_tcp:recv(Client, byte_size(Data), 60000),
+        ?assertEqual(erlang:md5(Data), erlang:md5(Echo)),
+        receive
+            {'DOWN', Monitor, process, Sender, Reason} -> ?assertEqual(normal, Reason)
+        end,
+        #{bytes_in := 10000000} = py_reactor_context:stats(Context),
+        reactor_test:wait_equal(10000000, fun() -> maps:get(bytes_out, py_reactor_context:stats(Context)) end)
+    end).
+
+write_after_the_end_answers_zero(Config) ->
+    serving(Config, "writes.WritesWhenLost", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"x">>),
+        gen_tcp:close(Client),
+        wait_lost(Context, Tag),
+        ?assertEqual([true, lists:duplicate(49, 0), lists:duplicate(50, <<>>)], element(2, py:call(Context, recorder, use_up, [Tag]))),
+        ?assertEqual([0, <<>>], value(Context, Tag, answers)),
+        %% A new connection may have the same descriptor: the old protocol must not reach it.
+        {Other, _} = client(Context, Config, #{}),
+        {ok, _} = py:call(Context, recorder, use_up, [Tag]),
+        send(Other, <<"y">>),
+        expect(Other, <<"y">>)
+    end).
+
+write_after_a_reset_answers_zero(Config) ->
+    serving(Config, "writes.WritesWhenLost", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"x">>),
+        expect(Client, <<"x">>),
+        reactor_test:reset(Client),
+        wait_lost(Context, Tag),
+        ?assertEqual([true, lists:duplicate(49, 0), lists:duplicate(50, <<>>)], element(2, py:call(Context, recorder, use_up, [Tag])))
+    end).
+
+write_from_another_thread_is_an_error(Config) ->
+    serving(Config, "recorder.Recording", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"x">>),
+        expect(Client, <<"x">>),
+        ?assertEqual({ok, <<"RuntimeError">>}, py:call(Context, writes, write_from_thread, [Tag])),
+        send(Client, <<"y">>),
+        expect(Client, <<"y">>)
+    end).
+
+read_answers_what_waits(Config) ->
+    serving(Config, "writes.Reads", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"first">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        ?assertEqual({ok, none}, py:call(Context, writes, read, [Tag, 10])),
+        send(Client, <<"second">>),
+        reactor_test:wait_equal({ok, <<"second">>}, fun() -> py:call(Context, writes, read, [Tag, 10]) end),
+        ?assertEqual({ok, none}, py:call(Context, writes, read, [Tag, 10])),
+        ?assertMatch({error, {python_error, #{type := <<"ValueError">>}}}, py:call(Context, writes, read, [Tag, 0]))
+    end).
+
+read_at_the_end_is_empty(Config) ->
+    serving(Config, "writes.Reads", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"first">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        send(Client, <<"last">>),
+        ok = gen_tcp:shutdown(Client, write),
+        reactor_test:wait_equal({ok, <<"last">>}, fun() -> py:call(Context, writes, read, [Tag, 100]) end),
+        reactor_test:wait_equal({ok, <<>>}, fun() -> py:call(Context, writes, read, [Tag, 100]) end),
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        expect_eof(Client),
+        wait_lost(Context, Tag)
+    end).
+
+%% What read() leaves is delivered later, in order.
+read_in_parts(Config) ->
+    serving(Config, "writes.Reads", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"first">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        send(Client, <<"abcdefghij">>),
+        reactor_test:wait_equal({ok, <<"abc">>}, fun() -> py:call(Context, writes, read, [Tag, 3]) end),
+        ?assertEqual({ok, <<"defg">>}, py:call(Context, writes, read, [Tag, 4])),
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        reactor_test:wait_until(fun() ->
+            lists:member({<<"data_received">>, <<"hij">>}, reactor_test:events(Context, Tag))
+        end)
+    end).
+
+base_write_ready_called_from_python(Config) ->
+    serving(Config, "writes.CallsSuper", fun(Context) ->
+        {Client, _} = client(Context, Config, #{}),
+        Data = binary:copy(<<"0123456789">>, 100000),
+        spawn_link(fun() -> gen_tcp:send(Client, Data) end),
+        expect(Client, Data)
+    end).
+
+write_buffer_may_be_replaced(Config) ->
+    serving(Config, "writes.ReplacesBuffer", fun(Context) ->
+        {Client, _} = client(Context, Config, #{}),
+        send(Client, <<"x">>),
+        expect(Client, <<"replaced">>),
+        send(Client, <<"x">>),
+        expect(Client, <<"replaced">>)
+    end).
