@@ -130,7 +130,7 @@ handoff(Source, Info) ->
 %%
 %% `Info' becomes `client_info' in Python: `addr' (a tuple, a string or a binary), `port', `type', and whatever you add.
 %%
-%% The errors: `{bad_fd, Fd}', `{already_handed_off, Fd}', `{not_a_stream, Kind}', `{active_socket, Hint}',
+%% The errors: `{bad_fd, Fd}', `{already_handed_off, Fd}', `{unsupported_descriptor, Kind}', `{active_socket, Hint}',
 %% `{output_pending, Bytes, Hint}', `{bad_socket, Socket, Why}', `{bad_info, Why}', `{no_context, Context}', `stopped',
 %% `draining',
 %% `busy' (the queue to the thread is full), `{max_connections, Max}'. After the last the connection is closed, so that

@@ -19,7 +19,7 @@ rustler::atoms! {
     connections,
     bad_fd,
     already_handed_off,
-    not_a_stream,
+    unsupported_descriptor,
     max_connections,
     bad_info,
     bad_option,

@@ -148,7 +148,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
     let mut descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
         Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
         Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
-        Unfit::Kind(kind) => (atoms::not_a_stream(), kind_atom(env, kind)).encode(env),
+        Unfit::Kind(kind) => (atoms::unsupported_descriptor(), kind_atom(env, kind)).encode(env),
         Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
     })?;
     let max = context.max_connections;

@@ -14,7 +14,7 @@ groups() ->
     reactor_test:backend_groups([
         bad_descriptors,
         closed_descriptors,
-        not_a_stream,
+        unsupported_descriptor,
         listening_sockets,
         active_sockets,
         closed_sockets,
@@ -88,15 +88,15 @@ closed_descriptors(Config) ->
         gen_tcp:close(Client)
     end).
 
-not_a_stream(Config) ->
+unsupported_descriptor(Config) ->
     beside(Config, fun(Context) ->
         [
             begin
                 {ok, Fd} = py:call(Context, os, open, [Path, Flags]),
-                ?assertEqual({error, {not_a_stream, Kind}}, handoff(Context, Fd)),
+                ?assertEqual({error, {unsupported_descriptor, Kind}}, handoff(Context, Fd)),
                 %% It is still the caller's. A duplicate from dup_fd is not.
                 {ok, Duplicate} = py:dup_fd(Fd),
-                ?assertEqual({error, {not_a_stream, Kind}}, handoff(Context, Duplicate)),
+                ?assertEqual({error, {unsupported_descriptor, Kind}}, handoff(Context, Duplicate)),
                 ?assertEqual({error, {bad_fd, Duplicate}}, py:dup_fd(Duplicate)),
                 {ok, none} = py:call(Context, os, close, [Fd])
             end
@@ -113,7 +113,7 @@ listening_sockets(Config) ->
     beside(Config, fun(Context) ->
         {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
         {ok, Port} = inet:port(Listen),
-        ?assertEqual({error, {not_a_stream, listening_socket}}, handoff(Context, Listen)),
+        ?assertEqual({error, {unsupported_descriptor, listening_socket}}, handoff(Context, Listen)),
         {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, []),
         {ok, Server} = gen_tcp:accept(Listen, 30000),
         [gen_tcp:close(S) || S <- [Client, Server, Listen]]

@@ -87,9 +87,28 @@ fn initialise() -> Result<(), String> {
         if ffi::PyStatus_Exception(status) != 0 {
             return Err(format!("Python does not start: {}", text(status.err_msg)));
         }
+        import_signal();
         ffi::PyEval_SaveThread();
     }
     Ok(())
+}
+
+/// Imports `signal` before anybody else does: wherever SIGINT has its default action, the import would replace it by
+/// Python's handler, whatever the configuration says. It is the VM's (B7).
+///
+/// # Safety
+/// Attached.
+unsafe fn import_signal() {
+    // SAFETY: valid pointers to locals; the disposition is put back. A failed import will fail again where it matters.
+    unsafe {
+        let mut ignore: libc::sigaction = std::mem::zeroed();
+        ignore.sa_sigaction = libc::SIG_IGN;
+        let mut before = std::mem::zeroed();
+        libc::sigaction(libc::SIGINT, &raw const ignore, &raw mut before);
+        ffi::Py_XDECREF(ffi::PyImport_ImportModule(c"signal".as_ptr()));
+        ffi::PyErr_Clear();
+        libc::sigaction(libc::SIGINT, &raw const before, std::ptr::null_mut());
+    }
 }
 
 /// The interpreter to be: a virtual environment's, if the VM was started in one.
