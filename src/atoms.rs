@@ -1,5 +1,7 @@
 //! Every atom that this library makes.
 
+#![forbid(unsafe_code)]
+
 rustler::atoms! {
     ok,
     error,

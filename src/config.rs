@@ -1,5 +1,7 @@
 //! Options of a context, as `py_options.erl` validated them, and the constants that bound what no option bounds.
 
+#![forbid(unsafe_code)]
+
 use crate::machine::Limits;
 use rustler::NifUnitEnum;
 use std::time::Duration;

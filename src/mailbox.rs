@@ -4,6 +4,8 @@
 //! Erlang process, which learns of them through `enif_select`. The mailbox also holds what both sides read: the
 //! statistics and the flags.
 
+#![forbid(unsafe_code)]
+
 use crate::config::{COMMANDS_MAX, COMMANDS_PER_TURN, NOTICES_MAX};
 use crate::descriptors::Descriptor;
 use crate::stats::Stats;

@@ -1,5 +1,7 @@
 //! The handle of a context that Erlang holds. The thread's life is tied to its owner's: the VM tells us when that dies.
 
+#![forbid(unsafe_code)]
+
 use crate::atoms;
 use crate::mailbox::Mailbox;
 use crate::select::Selectable;

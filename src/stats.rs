@@ -2,6 +2,8 @@
 //!
 //! The reactor thread is the only writer (but for `connections` and `refused`), so a plain load and store will do.
 
+#![forbid(unsafe_code)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! stats {

@@ -3,6 +3,8 @@
 //! `kind (8) | generation (24) | index (32)`: the index finds the slot, the generation tells whether the slot still
 //! belongs to the connection that submitted the operation. Pure: no system call, no Python.
 
+#![forbid(unsafe_code)]
+
 /// Names one connection for as long as it lives; never equal to the name of a later one in the same slot
 /// (until 2^24 connections have passed through that slot).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -5,6 +5,8 @@
 //! B1 (flush, FIN, drain, close), B2 (writes after the peer's half close), B9 (`connection_lost` once and last),
 //! I3 (one send at a time), I4 (closed only when no operation runs).
 
+#![forbid(unsafe_code)]
+
 /// What a protocol's callback asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {

@@ -6,6 +6,7 @@ pub mod dispatch;
 pub mod interpreter;
 pub mod jobs;
 pub mod module;
+pub mod plain;
 pub mod protocol;
 pub mod reactor_buffer;
 pub mod terms;

@@ -5,8 +5,8 @@
 //! be driven by hand. Once served it reaches its own connection by generation-tagged name and nothing else: when that
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
-use super::interpreter;
 use super::module::{self, Static, guarded, guarded_object, method};
+use super::plain;
 use crate::context::{self, Context};
 use crate::token::ConnId;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
@@ -14,13 +14,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::io;
 use std::mem::offset_of;
 use std::ptr;
 use std::rc::Rc;
-
-/// A `read` by hand answers no more than this at a time, whatever size is asked for.
-const PLAIN_READ_MAX_BYTES: usize = 1024 * 1024;
 
 /// What an instance's `write` and `read` reach.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -211,41 +207,10 @@ unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -
         let (protocol, data) = unsafe { (bound(py, this), bound(py, data)) };
         match route(&protocol)? {
             Route::Context(context, id) => integer(py, context.write(id, &data)?),
-            Route::Descriptor(fd) => integer(py, plain_write(py, fd, &data)?),
+            Route::Descriptor(fd) => integer(py, plain::write(py, fd, &data)?),
             Route::Nowhere => integer(py, 0),
         }
     })
-}
-
-fn plain_write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let bytes = match data.cast::<PyBytes>() {
-        Ok(bytes) => bytes.clone(),
-        Err(_) => py.get_type::<PyBytes>().call1((data,))?.cast_into()?,
-    };
-    let bytes = bytes.as_bytes();
-    loop {
-        // A blocking descriptor may take its time: others run meanwhile.
-        let sent = interpreter::detached(py, || {
-            // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
-            unsafe {
-                match libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) {
-                    -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) => {
-                        result_of(libc::write(fd, bytes.as_ptr().cast(), bytes.len()))
-                    }
-                    sent => result_of(sent),
-                }
-            }
-        });
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Nothing was accepted: no room now, or the peer is gone.
-            sent => return Ok(sent.unwrap_or(0)),
-        }
-    }
-}
-
-fn result_of(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 unsafe extern "C" fn read(
@@ -277,29 +242,11 @@ unsafe extern "C" fn read(
         let protocol = unsafe { bound(py, this) };
         let data = match route(&protocol)? {
             Route::Context(context, id) => context.read(py, id, size)?,
-            Route::Descriptor(fd) => plain_read(py, fd, size),
+            Route::Descriptor(fd) => plain::read(py, fd, size),
             Route::Nowhere => Some(PyBytes::new(py, b"")),
         };
         Ok(data.map_or_else(|| py.None().into_bound(py), Bound::into_any))
     })
-}
-
-fn plain_read(py: Python<'_>, fd: c_int, size: usize) -> Option<Bound<'_, PyBytes>> {
-    let mut buffer = vec![0u8; size.min(PLAIN_READ_MAX_BYTES)];
-    loop {
-        // SAFETY: `buffer` has room for its length.
-        let got = interpreter::detached(py, || unsafe {
-            result_of(libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()))
-        });
-        match got {
-            Ok(got) => return Some(PyBytes::new(py, &buffer[..got])),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => return None,
-                _ => return Some(PyBytes::new(py, b"")),
-            },
-        }
-    }
 }
 
 unsafe extern "C" fn connection_made(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {

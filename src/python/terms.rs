@@ -1,5 +1,7 @@
 //! Erlang terms to Python objects and back. What has no counterpart is an error, never a crash; depth is bounded.
 
+#![forbid(unsafe_code)]
+
 use crate::atoms;
 use crate::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};

@@ -1,5 +1,7 @@
 //! What one context owns in its interpreter: globals, names, and the helpers of the package `erlang`.
 
+#![forbid(unsafe_code)]
+
 use super::dispatch::Names;
 use super::terms::Carriers;
 use crate::mailbox::Parcel;

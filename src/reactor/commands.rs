@@ -1,5 +1,7 @@
 //! What Erlang asks of a reactor thread: adopt a descriptor, run Python, signal, stop.
 
+#![forbid(unsafe_code)]
+
 use super::{Ending, Reactor};
 use crate::context::{Connection, Datagrams, Pulse};
 use crate::descriptors::{Abilities, Descriptor};

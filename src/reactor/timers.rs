@@ -1,5 +1,7 @@
 //! What is due at a time: the end of lingering, the end of a drain, and the sweeps that find dead connections.
 
+#![forbid(unsafe_code)]
+
 use super::{Ending, Reactor};
 use crate::atoms;
 use crate::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
