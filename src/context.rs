@@ -8,7 +8,7 @@ use crate::descriptors::{self, Descriptor};
 use crate::machine::{Limits, Machine};
 use crate::mailbox::{Mailbox, Place};
 use crate::outbox::{Outbox, datagram_cost};
-use crate::python::{addresses, reactor_buffer};
+use crate::python::{addresses, bytes_like, reactor_buffer};
 use crate::token::{ConnId, GENERATION_MASK};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -184,27 +184,6 @@ pub fn set_current(context: Option<Rc<Context>>) {
     drop(old);
 }
 
-/// Calls `f` with the bytes of any bytes-like object.
-fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
-    // SAFETY: attached; the view is valid, and keeps its memory where it is, until it is released. An empty view may have
-    // no memory.
-    unsafe {
-        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-        if ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut view, ffi::PyBUF_SIMPLE) < 0 {
-            let error = PyErr::fetch(data.py());
-            if !error.is_instance_of::<PyTypeError>(data.py()) {
-                return Err(error);
-            }
-            let kind = data.get_type();
-            return Err(PyTypeError::new_err(format!("a bytes-like object is required, not {kind}")));
-        }
-        let bytes = if view.len == 0 { &[] } else { std::slice::from_raw_parts(view.buf.cast(), view.len as usize) };
-        let result = f(bytes);
-        ffi::PyBuffer_Release(&raw mut view);
-        result
-    }
-}
-
 fn reentered<E>(_: E) -> PyErr {
     PyRuntimeError::new_err("this connection cannot be used from within a destructor that runs just now")
 }
@@ -228,7 +207,7 @@ impl Context {
                 });
             }
         }
-        with_bytes(data, |bytes| self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken])))
+        bytes_like::with_bytes(data, |bytes| self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken])))
     }
 
     /// `Protocol.sendto`: queues a datagram, all of it or nothing, and answers how many bytes were taken.
@@ -243,7 +222,7 @@ impl Context {
         };
         let v6 = family.ok_or_else(|| PyTypeError::new_err("sendto() is for datagram sockets; use write()"))?;
         let to = if to.is_none() { None } else { Some(addresses::from_python(to, v6)?) };
-        with_bytes(data, |bytes| {
+        bytes_like::with_bytes(data, |bytes| {
             let mut table = self.table.try_borrow_mut().map_err(reentered)?;
             let Some(connection) = table.get(id) else { return Ok(0) };
             let taken = self.queue_datagram(connection, bytes, to)?;

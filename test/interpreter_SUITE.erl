@@ -79,11 +79,13 @@ with_context(Config, Fun) ->
 
 %% Other VMs.
 
-%% Starts one that evaluates Code; answers its port and the number of its process.
+%% Starts one that evaluates Code; answers its port and the number of its process. SIGINT has its default action there,
+%% although what runs in the background of a shell inherits that it is ignored.
 vm(Flags, Code, Options) ->
     Ebin = filename:dirname(code:which(py)),
-    Port = open_port({spawn_executable, os:find_executable("erl")}, [
-        {args, Flags ++ ["-noshell", "-pa", filename:absname(Ebin), "-eval", Code]},
+    Erl = ["--default-signal=INT", os:find_executable("erl")],
+    Port = open_port({spawn_executable, os:find_executable("env")}, [
+        {args, Erl ++ Flags ++ ["-noshell", "-pa", filename:absname(Ebin), "-eval", Code]},
         exit_status, binary, stderr_to_stdout, {line, 10000}
         | Options
     ]),

@@ -1,5 +1,6 @@
 //! `write` and `read` of a protocol that no reactor serves: system calls on its descriptor, by hand.
 
+use super::bytes_like::with_bytes;
 use super::interpreter::detached;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -14,30 +15,27 @@ const READ_MAX_BYTES: usize = 1024 * 1024;
 /// # Errors
 /// `TypeError`: not a bytes-like object.
 pub fn write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let bytes = match data.cast::<PyBytes>() {
-        Ok(bytes) => bytes.clone(),
-        Err(_) => py.get_type::<PyBytes>().call1((data,))?.cast_into()?,
-    };
-    let bytes = bytes.as_bytes();
-    loop {
-        // A blocking descriptor may take its time: others run meanwhile.
-        let sent = detached(py, || {
-            // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
-            unsafe {
-                match libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) {
-                    -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) => {
-                        result_of(libc::write(fd, bytes.as_ptr().cast(), bytes.len()))
+    with_bytes(data, |bytes| {
+        loop {
+            // A blocking descriptor may take its time: others run meanwhile.
+            let sent = detached(py, || {
+                // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
+                unsafe {
+                    match libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) {
+                        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) => {
+                            result_of(libc::write(fd, bytes.as_ptr().cast(), bytes.len()))
+                        }
+                        sent => result_of(sent),
                     }
-                    sent => result_of(sent),
                 }
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing was accepted: no room now, or the peer is gone.
+                sent => return Ok(sent.unwrap_or(0)),
             }
-        });
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Nothing was accepted: no room now, or the peer is gone.
-            sent => return Ok(sent.unwrap_or(0)),
         }
-    }
+    })
 }
 
 /// Reads up to `size` bytes (and up to a limit of our own); `None` if there are none now, empty at the end or on an error.

@@ -1,0 +1,29 @@
+//! The bytes of Python objects that have some.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Calls `f` with the bytes of any bytes-like object.
+///
+/// # Errors
+/// `TypeError`: it is none. `BufferError`: it is not contiguous. Whatever `f` answers.
+pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
+    // SAFETY: attached; the view is valid, and keeps its memory where it is, until it is released. An empty view may have
+    // no memory.
+    unsafe {
+        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+        if ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut view, ffi::PyBUF_SIMPLE) < 0 {
+            let error = PyErr::fetch(data.py());
+            if !error.is_instance_of::<PyTypeError>(data.py()) {
+                return Err(error);
+            }
+            let kind = data.get_type();
+            return Err(PyTypeError::new_err(format!("a bytes-like object is required, not {kind}")));
+        }
+        let bytes = if view.len == 0 { &[] } else { std::slice::from_raw_parts(view.buf.cast(), view.len as usize) };
+        let result = f(bytes);
+        ffi::PyBuffer_Release(&raw mut view);
+        result
+    }
+}
