@@ -173,7 +173,8 @@ constants_are_documented(Config) ->
 
 constant(Source, Name) ->
     {match, [Expression]} = re:run(Source, "const " ++ Name ++ ": \\w+ = ([\\d* _]+);", [{capture, [1], list}]),
-    lists:foldl(fun(Factor, Product) -> list_to_integer(Factor) * Product end, 1, string:lexemes(Expression, "* ")).
+    Digits = [Char || Char <- Expression, Char =/= $_],
+    lists:foldl(fun(Factor, Product) -> list_to_integer(Factor) * Product end, 1, string:lexemes(Digits, "* ")).
 
 stats_are_documented(Config) ->
     Rows = rows("docs/reactor.md", "## Stats", Config),
