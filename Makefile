@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-faults asan lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults soak asan lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
 # cargo and the tests must use the Python that the library is linked to.
@@ -32,6 +32,9 @@ test-ct: setup ## Common Test, over real sockets
 
 test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")
 	bash scripts/test_faults.sh
+
+soak: compile ## bad clients, faults and restarts at full load on each backend (SOAK_SECONDS=600 SOAK_SEED=1 BACKENDS="uring epoll")
+	"$$(bash scripts/find_python.sh)" test/soak/soak.py
 
 # The leak checker does not know what Python and the tests keep on purpose.
 asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain

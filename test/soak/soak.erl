@@ -11,41 +11,55 @@
 -define(RESTARTED, 21).
 
 start() ->
-    _ = spawn(fun run/0),
+    _ = spawn(fun() ->
+        try
+            run()
+        catch
+            Class:Reason:Stack -> give_up("~tp", [{Class, Reason, Stack}])
+        end
+    end),
     ok.
 
 run() ->
     process_flag(trap_exit, true),
-    Backend = list_to_existing_atom(os:getenv("SOAK_BACKEND", "epoll")),
-    Seed = list_to_integer(os:getenv("SOAK_SEED", "1")),
     Main = self(),
+    %% Reads from the start, so that this VM ends with whoever started it.
+    _ = spawn_link(fun() -> read_commands(Main) end),
+    Backend = list_to_atom(os:getenv("SOAK_BACKEND", "epoll")),
+    Seed = list_to_integer(os:getenv("SOAK_SEED", "1")),
     Log = spawn_link(fun() -> count_logs(#{}, []) end),
     register(soak_log, Log),
     ok = logger:remove_handler(default),
     ok = logger:add_handler(soak, ?MODULE, #{}),
     lists:foreach(fun(Spec) -> start_context(Spec, Backend, Seed) end, contexts()),
-    _ = start_restarted(Backend, Seed),
+    %% It owns, and is linked to, a context that no supervisor has.
+    Churn = spawn_link(fun() ->
+        process_flag(trap_exit, true),
+        _ = start_restarted(Backend, Seed),
+        churn(Backend, Seed)
+    end),
+    register(soak_churn, Churn),
+    synced = sync(),
     lists:foreach(fun start_listener/1, listeners()),
     HandoffPort = start_handoff(),
-    register(soak_churn, spawn_link(fun() -> process_flag(trap_exit, true), churn(Backend, Seed) end)),
     Ports = [{Name, map_get(port, Info)} || {Name, Info} <- maps:to_list(py_reactor:listeners())],
     answer([{handoff, HandoffPort}, {os_pid, list_to_integer(os:getpid())} | Ports]),
-    _ = spawn_link(fun() -> read_commands(Main) end),
     commands().
 
-%% {Number, Label, Style, Options}. Those below 20 must serve without a fault.
+%% {Number, Label, Style, Options}. Those below 20 must serve without a fault. The pools are small, so that the load soon
+%% touches all of their memory: what still grows after that is something else.
 contexts() ->
     [
         {1, "direct", "direct", #{}},
         {2, "direct2", "direct", #{write_high_bytes => 65536, write_low_bytes => 0}},
         {3, "native", "native", #{}},
         {4, "document", "document", #{}},
-        {5, "hoarder", "hoarder", #{buffers => 256}},
+        {5, "hoarder", "hoarder", #{}},
         %% Nothing fits: the ring runs dry, queues are full, messages come in pieces.
         {6, "tight", "mixed", #{buffers => 16, buffer_bytes => 1024, write_high_bytes => 5000, write_low_bytes => 1000}},
-        {?SUPERVISED, "supervised", "direct", #{buffers => 256}},
-        {22, "crowded", "document", #{buffers => 256, max_connections => 8}},
-        {23, "timed", "direct", #{buffers => 256, idle_timeout_ms => 700, write_stall_timeout_ms => 700}}
+        {?SUPERVISED, "supervised", "direct", #{}},
+        {22, "crowded", "document", #{max_connections => 8}},
+        {23, "timed", "direct", #{idle_timeout_ms => 700, write_stall_timeout_ms => 700}}
     ].
 
 listeners() ->
@@ -68,7 +82,7 @@ start_context({Id, Label, Style, Options}, Backend, Seed) ->
     end.
 
 start_restarted(Backend, Seed) ->
-    Options = options("restarted", "mixed", #{buffers => 256}, Backend, Seed),
+    Options = options("restarted", "mixed", #{}, Backend, Seed),
     case retry(50, fun() -> py_reactor_context:start_link(?RESTARTED, worker, Options) end) of
         {ok, Pid} -> Pid;
         {error, Reason} -> give_up("the context does not start again: ~tp", [Reason])
@@ -88,7 +102,8 @@ retry(Attempts, Fun) ->
 options(Label, Style, Options, Backend, Seed) ->
     SetUp = io_lib:format("import soak_protocols~nsoak_protocols.serve('~s', '~s', ~b)~n", [Label, Style, Seed]),
     Here = os:getenv("SOAK_DIR", "."),
-    maps:merge(#{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 15000}, Options).
+    Common = #{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 15000, buffers => 128},
+    maps:merge(Common, Options).
 
 start_listener({Name, Contexts}) ->
     case py_reactor:start_listener(Name, #{contexts => Contexts, ip => ?IP}) of
@@ -145,6 +160,8 @@ hand_over(Socket, How) ->
 
 read_commands(Main) ->
     case io:get_line("") of
+        "halt\n" ->
+            Main ! {command, ["halt"]};
         Line when is_list(Line) ->
             Main ! {command, string:lexemes(Line, " \n")},
             read_commands(Main);
@@ -170,10 +187,7 @@ command(["churn" | Words]) ->
     answer([]);
 command(["settle"]) ->
     %% Waits for a churn under way, then for every connection to end and every buffer to come back.
-    soak_churn ! {sync, self()},
-    receive
-        synced -> ok
-    end,
+    synced = sync(),
     settle(150),
     {ok, _} = python(<<"let_go">>),
     settle(100),
@@ -184,7 +198,7 @@ command(["counts"]) ->
     {ok, Counts} = python(<<"counts">>),
     Figures = [
         {io_lib:format("~s ~s", [Key, Label]), map_get(Key, py_reactor_context:stats(Id))}
-     || {Id, Label, _, _} <- contexts(), Id < 20, Key <- [accepted, closed, exceptions, refused]
+     || {Id, Label, _, _} <- contexts(), Id < 20, Key <- [accepted, closed, exceptions, refused, messages, buffers_copied]
     ],
     answer(maps:to_list(Counts) ++ Figures);
 command(["logs"]) ->
@@ -206,6 +220,12 @@ command(["about"]) ->
 command(["halt"]) ->
     answer([]),
     init:stop().
+
+sync() ->
+    soak_churn ! {sync, self()},
+    receive
+        synced -> synced
+    end.
 
 python(Function) ->
     py:call(py:context(4), soak_protocols, binary_to_atom(Function), []).

@@ -39,7 +39,7 @@ RESET = struct.pack("ii", 1, 0)
 VOLATILE = {"supervised", "restarted", "crowded", "timed"}
 PORTS = ["direct"] * 4 + ["native", "document", "tight", "handoff"] * 3 + ["hoarder"] * 2 + sorted(VOLATILE)
 
-STALL_SECONDS = 60
+STALL_SECONDS = 5  # without any progress; nobody pauses for as long
 FAILURES_MAX = 20
 SUPERVISED_KILL_SECONDS = 13  # the supervisor allows 10 restarts a minute
 MEMORY_SLACK = (1.10, 20e6)
@@ -66,7 +66,7 @@ class Load:
         self.seed = seed
         self.failures = []
         self.behaviours = Counter()
-        self.connections = self.verified = self.complete = self.cut = 0
+        self.connections = self.verified = self.complete = self.cut = self.restarts = 0
         self.open = 0
         self.stopping = asyncio.Event()
 
@@ -93,8 +93,7 @@ class Load:
             self.connections += 1
             client = Client(self, port, rng)
             try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    await client.go(behaviour)
+                await client.go_unless_stalled(behaviour)
             except TimeoutError:
                 self.fail(f"{name} {port} {behaviour.__name__} hangs: {client}")
             except Fault as fault:
@@ -132,6 +131,28 @@ class Client:
             if self.sock is not None:
                 self.sock.close()
             self.load.open -= 1
+
+    async def go_unless_stalled(self, behaviour):
+        going = asyncio.ensure_future(self.go(behaviour))
+        before = None
+        while not (await asyncio.wait([going], timeout=STALL_SECONDS))[0]:
+            if before == (self.sent, self.got):
+                self.note += self.kernel_state()
+                going.cancel()
+                await asyncio.wait([going])
+                raise TimeoutError
+            before = self.sent, self.got
+        going.result()
+
+    def kernel_state(self):
+        """Both ends of the connection, as the kernel sees them: state, bytes in the queues to send and to receive, inode."""
+        ours = f":{self.local or 0:04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return "".join(
+            f"; {'client' if line[1].endswith(ours) else 'server'} in state {line[3]}, queues {line[4]}, inode {line[9]}"
+            for line in lines
+            if line[1].endswith(ours) or line[2].endswith(ours)
+        )
 
     # Steps.
 
@@ -177,6 +198,10 @@ class Client:
             if rng.random() < 0.05:
                 await asyncio.sleep(rng.random() * 0.02)
 
+    def widen(self):
+        """Ends the time of the tiny window."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+
     def half_close(self):
         try:
             self.sock.shutdown(socket.SHUT_WR)
@@ -203,6 +228,16 @@ class Client:
             f"wrong bytes at {self.got + at}: {data[at : at + 16].hex()} instead of {owed[at : at + 16].hex()}"
             + (f", which are those owed at {elsewhere}" if elsewhere >= 0 else ", which are owed nowhere")
         )
+
+    async def receive_soon(self, size=65536):
+        """What comes in a moment, if anything does; None if not."""
+        waited = asyncio.ensure_future(self.receive(size))
+        done, _ = await asyncio.wait([waited], timeout=0.05)
+        if not done:
+            waited.cancel()
+            await asyncio.gather(waited, return_exceptions=True)
+            return None
+        return waited.result()
 
     async def receive_all(self, size=65536):
         """All that is owed, and not a byte more so far."""
@@ -327,7 +362,7 @@ async def hang_up(client):
     message = client.request(client.rng.choice("EDHA")) + client.owed
     await client.send_in_parts(message[: client.rng.randint(1, len(message))], 20000)
     if client.rng.random() < 0.5:
-        await client.receive()
+        await client.receive_soon()
 
 
 async def reset(client):
@@ -343,7 +378,7 @@ async def reset(client):
         client.owed = client.payload()
         await client.send_in_parts(client.request(rng.choice("EDHA")) + client.owed, 50000)
     for _ in range(rng.choice((0, 0, 1, 3, 20))):
-        if await client.receive(rng.choice((100, 65536))) == 0:
+        if await client.receive_soon(rng.choice((100, 65536))) == 0:
             if client.got < len(client.owed) and not client.volatile:
                 raise Fault("the end came too early")
             break
@@ -374,13 +409,15 @@ async def slow_reader(client):
     client.owed = generated(seed, size)
     await client.send(client.request("G", size, seed))
     for _ in range(rng.randint(1, 30)):
-        if await client.receive(rng.randint(1, 3000)) == 0:
+        if client.got == size or await client.receive(rng.randint(1, 3000)) == 0:
             break
         await asyncio.sleep(rng.random() * 0.1)
     match rng.choice(("close", "reset", "finish", "finish")):
         case "reset":
             client.reset()
         case "finish":
+            if rng.random() < 0.9:
+                client.widen()
             if client.port == "native":
                 client.half_close()
             await client.receive_end(complete=True)
@@ -396,6 +433,8 @@ async def slow_echo(client):
         for _ in range(rng.randint(1, 10)):
             await asyncio.sleep(rng.random() * 0.2)
             await client.receive(500)
+        if rng.random() < 0.9:
+            client.widen()
         await client.receive_all()
 
     await both(client.send_in_parts(client.request(rng.choice("EDHA")) + client.owed, 100000), receive())
@@ -569,7 +608,7 @@ class Server:
         return await self.process.wait()
 
 
-async def churn(server, rng):
+async def churn(server, load, rng):
     """Restarts some contexts, now and then."""
     next_supervised = time.monotonic() + SUPERVISED_KILL_SECONDS
     while True:
@@ -577,6 +616,8 @@ async def churn(server, rng):
         if time.monotonic() > next_supervised:
             next_supervised += SUPERVISED_KILL_SECONDS
             await server.ask("churn kill supervised")
+            load.restarts += 1
+        load.restarts += 1
         await server.ask(
             rng.choice(
                 (
@@ -618,7 +659,7 @@ async def watch(server, load, samples):
 
 async def under_load(server, load, clients, seconds, phase, rng):
     samples = []
-    watching = [asyncio.ensure_future(watch(server, load, samples)), asyncio.ensure_future(churn(server, rng))]
+    watching = [asyncio.ensure_future(watch(server, load, samples)), asyncio.ensure_future(churn(server, load, rng))]
     try:
         running = asyncio.ensure_future(load.run(clients, seconds, phase))
         await asyncio.wait([running, *watching], return_when=asyncio.FIRST_COMPLETED)
@@ -668,7 +709,7 @@ async def soak(backend, seed, seconds, clients):
     print(
         f"{backend}: {'FAILED' if load.failures else 'ok'}, {load.connections} connections "
         f"({load.complete} owed and got everything, {load.cut} cut where that may be), "
-        f"{load.verified} bytes verified, {len(load.failures)} failures, seed {seed}\n"
+        f"{load.verified} bytes verified, {load.restarts} restarts, {len(load.failures)} failures, seed {seed}\n"
         f"  {dict(load.behaviours.most_common())}",
         flush=True,
     )
@@ -687,7 +728,10 @@ def flat(load, memory):
 
 
 def promises(load, counts, logs):
-    print(f"  counted: {counts}\n  logged: {logs}", flush=True)
+    labels = [key.partition(" ")[2] for key in counts if key.startswith("accepted ")]
+    for label in labels:
+        print(f"  {label}: " + ", ".join(f"{k[: -len(label) - 1]} {counts[k]}" for k in counts if k.endswith(" " + label)))
+    print(f"  counted: { {k: v for k, v in counts.items() if ' ' not in k} }\n  logged: {logs}", flush=True)
     for key in (
         "lost_twice after_lost wrong_thread reached_after_lost spurious_write_ready corrupted bad_header worker_failures"
     ).split():
@@ -697,12 +741,9 @@ def promises(load, counts, logs):
         load.fail(f"connection_made {counts['made']} times, connection_lost {counts['lost']} times")
     if counts["created"] != counts["deleted"]:
         load.fail(f"{counts['created'] - counts['deleted']} protocols of {counts['created']} were never released")
-    for key, accepted in counts.items():
-        kind, _, label = key.partition(" ")
-        if kind != "accepted":
-            continue
-        if accepted != counts[f"closed {label}"]:
-            load.fail(f"{label}: accepted {accepted}, closed {counts[f'closed {label}']}")
+    for label in labels:
+        if counts[f"accepted {label}"] != counts[f"closed {label}"]:
+            load.fail(f"{label}: accepted {counts[f'accepted {label}']}, closed {counts[f'closed {label}']}")
         if counts[f"exceptions {label}"] != counts.get(f"faults {label}", 0):
             load.fail(f"{label}: {counts[f'exceptions {label}']} faults, {counts.get(f'faults {label}', 0)} on purpose")
         if counts[f"refused {label}"]:
