@@ -1,4 +1,7 @@
-"""Prints the executable of this Python if the reactor can be built with it; else says why not, and exits with 1."""
+"""Prints the executable of this Python if the reactor can be built with it; else says why not, and exits with 1.
+
+It must run on the Pythons that it refuses: no syntax that is younger than they are.
+"""
 
 import os
 import sys
@@ -7,11 +10,11 @@ import sysconfig
 OLDEST = (3, 11)
 
 
-def problem() -> str | None:
-    if sys.implementation.name != "cpython":
-        return f"it is {sys.implementation.name}, and only CPython can be embedded"
+def problem():
     if sys.version_info < OLDEST:
         return "it is %d.%d, and 3.11 is the oldest that is supported" % sys.version_info[:2]
+    if sys.implementation.name != "cpython":
+        return "it is %s, and only CPython can be embedded" % sys.implementation.name
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "it is a free-threaded build, which is not supported"
     library = sysconfig.get_config_var("LDLIBRARY") or ""
@@ -22,12 +25,14 @@ def problem() -> str | None:
         )
     path = os.path.join(sysconfig.get_config_var("LIBDIR") or "", library)
     if not os.path.exists(path):
-        return f"its shared library {path} is not installed (Debian: apt-get install python3-dev)"
+        return "its shared library %s is not installed (Debian: apt-get install python3-dev)" % path
     return None
 
 
 if __name__ == "__main__":
     reason = problem()
     if reason is not None:
-        sys.exit(f"py_reactor: {sys.executable} cannot be used: {reason}.\nSet PYTHON=/path/to/python3 to use another.")
-    print(sys.executable)
+        sys.exit(
+            "py_reactor: %s cannot be used: %s.\nSet PYTHON=/path/to/python3 to use another." % (sys.executable, reason)
+        )
+    sys.stdout.write(sys.executable + "\n")

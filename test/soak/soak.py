@@ -13,6 +13,7 @@ VM, and its memory must have stayed flat. Exits with 1 if anything was wrong.
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import random
@@ -763,6 +764,7 @@ async def main():
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, 65536), limit))
     gc.freeze()
+    faulthandler.register(signal.SIGUSR1)
     results = [await soak(backend, seed, seconds, clients) for backend in backends]
     if not all(results):
         print(f"failed; again with SOAK_SEED={seed}", flush=True)
