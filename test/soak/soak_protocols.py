@@ -23,6 +23,7 @@ HEADER = struct.Struct(">4scxxxII")
 MAGIC = b"soak"
 GENERATED = 65521
 HOARD_MAX = 2000
+COLLECT_SECONDS = 3
 
 
 class Counter:
@@ -38,13 +39,13 @@ class Counter:
         return self._count.__reduce__()[1][0]
 
 
-COUNTERS = collections.defaultdict(Counter)
-# No context ever makes these while another reads them.
-for _name in (
-    "created deleted made lost lost_twice after_lost wrong_thread reached_after_lost spurious_write_ready corrupted "
-    "hoarded bad_header signals unsignalled bad_signals worker_failures"
-).split():
-    COUNTERS[_name]
+COUNTERS = {
+    name: Counter()
+    for name in (
+        "created deleted made lost lost_twice after_lost wrong_thread reached_after_lost spurious_write_ready "
+        "corrupted hoarded bad_header signals unsignalled worker_failures"
+    ).split()
+}
 _worker_failures = []
 
 
@@ -280,6 +281,7 @@ STYLES = {"direct": Direct, "native": Native, "document": Document, "hoarder": H
 def serve(label, style, seed):
     """Makes the factory of this context."""
     random.seed(seed)
+    COUNTERS.setdefault("faults " + label, Counter())
     if style == "mixed":
         reactor.set_protocol_factory(
             type("Mixed", (Mixed,), {"classes": [type(c.__name__, (c,), {"label": label}) for c in (Direct, Document)]})
@@ -320,9 +322,14 @@ def unhoard(kept, digest):
 
 
 def housekeep():
-    """Lets go of what was hoarded, when its time has come."""
+    """Lets go of what was hoarded, when its time has come, and of what is left in cycles: a buffer in one holds the
+    memory of its context, a dead one's, too, until Python happens to look for cycles."""
+    collect_at = time.monotonic()
     while True:
         try:
+            if time.monotonic() > collect_at:
+                collect_at += COLLECT_SECONDS
+                gc.collect()
             try:
                 heapq.heappush(HOARD, HOARD_QUEUE.get(timeout=0.02))
             except queue.Empty:
