@@ -243,7 +243,6 @@ impl Descriptor {
 
     /// Makes it ready to be served.
     pub fn prepare(&mut self) {
-        self.promise();
         match self.abilities.io {
             // Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
             Io::Socket => {
@@ -391,7 +390,7 @@ mod tests {
     fn the_peer_sees_the_end_although_a_copy_stays_open() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut served = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
-        served.prepare();
+        served.promise();
         drop(served);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         drop(ours);

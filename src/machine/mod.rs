@@ -355,6 +355,13 @@ impl Machine {
         }
     }
 
+    /// `connection_made` returned. A signal from within it is as one that comes just after.
+    pub fn made(&mut self) {
+        if std::mem::take(&mut self.signalled_early) {
+            self.signalled();
+        }
+    }
+
     /// `signal_write_ready` was called by the very callback whose answer is awaited.
     pub fn signalled_early(&mut self) {
         self.signalled_early = true;

@@ -421,3 +421,13 @@ fn a_signal_from_within_the_callback_counts() {
     machine.acted(Callback::DataReceived, Action::AsyncPending);
     assert_eq!(settled(&mut machine), [], "an old signal is not kept");
 }
+
+#[test]
+fn a_signal_from_within_connection_made_is_not_kept_for_later() {
+    let mut machine = Machine::new(SOCKET);
+    machine.signalled_early();
+    machine.made();
+    settled(&mut machine);
+    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    assert_eq!(settled(&mut machine), []);
+}

@@ -90,8 +90,10 @@ impl Reactor {
         !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty()
     }
 
-    fn adopt(&mut self, py: Python<'_>, descriptor: Descriptor, place: Place, info: &Parcel) {
+    fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Parcel) {
         let fd = descriptor.number();
+        // The handoff was answered `ok': from here on a failure ends the connection, and its peer is to see that.
+        descriptor.promise();
         match self.introduce(py, descriptor, place, info) {
             Ok((id, protocol, info)) => {
                 self.context.mailbox.stats.accepted.add(1);
@@ -99,7 +101,10 @@ impl Reactor {
                 let made = protocol.call_method1("connection_made", (fd, info));
                 self.context.calling.set(None);
                 match made.and_then(|_| self.python.names.writes_natively(&protocol)) {
-                    Ok(native) => self.with(id, |connection| connection.native_write_ready = native),
+                    Ok(native) => self.with(id, |connection| {
+                        connection.native_write_ready = native;
+                        connection.machine.made();
+                    }),
                     Err(error) => {
                         self.fault(&protocol, "connection_made", Fault::Raised(error));
                         self.with(id, |connection| connection.machine.never_made())

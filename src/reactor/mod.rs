@@ -48,6 +48,8 @@ pub struct Reactor {
     linger: Duration,
     sweeps: Sweeps,
     events: Vec<Event>,
+    /// What the kernel has taken, on its way to be dropped; empty between events.
+    sent: Vec<Sent>,
     /// Connections whose queue is to be sent at the end of the turn.
     sends: Vec<ConnId>,
     /// Connections that discard input after our FIN, and until when. All linger equally long, so this is in order.
@@ -76,6 +78,7 @@ impl Reactor {
             linger: Duration::from_millis(options.linger_ms),
             sweeps: Sweeps::new(options),
             events: Vec::new(),
+            sent: Vec::new(),
             sends: Vec::new(),
             lingering: VecDeque::new(),
             commands: Vec::new(),
@@ -301,7 +304,8 @@ impl Reactor {
 
     /// One send for each connection that has something to send.
     fn flush(&mut self) {
-        for id in std::mem::take(&mut self.sends) {
+        let mut sends = std::mem::take(&mut self.sends);
+        for id in sends.drain(..) {
             let mut table = self.context.table.borrow_mut();
             let Some(connection) = table.get(id) else { continue };
             if connection.machine.is_finished() {
@@ -318,6 +322,7 @@ impl Reactor {
                 None => connection.machine.sent(0, &self.context.limits),
             }
         }
+        self.sends = sends;
     }
 
     fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
@@ -333,7 +338,7 @@ impl Reactor {
 
     fn step(&mut self, py: Python<'_>) {
         let mut events = std::mem::take(&mut self.events);
-        let mut sent = Vec::new();
+        let mut sent = std::mem::take(&mut self.sent);
         for Event { id, outcome } in events.drain(..) {
             match outcome {
                 Outcome::Woken => {
@@ -357,6 +362,7 @@ impl Reactor {
             self.settle(py, id);
         }
         self.events = events;
+        self.sent = sent;
     }
 
     fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
