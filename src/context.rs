@@ -31,14 +31,14 @@ pub struct Pulse {
     pub received: u32,
     /// Bytes whose sends have ended, modulo 2^32.
     pub sent: u32,
-    /// Bytes that the kernel holds for the peer: a long send makes progress here first.
-    pub in_kernel: i32,
+    /// [`Descriptor::progress`] while there is output: a long send shows here first.
+    pub taken: u64,
 }
 
 impl Pulse {
     /// Of a connection that has just begun.
     pub fn new() -> Self {
-        Pulse { at: Instant::now(), received: 0, sent: 0, in_kernel: 0 }
+        Pulse { at: Instant::now(), received: 0, sent: 0, taken: 0 }
     }
 }
 

@@ -285,12 +285,23 @@ impl Descriptor {
         socket_option(self.number(), libc::SO_DOMAIN) == libc::AF_INET6
     }
 
-    /// Bytes that the kernel holds because the peer has not taken them; 0 where it cannot tell.
-    pub fn unsent(&self) -> i32 {
-        let mut bytes = 0;
+    /// A number that changes when the peer takes output, although no send ends: what a TCP peer has acknowledged, else what
+    /// the kernel still holds (coarser: a queue that is refilled between two looks seems not to move).
+    pub fn progress(&self) -> u64 {
+        // SAFETY: all-zero is a valid `tcp_info`.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the call fills in at most `len` bytes of a struct of our own.
+        let code = unsafe {
+            libc::getsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
+        };
+        if code == 0 {
+            return info.tcpi_bytes_acked;
+        }
+        let mut bytes: i32 = 0;
         // SAFETY: the call fills in an int.
         unsafe { libc::ioctl(self.number(), libc::TIOCOUTQ, &raw mut bytes) };
-        bytes
+        u64::from(bytes.unsigned_abs())
     }
 
     /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`).

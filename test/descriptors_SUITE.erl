@@ -13,6 +13,7 @@ all() ->
 groups() ->
     reactor_test:backend_groups([
         udp_keeps_bounds_and_answers_the_sender,
+        udp_empty_both_ways,
         udp_by_write_buffer,
         udp_names_senders_and_destinations,
         udp_over_v6,
@@ -63,6 +64,13 @@ udp_keeps_bounds_and_answers_the_sender(Config) ->
         {ok, Other} = gen_udp:open(0, [binary, {active, false}]),
         ?assertEqual(<<"echo other">>, ask({Other, Address, Port, Tag}, <<"other">>)),
         ?assertMatch([{<<"connection_made">>, _}], events(Context, Tag))
+    end).
+
+%% An empty datagram counts for something, alone in either queue.
+udp_empty_both_ways(Config) ->
+    serving(Config, "kinds.Mirror", fun(Context) ->
+        Udp = udp(Context, []),
+        [?assertEqual(<<>>, ask(Udp, <<>>)) || _ <- lists:seq(1, 3)]
     end).
 
 udp_by_write_buffer(Config) ->

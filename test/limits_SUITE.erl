@@ -56,22 +56,30 @@ stalled_is_cut(Config) ->
         ?assertEqual(1, timed_out(Context))
     end).
 
-%% It takes much longer than the timeout, but something moves all the time.
+%% It takes more than twice the timeout, in which no send ends, but the peer takes a little all the time.
 slow_is_not_stalled(Config) ->
-    Options = #{write_stall_timeout_ms => 5000, write_high_bytes => 10000000},
+    TimeoutMs = 3000,
+    Options = #{write_stall_timeout_ms => TimeoutMs, write_high_bytes => 100000000},
     serving(Config, "streams.Download", Options, fun(Context) ->
         {Client, Tag} = client(Context, Config, #{}, [{recbuf, 8192}, {sndbuf, 8192}]),
-        send(Client, <<"1000000 ">>),
-        Read = fun Read(0) -> ok; Read(Left) ->
-            {ok, Part} = gen_tcp:recv(Client, min(Left, 500), 30000),
-            erlang:yield(),
-            Read(Left - byte_size(Part))
-        end,
-        ok = Read(1000000),
-        expect_eof(Client),
+        send(Client, <<"20000000 ">>),
+        Until = erlang:monotonic_time(millisecond) + 2 * TimeoutMs + 500,
+        Left = read_slowly(Client, 20000000, Until),
+        ?assert(Left > 0, "the peer was too fast to show anything"),
+        ?assertEqual(Left, byte_size(reactor_test:receive_all(Client))),
         wait_lost(Context, Tag),
         ?assertEqual(0, timed_out(Context))
     end).
+
+read_slowly(Client, Left, Until) ->
+    {ok, Part} = gen_tcp:recv(Client, 1000, 30000),
+    receive
+    after 2 -> ok
+    end,
+    case erlang:monotonic_time(millisecond) < Until of
+        true -> read_slowly(Client, Left - byte_size(Part), Until);
+        false -> Left - byte_size(Part)
+    end.
 
 %% A slow reader costs its own marks and nobody's time.
 stalled_delays_nobody(Config) ->

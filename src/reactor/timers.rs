@@ -38,10 +38,10 @@ impl Sweeps {
 
     fn examine(&self, connection: &mut Connection, now: Instant) -> Verdict {
         let (received, sent) = connection.moved;
-        let in_kernel = if connection.machine.has_output() { connection.descriptor.unsent() } else { 0 };
+        let taken = if connection.machine.has_output() { connection.descriptor.progress() } else { 0 };
         let before = connection.pulse;
-        if (received, sent, in_kernel) != (before.received, before.sent, before.in_kernel) {
-            connection.pulse = Pulse { at: now, received, sent, in_kernel };
+        if (received, sent, taken) != (before.received, before.sent, before.taken) {
+            connection.pulse = Pulse { at: now, received, sent, taken };
             return Verdict::Alive;
         }
         let silent = now.saturating_duration_since(before.at);

@@ -16,6 +16,14 @@ class Echo(Recording):
         return "continue"
 
 
+class Mirror(Recording):
+    """Answers with exactly what came."""
+
+    def datagram_received(self, data, addr):
+        self.sendto(data, addr)
+        return "continue"
+
+
 class Buffered(Recording):
     """Answers through write_buffer and the base class."""
 
