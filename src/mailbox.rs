@@ -271,11 +271,16 @@ impl Mailbox {
         std::mem::take(&mut lock(&self.signals))
     }
 
-    /// Takes no more commands; answers those that nobody will handle.
+    /// The thread is about to end. Takes no more commands; answers those that nobody will handle. Erlang may keep its
+    /// handle of the context for long, so the descriptors go now.
     pub fn close(&self) -> VecDeque<Command> {
         let mut commands = lock(&self.commands);
         commands.closed = true;
-        std::mem::take(&mut commands.queue)
+        let left = std::mem::take(&mut commands.queue);
+        drop(commands);
+        self.wake.close();
+        self.notices_wake.close();
+        left
     }
 
     /// Ends the thread as soon as it looks, from any thread.

@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Wakes a thread that waits for the eventfd to become readable.
 #[derive(Debug)]
 pub struct Wake {
-    fd: OwnedFd,
+    /// Gone once nobody waits any more. The lock is taken only around a system call.
+    fd: Mutex<Option<OwnedFd>>,
     pending: AtomicBool,
 }
 
@@ -23,23 +25,35 @@ impl Wake {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: a new descriptor that nobody else owns.
-        Ok(Wake { fd: unsafe { OwnedFd::from_raw_fd(fd) }, pending: AtomicBool::new(false) })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Wake { fd: Mutex::new(Some(fd)), pending: AtomicBool::new(false) })
     }
 
     /// Another descriptor of the same eventfd, for the side that waits.
     ///
     /// # Errors
-    /// No descriptor was left.
+    /// No descriptor was left, or it is closed.
     pub fn waiter(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
+        self.fd().as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()
+    }
+
+    /// Closes the eventfd: nobody waits any more, although handles may live as long as Erlang terms do.
+    pub fn close(&self) {
+        self.fd().take();
+    }
+
+    fn fd(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the eventfd readable, unless it is already. Call after publishing what the waiter shall find.
     pub fn signal(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        if !self.pending.swap(true, Ordering::AcqRel)
+            && let Some(fd) = &*self.fd()
+        {
             let one = 1u64;
             // SAFETY: writes 8 bytes of a local. It can only fail when the counter is full, and then it is readable.
-            unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+            unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) };
         }
     }
 
@@ -51,9 +65,11 @@ impl Wake {
 
     /// As [`Wake::clear`], and empties the eventfd.
     pub fn consume(&self) {
-        let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local.
-        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        if let Some(fd) = &*self.fd() {
+            let mut count = 0u64;
+            // SAFETY: reads 8 bytes into a local.
+            unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        }
         self.clear();
     }
 }
@@ -80,5 +96,14 @@ mod tests {
         assert!(!is_readable(&waiter));
         wake.signal();
         assert!(is_readable(&waiter));
+    }
+
+    #[test]
+    fn a_closed_one_can_be_signalled() {
+        let wake = Wake::new().unwrap();
+        wake.close();
+        wake.signal();
+        wake.consume();
+        assert!(wake.waiter().is_err());
     }
 }

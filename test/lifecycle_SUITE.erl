@@ -19,6 +19,7 @@ groups() ->
         stop_cuts_after_the_time_to_drain,
         stop_while_connections_arrive,
         kill_closes_everything,
+        killed_contexts_leave_no_descriptor,
         kill_ends_connections_of_which_copies_are_open,
         kill_during_a_callback_reaches_no_stranger,
         death_of_the_owner,
@@ -149,13 +150,26 @@ kill_closes_everything(Config) ->
     [echoes(Client) || {Client, _} <- Clients],
     exit(Context, kill),
     [begin expect_eof(Client), gen_tcp:close(Client) end || {Client, _} <- Clients],
-    os_resources:wait_back_to(maps:with([threads, ports], Before)),
+    os_resources:wait_back_to(Before),
     ?assertEqual({error, stopped}, py_reactor_context:handoff(Context, 0, #{})),
     reactor_test:with_context(Config, #{}, fun(Other) ->
         [reactor_test:wait_lost(Other, Tag) || {_, Tag} <- Clients]
-    end),
-    %% What the table knew of the dead was dropped when another context started, and its last descriptors with it.
-    os_resources:wait_back_to(Before).
+    end).
+
+%% Whoever still has the handle of a context keeps none of its descriptors.
+killed_contexts_leave_no_descriptor(Config) ->
+    Before = os_resources:snapshot(),
+    Handles = [
+        begin
+            Context = start(Config, "recorder.Recording", #{}),
+            State = sys:get_state(Context),
+            exit(Context, kill),
+            State
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    os_resources:wait_back_to(Before),
+    ?assertEqual(10, length(Handles)).
 
 kill_ends_connections_of_which_copies_are_open(Config) ->
     Context = start(Config, "streams.Echo", #{}),

@@ -142,7 +142,6 @@ impl Epoll {
 
     /// Lets receives go on that found no buffer, if there are some now.
     fn feed_starved(&mut self, pool: &mut Pool) {
-        pool.collect_returns();
         if self.starved.is_empty() {
             return;
         }

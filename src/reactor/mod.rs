@@ -328,6 +328,7 @@ impl Reactor {
     fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
         let timeout = self.timeout();
         let mut pool = self.pool.borrow_mut();
+        pool.collect_returns();
         let (slots, lent) = pool.usage();
         let stats = &self.context.mailbox.stats;
         stats.turns.add(1);

@@ -214,7 +214,6 @@ impl Uring {
 
     /// Hands buffers that came back to the kernel, and lets receives that lacked one go on.
     fn refill(&mut self, pool: &mut Pool) {
-        pool.collect_returns();
         self.buffers.refill(pool);
         if self.starved.is_empty() {
             return;
