@@ -10,8 +10,10 @@
 
 -type id() :: pos_integer().
 %% The number of a context, unique in the node.
--type mode() :: worker.
-%% `worker': the main interpreter of the process; its GIL is shared by all contexts.
+-type mode() :: worker | subinterp | owngil.
+%% Where a context's Python runs. `worker': in the main interpreter of the process, whose GIL all such contexts share.
+%% `subinterp': in an interpreter of its own, with its own GIL from Python 3.12 on. `owngil': the same, but an error where
+%% there is no own GIL.
 -type options() :: #{
     backend => auto | uring | epoll,
     setup_code => unicode:chardata(),

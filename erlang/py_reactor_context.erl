@@ -12,6 +12,8 @@
 -export([resolve/1]).
 -export_type([context/0, stats/0]).
 
+-define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
+
 -type context() :: pid() | py_options:id().
 -type stats() :: #{
     connections := non_neg_integer(),
@@ -45,7 +47,7 @@ start_link(Id, Mode) ->
 %% when `setup_code' raises, `{start_timeout, Ms}', `{not_started, py_reactor, Reason}' when the application, which is
 %% started on demand, cannot start; `{backend, Why}' when the backend cannot be used; or what the system refused.
 -spec start_link(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
-start_link(Id, Mode, Options) when is_integer(Id), Id > 0, is_atom(Mode) ->
+start_link(Id, Mode, Options) when is_integer(Id), Id > 0, ?IS_MODE(Mode) ->
     case py_options:validate(Options) of
         {ok, Complete} ->
             case py_reactor_app:ensure_started() of
@@ -56,7 +58,7 @@ start_link(Id, Mode, Options) when is_integer(Id), Id > 0, is_atom(Mode) ->
             Error
     end;
 start_link(Id, Mode, _Options) when is_integer(Id), Id > 0 ->
-    {error, {unsupported_mode, Mode, <<"a mode is an atom: worker">>}};
+    {error, {unsupported_mode, Mode, <<"a mode is worker, subinterp or owngil">>}};
 start_link(Id, _Mode, _Options) ->
     {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
 

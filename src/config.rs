@@ -17,11 +17,24 @@ pub enum Backend {
     Epoll,
 }
 
+/// Which interpreter a context runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, NifUnitEnum)]
+pub enum Mode {
+    /// The main one, with one GIL for all contexts.
+    Worker,
+    /// One of its own; from Python 3.12 on with its own GIL.
+    Subinterp,
+    /// One of its own with its own GIL, or an error.
+    Owngil,
+}
+
 /// Options of one context. Defaults and their reasons are documented in `py_options.erl`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Number of the context, for logs.
     pub id: i64,
+    /// Interpreter.
+    pub mode: Mode,
     /// Driver.
     pub backend: Backend,
     /// Python source that runs before the context answers.

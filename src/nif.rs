@@ -1,11 +1,12 @@
 //! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
 
 use crate::atoms;
-use crate::config::{Backend, INBOX_BYTES, Options};
+use crate::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
 use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, Refused, ReplyTo};
+use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
 use crate::thread::{self, Owner};
@@ -67,13 +68,18 @@ fn posix(env: Env<'_>, errno: i32) -> Atom {
 }
 
 #[rustler::nif]
-fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Atom, options: NativeOptions<'a>) -> Term<'a> {
-    if mode != atoms::worker() {
-        let why = "this version has the mode worker only: the main interpreter, with one GIL for all contexts";
+fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, options: NativeOptions<'a>) -> Term<'a> {
+    if mode == Mode::Owngil && !HAS_OWN_GIL {
+        let python = env!("PY_REACTOR_PYTHON_VERSION");
+        let why = format!(
+            "py_reactor was built with Python {python}; an interpreter has a GIL of its own from 3.12 on. Build with \
+             PYTHON=/path/to/python3.12, or use subinterp, which isolates but shares the GIL"
+        );
         return (atoms::error(), (atoms::unsupported_mode(), mode, why)).encode(env);
     }
     let options = Options {
         id,
+        mode,
         backend: options.backend,
         setup_code: text(&options.setup_code),
         python_path: options.python_path.iter().map(text).collect(),

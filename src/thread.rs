@@ -2,7 +2,7 @@
 
 use crate::atoms;
 use crate::buffer::Pool;
-use crate::config::{Backend, Options, SHUT_DOWN_MS, STACK_BYTES};
+use crate::config::{Backend, Mode, Options, SHUT_DOWN_MS, STACK_BYTES};
 use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
@@ -10,6 +10,7 @@ use crate::mailbox::{Mailbox, Notice, ReplyTo};
 use crate::python::interpreter;
 use crate::python::jobs;
 use crate::python::reactor_buffer;
+use crate::python::subinterpreter::Subinterpreter;
 use crate::python::workspace::Workspace;
 use crate::reactor::Reactor;
 use crate::uring::Uring;
@@ -71,8 +72,15 @@ pub struct Owner {
 /// No thread could be made.
 pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Result<JoinHandle<()>> {
     Builder::new().name(format!("py_reactor_{}", options.id)).stack_size(STACK_BYTES).spawn(move || {
-        let stopped = match interpreter::ensure_started() {
-            Ok(()) => Python::attach(|py| live(py, &options, &mailbox, owner)),
+        let stopped = match interpreter_for(options.mode) {
+            Ok(own) => {
+                let stopped = Python::attach(|py| live(py, &options, &mailbox, owner));
+                if let Some(Err(why)) = own.map(Subinterpreter::end) {
+                    let message = format!("the context's interpreter is left behind, its memory with it: {why}");
+                    mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+                }
+                stopped
+            }
             Err(why) => {
                 owner.start.send(|env| (atoms::error(), Failure::Python(why).term(None, env)).encode(env));
                 None
@@ -86,6 +94,14 @@ pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Resul
             reply.send(|env| atoms::stopped().encode(env));
         }
     })
+}
+
+/// The interpreter that `Python::attach` attaches this thread to: the main one, or the one that is returned.
+fn interpreter_for(mode: Mode) -> Result<Option<Subinterpreter>, String> {
+    match mode {
+        Mode::Worker => interpreter::ensure_started().map(|()| None),
+        Mode::Subinterp | Mode::Owngil => Subinterpreter::new().map(Some),
+    }
 }
 
 /// The life of a thread that is attached to Python. Answers who waits for its end.

@@ -19,13 +19,14 @@ groups() ->
         a_buffer_per_message,
         kept_after_the_callback,
         kept_after_the_connection,
-        kept_after_the_context,
         views_keep_the_memory,
         hoarding_more_than_the_pool,
         hoarding_with_the_smallest_pool,
         released_on_another_thread,
         released_by_the_collector,
         released_out_of_order_while_data_flows
+    ], [
+        kept_after_the_context
     ]).
 
 init_per_group(Group, Config) ->

@@ -22,17 +22,18 @@ groups() ->
         errors_are_whole,
         errors_that_cannot_be_shown,
         long_tracebacks_are_cut,
-        cast_does_not_wait,
         cast_logs_what_it_raises,
         coroutines,
         coroutine_errors,
         many_callers,
         requests_keep_their_order,
-        a_long_call_delays_nobody_elses_connections,
-        stats_answer_while_a_context_is_busy,
-        the_queue_is_bounded,
         threads_of_python,
         thread_affinity
+    ], [
+        cast_does_not_wait,
+        a_long_call_delays_nobody_elses_connections,
+        stats_answer_while_a_context_is_busy,
+        the_queue_is_bounded
     ]).
 
 init_per_group(Group, Config) ->

@@ -15,8 +15,6 @@ groups() ->
         forged_protocols_are_refused,
         a_failed_factory_ends_a_socket_that_others_hold,
         a_huge_read_by_hand_reads_what_is_there,
-        a_blocking_read_by_hand_stops_nobody_else,
-        a_kill_ends_a_send_that_was_only_planned,
         children_can_be_terminated,
         signals_are_not_lost_in_a_crowd,
         an_early_signal_is_not_kept,
@@ -24,6 +22,9 @@ groups() ->
         a_dict_may_change_while_it_is_converted,
         shared_parts_are_counted,
         nothing_is_taken_after_a_stop
+    ], [
+        a_blocking_read_by_hand_stops_nobody_else,
+        a_kill_ends_a_send_that_was_only_planned
     ]).
 
 init_per_group(Group, Config) ->
@@ -168,6 +169,6 @@ with_hostile(Config, Fun) ->
 
 start_unlinked(Config, Factory) ->
     Options = reactor_test:options(Config, #{setup_code => reactor_test:factory(Factory)}),
-    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), worker, Options),
+    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), Options),
     unlink(Context),
     {ok, Context}.

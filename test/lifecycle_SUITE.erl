@@ -15,15 +15,11 @@ all() ->
 groups() ->
     reactor_test:backend_groups([
         stop_delivers_what_was_written,
-        stop_tells_every_protocol,
         stop_cuts_after_the_time_to_drain,
         stop_while_connections_arrive,
-        kill_closes_everything,
         killed_contexts_leave_no_descriptor,
         kill_ends_connections_of_which_copies_are_open,
-        kill_during_a_callback_reaches_no_stranger,
         death_of_the_owner,
-        requests_hear_of_the_death,
         supervised_contexts_come_back,
         stopped_contexts_stay_away,
         application_stop_and_start,
@@ -31,6 +27,11 @@ groups() ->
         contexts_on_demand,
         start_contexts,
         many_contexts_at_once
+    ], [
+        stop_tells_every_protocol,
+        kill_closes_everything,
+        kill_during_a_callback_reaches_no_stranger,
+        requests_hear_of_the_death
     ]).
 
 init_per_group(Group, Config) ->
@@ -49,7 +50,7 @@ end_per_testcase(_Case, _Config) ->
 
 start(Config, Factory, Options) ->
     All = options(Config, Options#{setup_code => reactor_test:factory(Factory)}),
-    {ok, Context} = py_reactor_context:start_link(new_id(), worker, All),
+    {ok, Context} = py_reactor_context:start_link(new_id(), reactor_test:mode(Config), All),
     Context.
 
 echoes(Client) ->
@@ -242,7 +243,7 @@ requests_hear_of_the_death(Config) ->
 
 supervised_contexts_come_back(Config) ->
     Id = new_id(),
-    {ok, First} = py_reactor:start_context(Id, worker, options(Config, #{setup_code => reactor_test:factory("streams.Echo")})),
+    {ok, First} = py_reactor:start_context(Id, reactor_test:mode(Config), options(Config, #{setup_code => reactor_test:factory("streams.Echo")})),
     {Client, _} = client(First, Config),
     echoes(Client),
     exit(First, kill),
@@ -261,12 +262,12 @@ is_pid_of(Id, Old) ->
 
 stopped_contexts_stay_away(Config) ->
     Id = new_id(),
-    {ok, Pid} = py_reactor:start_context(Id, worker, options(Config, #{})),
+    {ok, Pid} = py_reactor:start_context(Id, reactor_test:mode(Config), options(Config, #{})),
     ok = py_reactor_context:stop(Id),
     ?assertNot(is_process_alive(Pid)),
     ?assertNot(lists:member(Id, [C || {C, _, _, _} <- supervisor:which_children(py_context_sup)])),
     ?assertEqual({error, {no_context, Id}}, py:eval(Id, "1")),
-    {ok, Again} = py_reactor:start_context(Id, worker, options(Config, #{})),
+    {ok, Again} = py_reactor:start_context(Id, reactor_test:mode(Config), options(Config, #{})),
     ?assertNotEqual(Pid, Again),
     ok = py_reactor_context:stop(Again).
 
@@ -278,8 +279,8 @@ application_stop_and_start(Config) ->
 
 stop_and_start(Config) ->
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
-    {ok, Supervised} = py_reactor:start_context(new_id(), worker, Options),
-    {ok, Linked} = py_reactor_context:start_link(new_id(), worker, Options),
+    {ok, Supervised} = py_reactor:start_context(new_id(), reactor_test:mode(Config), Options),
+    {ok, Linked} = py_reactor_context:start_link(new_id(), reactor_test:mode(Config), Options),
     {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => [Supervised]}),
     #{?MODULE := #{port := Port}} = py_reactor:listeners(),
     {ok, Listened} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),

@@ -35,7 +35,7 @@ init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),
     Id = new_id(),
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
-    {ok, _} = py_reactor:start_context(Id, worker, Options),
+    {ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options),
     [{id, Id} | Config].
 
 end_per_testcase(_Case, Config) ->
@@ -71,7 +71,7 @@ serves(Config) ->
 contexts_take_turns(Config) ->
     Ids = [new_id() || _ <- lists:seq(1, 3)],
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
-    [{ok, _} = py_reactor:start_context(Id, worker, Options) || Id <- Ids],
+    [{ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options) || Id <- Ids],
     {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
     Clients = [connect(port()) || _ <- lists:seq(1, 30)],
     [echoes(Client) || Client <- Clients],

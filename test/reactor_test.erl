@@ -4,20 +4,28 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--export([backends/0, backend_groups/1, transport_groups/1, init_group/2]).
+-export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2]).
 -export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
 -export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
 -export([wait_until/1, wait_until/2, wait_equal/2]).
 
-%% Every suite runs its cases on each of these.
+%% Every suite runs its cases on each of these: either backend in the main interpreter, and an interpreter of its own.
 backends() ->
-    [uring, epoll].
+    [uring, epoll, subinterp].
 
-%% Groups named after the backends, each with all the cases.
+%% The mode of the contexts of a group.
+mode(Config) ->
+    proplists:get_value(mode, Config, worker).
+
+%% Groups named after them, each with all the cases.
 backend_groups(Cases) ->
-    [{Backend, [], Cases} || Backend <- backends()].
+    backend_groups(Cases, []).
+
+%% The same, with cases that look at a context from another one, which must share its interpreter.
+backend_groups(Cases, Shared) ->
+    [{Backend, [], Cases ++ [Case || Case <- Shared, Backend =/= subinterp]} || Backend <- backends()].
 
 %% The same, over each kind of stream socket.
 transport_groups(Cases) ->
@@ -26,6 +34,8 @@ transport_groups(Cases) ->
 
 init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
     [{transport, Transport} | Config];
+init_group(subinterp, Config) ->
+    init_group(uring, [{mode, subinterp} | Config]);
 init_group(Backend, Config) ->
     case py_reactor_context:start_link(new_id(), worker, #{backend => Backend}) of
         {ok, Pid} ->
@@ -52,7 +62,7 @@ factory(Name) ->
     io_lib:format("import ~s~nimport erlang.reactor~nerlang.reactor.set_protocol_factory(~s)~n", [Module, Name]).
 
 with_context(Config, Options, Fun) ->
-    {ok, Pid} = py_reactor_context:start_link(new_id(), worker, options(Config, Options)),
+    {ok, Pid} = py_reactor_context:start_link(new_id(), mode(Config), options(Config, Options)),
     try
         Fun(Pid)
     after

@@ -172,7 +172,7 @@ already_handed_off(Config) ->
 contexts_that_are_not_there(Config) ->
     {Client, Server} = reactor_test:pair(Config),
     Id = new_id(),
-    {ok, Pid} = py_reactor_context:start_link(Id, worker, options(Config, #{})),
+    {ok, Pid} = py_reactor_context:start_link(Id, reactor_test:mode(Config), options(Config, #{})),
     ok = py_reactor_context:stop(Pid),
     ?assertEqual({error, stopped}, handoff(Pid, Server)),
     ?assertEqual({error, {no_context, Id}}, handoff(Id, Server)),
@@ -247,7 +247,7 @@ wrong_options(Config) ->
     [
         ?assertMatch(
             {error, {bad_option, Key, Value, Why}} when is_binary(Why),
-            py_reactor_context:start_link(new_id(), worker, options(Config, #{Key => Value}))
+            py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{Key => Value}))
         )
      || {Key, Values} <- [
             {backend, [kqueue, "epoll", 1]},
@@ -301,10 +301,10 @@ wrong_modes_and_numbers(Config) ->
     Options = options(Config, #{}),
     [
         ?assertMatch({error, {unsupported_mode, Mode, Why}} when is_binary(Why), py_reactor_context:start_link(new_id(), Mode, Options))
-     || Mode <- [subinterp, owngil, thread, "worker", <<"worker">>, 1]
+     || Mode <- [thread, "worker", <<"worker">>, 1]
     ],
     [
-        ?assertMatch({error, {bad_id, Id, Why}} when is_binary(Why), py_reactor_context:start_link(Id, worker, Options))
+        ?assertMatch({error, {bad_id, Id, Why}} when is_binary(Why), py_reactor_context:start_link(Id, reactor_test:mode(Config), Options))
      || Id <- [0, -1, one, 1.0, "1"]
     ],
     ?assertError({context, 0, _}, py:context(0)),
@@ -316,10 +316,10 @@ refused_start(Config, SetupCode) ->
     Before = os_resources:snapshot(),
     Caller = spawn(fun() ->
         Id = new_id(),
-        Result = py_reactor_context:start_link(Id, worker, options(Config, #{setup_code => SetupCode})),
+        Result = py_reactor_context:start_link(Id, reactor_test:mode(Config), options(Config, #{setup_code => SetupCode})),
         Test ! {self(), Result, process_info(self(), links), erlang:process_info(self(), messages)},
         %% The number is free again.
-        {ok, Pid} = py_reactor_context:start_link(Id, worker, options(Config, #{})),
+        {ok, Pid} = py_reactor_context:start_link(Id, reactor_test:mode(Config), options(Config, #{})),
         ok = py_reactor_context:stop(Pid),
         Test ! {self(), fine}
     end),
@@ -369,15 +369,15 @@ modules_that_do_not_import(Config) ->
 number_in_use(Config) ->
     with_context(Config, #{}, fun(Context) ->
         {ok, Id} = py_reactor_table:id(Context),
-        ?assertEqual({error, {already_started, Context}}, py_reactor_context:start_link(Id, worker, options(Config, #{}))),
-        ?assertEqual({error, {already_started, Context}}, py_reactor:start_context(Id, worker, options(Config, #{}))),
+        ?assertEqual({error, {already_started, Context}}, py_reactor_context:start_link(Id, reactor_test:mode(Config), options(Config, #{}))),
+        ?assertEqual({error, {already_started, Context}}, py_reactor:start_context(Id, reactor_test:mode(Config), options(Config, #{}))),
         ?assertEqual({ok, 2}, py:eval(Id, "1 + 1"))
     end).
 
 application_environment(Config) ->
     ok = application:set_env(py_reactor, max_connections, many),
     try
-        ?assertMatch({error, {bad_option, max_connections, many, _}}, py_reactor_context:start_link(new_id(), worker, options(Config, #{}))),
+        ?assertMatch({error, {bad_option, max_connections, many, _}}, py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{}))),
         ok = application:set_env(py_reactor, max_connections, 1),
         serving(Config, "streams.Echo", fun(Context) ->
             {Client, _} = client(Context, Config),

@@ -36,7 +36,7 @@ end_per_group(_Group, _Config) ->
 init_per_testcase(_Case, Config) ->
     _ = py_reactor_context:stop(1, 0),
     Samples = filename:join([filename:dirname(code:which(?MODULE)), "python", "samples"]),
-    {ok, _} = py_reactor:start_context(1, worker, reactor_test:options(Config, #{python_path => [Samples]})),
+    {ok, _} = py_reactor:start_context(1, reactor_test:mode(Config), reactor_test:options(Config, #{python_path => [Samples]})),
     %% The samples print for each connection.
     ok = py:exec("import os, sys\nsys.stdout = open(os.devnull, 'w')"),
     Config.

@@ -8,7 +8,7 @@ use crate::python::protocol;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyType};
 use std::ptr;
 
 /// What this interpreter's calls need: types and interned names.
@@ -196,10 +196,18 @@ fn describe(answer: &Bound<'_, PyAny>) -> String {
     shown
 }
 
+/// "module.Class", without the module of built-in ones. By hand: pyo3's way keeps strings of one interpreter for all (I7).
+pub fn class_name(class: &Bound<'_, PyType>) -> String {
+    let part = |name: &str| class.getattr(name).map_or_else(|_| "?".to_owned(), |part| part.to_string());
+    match part("__module__").as_str() {
+        "builtins" => part("__qualname__"),
+        module => format!("{module}.{}", part("__qualname__")),
+    }
+}
+
 /// The log record of a fault in `method` of `protocol`.
 pub fn fault_notice(protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) -> Notice {
-    let class = protocol.get_type();
-    let class = class.fully_qualified_name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let class = class_name(&protocol.get_type());
     let message = match fault {
         Fault::Raised(error) => format!("{class}.{method} raised:\n{}", format_exception(protocol.py(), &error)),
         Fault::Answered(value) => format!(

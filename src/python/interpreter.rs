@@ -1,40 +1,70 @@
-//! The embedded interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised.
+//! The main interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised. That
+//! thread also makes the interpreters of contexts that have one of their own.
 
 use super::module;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 
 /// `sys.executable` of the interpreter that this library was built against.
 const EXECUTABLE: &str = env!("PY_REACTOR_PYTHON");
 const LIB_DIR: &str = env!("PY_REACTOR_PYTHON_LIBDIR");
+
+/// What the thread of the main interpreter runs, attached.
+type Errand = Box<dyn FnOnce() + Send>;
+
+static MAIN: OnceLock<Result<Sender<Errand>, String>> = OnceLock::new();
 
 /// Starts the main interpreter if nobody has done so yet.
 ///
 /// # Errors
 /// Python's own words on why it does not start.
 pub fn ensure_started() -> Result<(), String> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    STARTED.get_or_init(start).clone()
+    MAIN.get_or_init(start).as_ref().map(drop).map_err(Clone::clone)
 }
 
-fn start() -> Result<(), String> {
+/// Runs `f` on the thread of the main interpreter, attached to it.
+///
+/// # Errors
+/// The main interpreter does not start.
+pub fn on_main_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> Result<R, String> {
+    let errands = MAIN.get_or_init(start).as_ref().map_err(Clone::clone)?;
+    let (sender, receiver) = mpsc::channel();
+    let errand = Box::new(move || drop(sender.send(f())));
+    errands.send(errand).map_err(|_| LOST.to_owned())?;
+    receiver.recv().map_err(|_| LOST.to_owned())
+}
+
+const LOST: &str = "the thread of the main Python interpreter died";
+
+fn start() -> Result<Sender<Errand>, String> {
     pin_libraries()?;
     let (sender, receiver) = mpsc::channel();
+    let (errands, to_do) = mpsc::channel::<Errand>();
     // Python counts this thread as its main thread, so it must stay.
     std::thread::Builder::new()
         .name("py_main".into())
         .stack_size(crate::config::STACK_BYTES)
         .spawn(move || {
-            let _ = sender.send(initialise());
-            loop {
-                std::thread::park();
+            let state = match initialise() {
+                Ok(state) => state,
+                Err(why) => return drop(sender.send(Err(why))),
+            };
+            let _ = sender.send(Ok(()));
+            for errand in to_do {
+                // SAFETY: this thread's own state, saved whenever no errand runs.
+                unsafe {
+                    ffi::PyEval_RestoreThread(state);
+                    errand();
+                    ffi::PyEval_SaveThread();
+                }
             }
         })
         .map_err(|error| format!("no thread for Python: {error}"))?;
-    receiver.recv().map_err(|_| "the thread that starts Python died".to_owned())?
+    receiver.recv().map_err(|_| LOST.to_owned())??;
+    Ok(errands)
 }
 
 /// Makes libpython's symbols global, which extension modules take for granted but a library of the VM does not get, and
@@ -58,7 +88,7 @@ fn pin_libraries() -> Result<(), String> {
     Ok(())
 }
 
-fn initialise() -> Result<(), String> {
+fn initialise() -> Result<*mut ffi::PyThreadState, String> {
     let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
     // SAFETY: the documented order: built-in modules, configuration, initialisation; strings are NUL-terminated and
     // copied by Python; the configuration is cleared at the end.
@@ -88,9 +118,10 @@ fn initialise() -> Result<(), String> {
             return Err(format!("Python does not start: {}", text(status.err_msg)));
         }
         import_signal();
-        ffi::PyEval_SaveThread();
+        // CPython marks the definition once: here, where no other interpreter can do so at the same time.
+        module::init();
+        Ok(ffi::PyEval_SaveThread())
     }
-    Ok(())
 }
 
 /// Imports `signal` before anybody else does: wherever SIGINT has its default action, the import would replace it by
@@ -122,7 +153,8 @@ fn executable() -> String {
     EXECUTABLE.to_owned()
 }
 
-fn text(message: *const c_char) -> String {
+/// A message of CPython's.
+pub fn text(message: *const c_char) -> String {
     if message.is_null() {
         return "no reason given".into();
     }

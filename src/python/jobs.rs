@@ -1,6 +1,6 @@
 //! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
 
-use super::dispatch::format_exception;
+use super::dispatch::{class_name, format_exception};
 use super::terms::Carriers;
 use crate::atoms;
 use crate::mailbox::{Job, Mailbox, Notice, Parcel, ReplyTo};
@@ -63,8 +63,7 @@ pub fn run(
 
 /// `{python_error, #{type, message, traceback}}`.
 pub fn error_term<'a>(py: Python<'_>, env: Env<'a>, error: &PyErr) -> Term<'a> {
-    let kind = error.get_type(py).fully_qualified_name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    let kind = kind.strip_prefix("builtins.").unwrap_or(&kind).to_owned();
+    let kind = class_name(&error.get_type(py));
     let message = error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
     let pairs =
         [(atoms::r#type(), kind), (atoms::message(), message), (atoms::traceback(), format_exception(py, error))];

@@ -10,5 +10,6 @@ pub mod module;
 pub mod plain;
 pub mod protocol;
 pub mod reactor_buffer;
+pub mod subinterpreter;
 pub mod terms;
 pub mod workspace;

@@ -102,6 +102,7 @@ retry(Attempts, Fun) ->
 options(Label, Style, Options, Backend, Seed) ->
     SetUp = io_lib:format("import soak_protocols~nsoak_protocols.serve('~s', '~s', ~b)~n", [Label, Style, Seed]),
     Here = os:getenv("SOAK_DIR", "."),
+    %% Small pools are touched whole during the warm-up: memory that grows after that is a leak.
     Common = #{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 15000, buffers => 128},
     maps:merge(Common, Options).
 

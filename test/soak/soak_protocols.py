@@ -23,7 +23,6 @@ HEADER = struct.Struct(">4scxxxII")
 MAGIC = b"soak"
 GENERATED = 65521
 HOARD_MAX = 2000
-COLLECT_SECONDS = 3
 
 
 class Counter:
@@ -70,7 +69,7 @@ class Soak(reactor.Protocol):
         self.limit = self.served = 0
         self.block = b""
         self.left = 0
-        self.ending = self.waiting = self.is_lost = False
+        self.ending = self.waiting = self.is_lost = self.was_signalled_twice = False
 
     def __del__(self):
         COUNTERS["deleted"].add()
@@ -196,7 +195,7 @@ class Direct(Soak):
 
     def write_ready(self):
         self.observe()
-        if self.waiting:
+        if self.waiting and not self.was_signalled_twice:
             COUNTERS["spurious_write_ready"].add()
         while self.pending:
             data = self.pending.popleft()
@@ -246,7 +245,7 @@ class Document(Buffered):
 
     def write_ready(self):
         self.observe()
-        if self.waiting:
+        if self.waiting and not self.was_signalled_twice:
             COUNTERS["spurious_write_ready"].add()
         while self.left and len(self.write_buffer) < 65536:
             part = self.next_part()
@@ -322,14 +321,9 @@ def unhoard(kept, digest):
 
 
 def housekeep():
-    """Lets go of what was hoarded, when its time has come, and of what is left in cycles: a buffer in one holds the
-    memory of its context, a dead one's, too, until Python happens to look for cycles."""
-    collect_at = time.monotonic()
+    """Lets go of what was hoarded, when its time has come."""
     while True:
         try:
-            if time.monotonic() > collect_at:
-                collect_at += COLLECT_SECONDS
-                gc.collect()
             try:
                 heapq.heappush(HOARD, HOARD_QUEUE.get(timeout=0.02))
             except queue.Empty:
@@ -362,8 +356,10 @@ def answer(proto, data):
         proto.deliver(data)
         proto.waiting = False
         COUNTERS["signals"].add()
-        # Signals that nobody waits for are to do nothing.
-        for _ in range(random.choice((1, 1, 1, 2, 3))):
+        # Signals that nobody waits for are to do nothing; one that comes late ends the next wait.
+        count = random.choice((1, 1, 1, 2, 3))
+        proto.was_signalled_twice |= count > 1
+        for _ in range(count):
             if not reactor.signal_write_ready(proto.fd):
                 COUNTERS["unsignalled"].add()
 

@@ -1,0 +1,226 @@
+%% Contexts with an interpreter of their own: what is apart, what runs in parallel, and what is left of them.
+-module(contexts_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [client/2, send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/1]).
+
+all() ->
+    [
+        everything_is_apart,
+        own_gil_or_a_reason,
+        own_gils_run_in_parallel,
+        threads_and_kept_buffers,
+        threads_end_first,
+        a_thread_left_behind_aborts_nothing,
+        modules_that_refuse_are_errors,
+        killed_under_traffic,
+        two_hundred_under_traffic,
+        a_hundred_at_a_time,
+        by_start_contexts
+    ].
+
+%% The main interpreter has a thread that stays: it runs before anybody counts.
+init_per_suite(Config) ->
+    {ok, _} = py_reactor_context:start_link(new_id(), worker, #{}),
+    Config.
+
+end_per_suite(_Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    process_flag(trap_exit, true),
+    [{backend, auto} | Config].
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+start(Config, SetUp) ->
+    {ok, Context} = py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => SetUp})),
+    Context.
+
+echoes(Client) ->
+    send(Client, <<"x">>),
+    expect(Client, <<"x">>).
+
+has_own_gil() ->
+    {ok, Has} = py:eval("__import__('sys').version_info >= (3, 12)"),
+    Has.
+
+everything_is_apart(Config) ->
+    One = start(Config, [reactor_test:factory("streams.Echo"), "import apart, sys; sys.path.append('/one')"]),
+    Two = start(Config, [reactor_test:factory("factories.Greeter"), "import apart"]),
+    {ok, Worker} = py_reactor_context:start_link(new_id(), worker, options(Config, #{setup_code => "import apart"})),
+    [?assertEqual({ok, N}, py:call(One, apart, count_up, [])) || N <- [1, 2, 3]],
+    [?assertEqual({ok, 1}, py:call(C, apart, count_up, [])) || C <- [Two, Worker]],
+    ?assertEqual({ok, true}, py:eval(One, "'/one' in sys.path")),
+    [?assertEqual({ok, false}, py:eval(C, "'/one' in __import__('sys').path")) || C <- [Two, Worker]],
+    {Echo, _} = client(One, Config),
+    {Greeter, _} = client(Two, Config),
+    expect(Greeter, <<"hello">>),
+    echoes(Echo),
+    ?assertMatch({error, {python_error, #{type := <<"apart_error.Mine">>}}}, raise_own(One)),
+    [ok = py_reactor_context:stop(C, 100) || C <- [One, Two, Worker]].
+
+raise_own(Context) ->
+    ok = py:exec(Context, "Mine = type('Mine', (Exception,), {'__module__': 'apart_error'})\ndef raise_it(): raise Mine()"),
+    py:call(Context, '__main__', raise_it, []).
+
+own_gil_or_a_reason(Config) ->
+    Result = py_reactor_context:start_link(new_id(), owngil, options(Config, #{})),
+    case has_own_gil() of
+        true ->
+            {ok, Context} = Result,
+            ?assertEqual({ok, 3}, py:eval(Context, "1 + 2")),
+            ok = py_reactor_context:stop(Context);
+        false ->
+            {error, {unsupported_mode, owngil, Why}} = Result,
+            ?assertNotEqual(nomatch, binary:match(Why, <<"3.12">>)),
+            ?assertNotEqual(nomatch, binary:match(Why, <<"subinterp">>))
+    end.
+
+own_gils_run_in_parallel(Config) ->
+    [Busy, Free] = [start(Config, "import apart") || _ <- [1, 2]],
+    Test = self(),
+    Spinner = spawn_link(fun() -> Test ! {self(), py:call(Busy, apart, spin, [10])} end),
+    wait_until(fun() -> element(2, process_info(Spinner, status)) =:= waiting end),
+    ?assertEqual({ok, 1}, py:call(Free, apart, count_up, [])),
+    Answered = receive {Spinner, _} -> before_us after 0 -> after_us end,
+    ?assertEqual(case has_own_gil() of true -> after_us; false -> before_us end, Answered),
+    _ = [py_reactor_context:stop(C, 100) || C <- [Busy, Free]].
+
+%% Threads of the interpreter wake its connections; what it still holds at the end is let go.
+threads_and_kept_buffers(Config) ->
+    Before = os_resources:snapshot(),
+    Context = start(Config, reactor_test:factory("apart.Keeper")),
+    {Client, _} = client(Context, Config),
+    [echoes(Client) || _ <- lists:seq(1, 100)],
+    ok = py_reactor_context:stop(Context, 100),
+    gen_tcp:close(Client),
+    os_resources:wait_back_to(Before).
+
+threads_end_first(Config) ->
+    Before = os_resources:snapshot(),
+    Context = start(Config, "import apart"),
+    ?assertEqual({ok, true}, py:call(Context, apart, start_pool, [])),
+    {ok, none} = py:call(Context, apart, start_thread, []),
+    ok = py_reactor_context:stop(Context),
+    os_resources:wait_back_to(Before).
+
+a_thread_left_behind_aborts_nothing(Config) ->
+    Id = new_id(),
+    {ok, Context} = py_reactor_context:start_link(Id, subinterp, options(Config, #{setup_code => "import apart"})),
+    {ok, none} = py:call(Context, apart, leave_thread_behind, []),
+    ok = log_collector:install(),
+    try
+        ok = py_reactor_context:stop(Context),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["left behind", "thread"]))
+    after
+        log_collector:remove()
+    end,
+    Other = start(Config, "import apart"),
+    ?assertEqual({ok, 1}, py:call(Other, apart, count_up, [])),
+    ok = py_reactor_context:stop(Other).
+
+%% Some module of the standard library cannot be in two interpreters; which one, depends on the Python.
+modules_that_refuse_are_errors(Config) ->
+    Context = start(Config, ""),
+    Refusing = [
+        Module
+     || has_own_gil(),
+        Module <- ["readline", "_ctypes", "_decimal", "_curses", "_tkinter", "_datetime", "_pickle"],
+        {error, {python_error, #{type := <<"ImportError">>, message := Why}}} <- [py:exec(Context, ["import ", Module])],
+        binary:match(Why, <<"subinterpreters">>) =/= nomatch
+    ],
+    [
+        ?assertMatch(
+            {error, {setup_code, {python_error, #{type := <<"ImportError">>}}}},
+            py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => ["import ", Module]}))
+        )
+     || Module <- Refusing
+    ],
+    ?assertEqual({ok, 3}, py:eval(Context, "1 + 2")),
+    ok = py_reactor_context:stop(Context),
+    has_own_gil() andalso Refusing =:= [] andalso ct:comment("every module is fine in every interpreter").
+
+killed_under_traffic(Config) ->
+    Before = os_resources:snapshot(),
+    [
+        begin
+            Context = start(Config, reactor_test:factory("apart.Keeper")),
+            Clients = [element(1, client(Context, Config)) || _ <- lists:seq(1, 20)],
+            [echoes(Client) || Client <- Clients],
+            [send(Client, binary:copy(<<"x">>, 10000)) || Client <- Clients],
+            exit(Context, kill),
+            [begin wait_end(Client), gen_tcp:close(Client) end || Client <- Clients]
+        end
+     || _ <- lists:seq(1, 10)
+    ],
+    os_resources:wait_back_to(Before).
+
+wait_end(Client) ->
+    case gen_tcp:recv(Client, 0, 30000) of
+        {ok, _} -> wait_end(Client);
+        {error, Reason} -> ?assert(lists:member(Reason, [closed, econnreset]))
+    end.
+
+%% While another context serves all the time.
+two_hundred_under_traffic(Config) ->
+    Steady = start(Config, reactor_test:factory("streams.Echo")),
+    {Client, _} = client(Steady, Config),
+    Traffic = spawn_link(fun() -> receive go -> chat(Client) end end),
+    ok = gen_tcp:controlling_process(Client, Traffic),
+    Traffic ! go,
+    Before = os_resources:snapshot(),
+    [one_life(Config) || _ <- lists:seq(1, 200)],
+    os_resources:wait_back_to(Before),
+    Traffic ! {stop, self()},
+    receive
+        {chats, Count} -> ct:comment("~b round trips meanwhile", [Count])
+    end,
+    ok = py_reactor_context:stop(Steady, 100).
+
+one_life(Config) ->
+    Context = start(Config, reactor_test:factory("streams.Echo")),
+    {Client, _} = client(Context, Config),
+    echoes(Client),
+    gen_tcp:close(Client),
+    ok = py_reactor_context:stop(Context).
+
+chat(Client) ->
+    chat(Client, 0).
+
+chat(Client, Count) ->
+    receive
+        {stop, From} -> From ! {chats, Count}
+    after 0 ->
+        echoes(Client),
+        chat(Client, Count + 1)
+    end.
+
+a_hundred_at_a_time(Config) ->
+    Before = os_resources:snapshot(),
+    Contexts = [start(Config, reactor_test:factory("streams.Echo")) || _ <- lists:seq(1, 100)],
+    Clients = [element(1, client(C, Config)) || C <- Contexts],
+    [echoes(Client) || _ <- [1, 2], Client <- Clients],
+    [gen_tcp:close(Client) || Client <- Clients],
+    [ok = py_reactor_context:stop(C, 100) || C <- Contexts],
+    os_resources:wait_back_to(Before).
+
+by_start_contexts(Config) ->
+    _ = [py_reactor_context:stop(C) || C <- py:contexts()],
+    {ok, [One, Two]} = py:start_contexts(options(Config, #{count => 2, mode => subinterp, setup_code => "import apart"})),
+    [?assertEqual({ok, 1}, py:call(C, apart, count_up, [])) || C <- [One, Two]],
+    exit(One, kill),
+    wait_until(fun() ->
+        case py_reactor_table:pid(1) of
+            {ok, Pid} when Pid =/= One -> true;
+            _ -> false
+        end
+    end),
+    ?assertEqual({ok, 1}, py:call(1, apart, count_up, [])),
+    ?assertEqual({ok, 2}, py:call(2, apart, count_up, [])),
+    [ok = py_reactor_context:stop(C) || C <- [1, 2]].
