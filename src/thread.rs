@@ -162,6 +162,10 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let pool = Rc::new(RefCell::new(pool));
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     let native = py.import(crate::python::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
+    if options.mode != Mode::Worker {
+        let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));
+        install().map_err(Failure::Setup)?;
+    }
     let context = Rc::new(Context {
         serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         mailbox: Arc::clone(mailbox),

@@ -16,6 +16,7 @@ all() ->
         threads_end_first,
         a_thread_left_behind_aborts_nothing,
         modules_that_refuse_are_errors,
+        modules_that_refuse_may_be_asked_again,
         killed_under_traffic,
         two_hundred_under_traffic,
         a_hundred_at_a_time,
@@ -145,6 +146,18 @@ modules_that_refuse_are_errors(Config) ->
     ?assertEqual({ok, 3}, py:eval(Context, "1 + 2")),
     ok = py_reactor_context:stop(Context),
     has_own_gil() andalso Refusing =:= [] andalso ct:comment("every module is fine in every interpreter").
+
+%% Their initialisation must not run twice: it ruins what it has set up before.
+modules_that_refuse_may_be_asked_again(Config) ->
+    [
+        begin
+            Context = start(Config, "import decimal"),
+            ?assertEqual({ok, <<"0.3">>}, py:eval(Context, "str(decimal.Decimal('0.1') + decimal.Decimal('0.2'))")),
+            [py:exec(Context, ["import ", Module]) || Module <- ["readline", "_ctypes", "_curses", "_datetime", "_pickle"]],
+            ok = py_reactor_context:stop(Context)
+        end
+     || _ <- lists:seq(1, 5)
+    ].
 
 killed_under_traffic(Config) ->
     Before = os_resources:snapshot(),

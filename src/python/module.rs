@@ -2,10 +2,10 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
-use super::{protocol, reactor_buffer};
+use super::{interpreter, protocol, reactor_buffer};
 use crate::context;
 use crate::descriptors;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_int, c_uint, c_void};
@@ -115,7 +115,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 7]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -142,6 +142,12 @@ static METHODS: Static<[ffi::PyMethodDef; 7]> = Static([
         c"Closes a connection of this context; False if it is none.",
     ),
     method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    method(
+        c"load_in_main",
+        load_in_main,
+        ffi::METH_VARARGS,
+        c"Loads an extension module, by name and path, in the main interpreter.",
+    ),
     ffi::PyMethodDef::zeroed(),
 ]);
 
@@ -223,4 +229,23 @@ unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) ->
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
         boolean(py, descriptors::find(fd).is_some())
     })
+}
+
+/// See `erlang/_extensions.py`.
+unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let (name, path): (String, String) = unsafe { argument(py, args) }.extract()?;
+        let load = move || Python::attach(|py| load(py, &name, &path).map_err(|error| error.to_string()));
+        // Whoever loads it needs a GIL that may be ours.
+        let loaded = interpreter::detached(py, || interpreter::on_main_thread(load));
+        loaded.and_then(|loaded| loaded).map_err(PyImportError::new_err)?;
+        Ok(py.None().into_bound(py))
+    })
+}
+
+fn load(py: Python<'_>, name: &str, path: &str) -> PyResult<()> {
+    let loader = py.import("importlib.machinery")?.getattr("ExtensionFileLoader")?.call1((name, path))?;
+    let spec = py.import("importlib.util")?.call_method1("spec_from_loader", (name, loader))?;
+    py.import("_imp")?.call_method1("create_dynamic", (spec,)).map(drop)
 }
