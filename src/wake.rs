@@ -1,59 +1,51 @@
 //! An eventfd, and the flag that keeps a burst of calls from writing it more than once.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
+use crate::eventfd::{EventFd, Waiter};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Wakes a thread that waits for the eventfd to become readable.
 #[derive(Debug)]
 pub struct Wake {
-    fd: OwnedFd,
+    eventfd: EventFd,
     pending: AtomicBool,
 }
 
 impl Wake {
-    /// Makes the eventfd (close-on-exec, non-blocking).
+    /// Makes the eventfd.
     ///
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else owns.
-        Ok(Wake { fd: unsafe { OwnedFd::from_raw_fd(fd) }, pending: AtomicBool::new(false) })
+        Ok(Wake { eventfd: EventFd::new()?, pending: AtomicBool::new(false) })
     }
 
-    /// Another descriptor of the same eventfd, for the side that waits.
+    /// What the side that waits reads.
     ///
     /// # Errors
     /// No descriptor was left.
-    pub fn waiter(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
+    pub fn waiter(&self) -> io::Result<Waiter> {
+        self.eventfd.waiter()
     }
 
     /// Makes the eventfd readable, unless it is already. Call after publishing what the waiter shall find.
     pub fn signal(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
-            let one = 1u64;
-            // SAFETY: writes 8 bytes of a local. It can only fail when the counter is full, and then it is readable.
-            unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+            self.eventfd.ring();
         }
     }
 
-    /// The waiter was woken, and looks for work after this.
+    /// The waiter was woken and has emptied the eventfd, and looks for work after this.
     pub fn clear(&self) {
         // A swap, not a store: what the waiter looks at next must not be read before.
         self.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// As [`Wake::clear`], and empties the eventfd.
+    /// As [`Wake::clear`], and empties the eventfd first: a signal between the two finds the flag set, and is seen.
     pub fn consume(&self) {
-        let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local.
-        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+        self.eventfd.empty();
         self.clear();
     }
 }
@@ -61,6 +53,7 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsRawFd, OwnedFd};
 
     fn is_readable(fd: &OwnedFd) -> bool {
         let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
