@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-faults soak asan lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults soak loom asan lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
 # cargo and the tests must use the Python that the library is linked to.
@@ -19,7 +19,7 @@ compile: setup ## the native library and the OTP application
 run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT (9000)
 	@bash scripts/run.sh
 
-test: lint test-rust test-python test-ct ## everything that the gate checks
+test: lint loom test-rust test-python test-ct ## everything that the gate checks
 
 test-rust: setup ## the tests of the crate
 	$(WITH_PYTHON) cargo test --locked
@@ -36,6 +36,9 @@ test-faults: setup ## the contract of connections over drivers that make things 
 soak: compile ## bad clients, faults and restarts at full load on each backend (SOAK_SECONDS=600 SOAK_SEED=1 BACKENDS="uring epoll")
 	"$$(bash scripts/find_python.sh)" test/soak/soak.py
 
+loom: setup ## models of what threads share, in every interleaving (models/)
+	cargo run --locked --quiet --manifest-path models/Cargo.toml --target-dir target/models
+
 # The leak checker does not know what Python and the tests keep on purpose.
 asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain
 	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
@@ -46,9 +49,11 @@ lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
 
 fmt: ## format the Rust code
 	cargo fmt
+	cargo fmt --manifest-path models/Cargo.toml
 
 fmt-check: setup
 	cargo fmt --check
+	cargo fmt --check --manifest-path models/Cargo.toml
 
 clippy: setup ## the Rust code, warnings are errors
 	$(WITH_PYTHON) cargo clippy --locked --all-targets -- -D warnings

@@ -20,9 +20,11 @@ mod descriptors;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
+mod eventfd;
 mod fallback;
 #[cfg(feature = "faults")]
 mod faults;
+mod inbox;
 mod listener;
 mod machine;
 mod mailbox;
@@ -33,6 +35,7 @@ mod reactor;
 mod resource;
 mod select;
 mod stats;
+mod sync;
 mod thread;
 mod token;
 mod uring;

@@ -88,7 +88,7 @@ pub fn accept(
 fn hand_over(handle: &ContextHandle, fd: RawFd, info: impl FnOnce() -> Parcel) -> Option<()> {
     let descriptor = Descriptor::claim(fd, How::Adopt).ok()?;
     let place = Place::take(&handle.mailbox, handle.max_connections)?;
-    handle.mailbox.post(Command::Adopt { descriptor, place, info: info() }).ok()
+    handle.mailbox.inbox.post(Command::Adopt { descriptor, place, info: info() }).ok()
 }
 
 fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(RawFd, SocketAddr)> {

@@ -1,23 +1,23 @@
 //! The two queues between a context's thread and everybody else, both bounded (I9).
 //!
-//! Inwards: [`Command`]s, by [`Mailbox::post`] from NIFs and from other threads. Outwards: [`Notice`]s for the context's
+//! Inwards: [`Command`]s, by [`Inbox::post`] from NIFs and from other threads. Outwards: [`Notice`]s for the context's
 //! Erlang process, which learns of them through `enif_select`. The mailbox also holds what both sides read: the
-//! statistics and the flags.
+//! statistics and which driver is in use.
 
 #![forbid(unsafe_code)]
 
-use crate::config::{COMMANDS_MAX, COMMANDS_PER_TURN, NOTICES_MAX};
+use crate::config::NOTICES_MAX;
 use crate::descriptors::Descriptor;
+use crate::inbox::{Class, Inbox, Queued, Refused};
 use crate::stats::Stats;
-use crate::token::ConnId;
+use crate::sync::{Mutex, lock};
 use crate::wake::Wake;
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Encoder, Env, LocalPid, Term};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A term that travels between threads, in an environment of its own.
@@ -122,6 +122,16 @@ pub enum Command {
     },
 }
 
+impl Queued for Command {
+    fn class(&self) -> Class {
+        match self {
+            Command::Adopt { .. } => Class::NewConnection,
+            Command::Stop { .. } => Class::Last,
+            Command::Run { .. } | Command::Drain { .. } => Class::Ordinary,
+        }
+    }
+}
+
 impl Command {
     /// Nobody will handle it: a connection that was promised is closed, whoever waits for a result hears that there is
     /// none. From the reactor thread.
@@ -157,17 +167,6 @@ impl Drop for Place {
     }
 }
 
-/// Why a command was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// Too many wait.
-    Busy,
-    /// The context takes no new connections.
-    Draining,
-    /// The thread has ended, or is about to.
-    Stopped,
-}
-
 /// A log record on its way to Erlang's `logger`.
 #[derive(Clone, Debug)]
 pub struct Notice {
@@ -181,12 +180,6 @@ pub struct Notice {
     pub fd: Option<i32>,
 }
 
-#[derive(Default)]
-struct Commands {
-    queue: VecDeque<Command>,
-    closed: bool,
-}
-
 /// What a context's thread shares with the rest of the VM.
 pub struct Mailbox {
     /// The context's number.
@@ -195,15 +188,8 @@ pub struct Mailbox {
     pub stats: Stats,
     /// The driver in use and, if it is the fallback, why; set once the thread has started.
     pub backend: OnceLock<(&'static str, String)>,
-    /// Wakes the thread.
-    pub wake: Wake,
-    /// Set by a drain: handovers are refused.
-    pub draining: AtomicBool,
-    /// Set when the owner died: everything is dropped at once.
-    pub killed: AtomicBool,
-    commands: Mutex<Commands>,
-    /// Connections for which other threads called `signal_write_ready`: each at most once.
-    signals: Mutex<HashSet<ConnId>>,
+    /// What its thread is asked to do.
+    pub inbox: Inbox<Command>,
     notices: Mutex<VecDeque<Notice>>,
     notices_wake: Wake,
 }
@@ -218,75 +204,17 @@ impl Mailbox {
             id,
             stats: Stats::default(),
             backend: OnceLock::new(),
-            wake: Wake::new()?,
-            draining: AtomicBool::new(false),
-            killed: AtomicBool::new(false),
-            commands: Mutex::default(),
-            signals: Mutex::default(),
+            inbox: Inbox::new()?,
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
         })
     }
 
-    /// Queues a command and wakes the thread.
-    ///
-    /// # Errors
-    /// The command was not taken, and has been dropped.
-    pub fn post(&self, command: Command) -> Result<(), Refused> {
-        let mut commands = lock(&self.commands);
-        if commands.closed {
-            return Err(Refused::Stopped);
-        }
-        if matches!(command, Command::Adopt { .. }) && self.draining.load(Ordering::Acquire) {
-            return Err(Refused::Draining);
-        }
-        // A stop always finds room.
-        if commands.queue.len() >= COMMANDS_MAX && !matches!(command, Command::Stop { .. }) {
-            return Err(Refused::Busy);
-        }
-        // Nothing is taken after a stop: an `ok' is a promise.
-        commands.closed = matches!(command, Command::Stop { .. });
-        commands.queue.push_back(command);
-        drop(commands);
-        self.wake.signal();
-        Ok(())
-    }
-
-    /// Takes the next commands, in order, into `batch`. Answers whether more wait.
-    pub fn take_commands(&self, batch: &mut Vec<Command>) -> bool {
-        let mut commands = lock(&self.commands);
-        let count = commands.queue.len().min(COMMANDS_PER_TURN);
-        batch.extend(commands.queue.drain(..count));
-        !commands.queue.is_empty()
-    }
-
-    /// `signal_write_ready` was called for this connection, which is registered.
-    pub fn signal(&self, id: ConnId) {
-        lock(&self.signals).insert(id);
-        self.wake.signal();
-    }
-
-    /// Takes the connections that were signalled.
-    pub fn take_signals(&self) -> HashSet<ConnId> {
-        std::mem::take(&mut lock(&self.signals))
-    }
-
-    /// The thread is about to end. Takes no more commands; answers those that nobody will handle. Erlang may keep its
-    /// handle of the context for long, so the descriptors go now.
-    pub fn close(&self) -> VecDeque<Command> {
-        let mut commands = lock(&self.commands);
-        commands.closed = true;
-        let left = std::mem::take(&mut commands.queue);
-        drop(commands);
-        self.wake.close();
+    /// The thread ends. Answers the commands that nobody will handle. Erlang may keep its handle of the context for long,
+    /// so the descriptors go now.
+    pub fn retire(&self) -> VecDeque<Command> {
         self.notices_wake.close();
-        left
-    }
-
-    /// Ends the thread as soon as it looks, from any thread.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::Release);
-        self.wake.signal();
+        self.inbox.retire()
     }
 
     /// Queues a log record, or drops it when nobody takes them fast enough.
@@ -328,8 +256,4 @@ impl Encoder for Refused {
             Refused::Stopped => crate::atoms::stopped().encode(env),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,9 +3,10 @@
 use crate::atoms;
 use crate::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::descriptors::{self, Descriptor, How, Unfit};
+use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, Refused, ReplyTo};
+use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, ReplyTo};
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
@@ -110,7 +111,7 @@ fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<
     let thread = thread::spawn(options, Arc::clone(&mailbox), owner)?;
     let context = ResourceArc::new(ContextHandle::new(mailbox, max_connections, notices, thread));
     if env.monitor(&context, &env.pid()).is_none() {
-        context.mailbox.kill();
+        context.mailbox.inbox.kill();
     }
     Ok(context)
 }
@@ -119,7 +120,7 @@ fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<
 fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_ms: u64) -> Atom {
     let reply = ReplyTo::new(env.pid(), reference);
     let stop = Command::Stop { drain: Duration::from_millis(drain_ms), reply };
-    if context.mailbox.post(stop).is_err() {
+    if context.mailbox.inbox.post(stop).is_err() {
         // The thread has ended already, or is about to: there is nothing to wait for but the join.
         let _ = env.send(&env.pid(), (reference, atoms::stopped()));
     }
@@ -129,7 +130,7 @@ fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_m
 #[rustler::nif]
 fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
     let reply = ReplyTo::new(env.pid(), reference);
-    answer(env, context.mailbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
+    answer(env, context.mailbox.inbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -164,7 +165,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         (atoms::max_connections(), max).encode(env)
     })?;
     let command = Command::Adopt { descriptor, place, info: Parcel::new(info) };
-    context.mailbox.post(command).map_err(|refused| refused.encode(env))
+    context.mailbox.inbox.post(command).map_err(|refused| refused.encode(env))
 }
 
 fn kind_atom(env: Env<'_>, kind: &str) -> Atom {
@@ -183,7 +184,7 @@ fn stats(env: Env<'_>, context: Context) -> NifResult<Term<'_>> {
 
 fn run<'a>(env: Env<'a>, context: &Context, reference: Term<'a>, job: Job) -> Term<'a> {
     let reply = (!reference.is_atom()).then(|| ReplyTo::new(env.pid(), reference));
-    answer(env, context.mailbox.post(Command::Run { job, reply }))
+    answer(env, context.mailbox.inbox.post(Command::Run { job, reply }))
 }
 
 fn answer(env: Env<'_>, posted: Result<(), Refused>) -> Term<'_> {

@@ -24,7 +24,7 @@ pub struct ContextHandle {
 impl Resource for ContextHandle {
     /// B5: however the owner died, every connection is closed and the thread ends.
     fn down<'a>(&'a self, _: Env<'a>, _: LocalPid, _: Monitor) {
-        self.mailbox.kill();
+        self.mailbox.inbox.kill();
     }
 }
 
@@ -48,6 +48,6 @@ impl Drop for ContextHandle {
     /// Nobody refers to the context any more. Its owner stopped it or died, so this changes nothing; but a thread must
     /// never outlive the last chance to end it.
     fn drop(&mut self) {
-        self.mailbox.kill();
+        self.mailbox.inbox.kill();
     }
 }

@@ -87,7 +87,7 @@ pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Resul
             }
         };
         // Whoever waits for a handoff or a result must not wait for ever.
-        for command in mailbox.close() {
+        for command in mailbox.retire() {
             command.abandon();
         }
         if let Some(reply) = stopped {
@@ -155,7 +155,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
     let waker = Arc::clone(mailbox);
     let mut pool =
-        Pool::new(options.buffers, options.buffer_bytes, move || waker.wake.signal()).map_err(Failure::Resources)?;
+        Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;
     let (driver, features) = choose(options.backend, mailbox, &mut pool)?;
     #[cfg(feature = "faults")]
     let driver = with_faults(driver);
@@ -185,7 +185,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
 
 /// The driver to use. io_uring without DEFER_TASKRUN (before 6.1) costs more than epoll, so `auto` does not take it.
 fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<(Box<dyn Driver>, Vec<Atom>), Failure> {
-    let waiter = || mailbox.wake.waiter().map_err(Failure::Resources);
+    let waiter = || mailbox.inbox.waiter().map_err(Failure::Resources);
     let mut note = String::new();
     if backend != Backend::Epoll {
         match Uring::new(waiter()?, pool) {

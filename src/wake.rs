@@ -1,75 +1,56 @@
 //! An eventfd, and the flag that keeps a burst of calls from writing it more than once.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
+use crate::eventfd::{EventFd, Waiter};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Wakes a thread that waits for the eventfd to become readable.
 #[derive(Debug)]
 pub struct Wake {
-    /// Gone once nobody waits any more. The lock is taken only around a system call.
-    fd: Mutex<Option<OwnedFd>>,
+    eventfd: EventFd,
     pending: AtomicBool,
 }
 
 impl Wake {
-    /// Makes the eventfd (close-on-exec, non-blocking).
+    /// Makes the eventfd.
     ///
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Wake { fd: Mutex::new(Some(fd)), pending: AtomicBool::new(false) })
+        Ok(Wake { eventfd: EventFd::new()?, pending: AtomicBool::new(false) })
     }
 
-    /// Another descriptor of the same eventfd, for the side that waits.
+    /// What the side that waits reads.
     ///
     /// # Errors
     /// No descriptor was left, or it is closed.
-    pub fn waiter(&self) -> io::Result<OwnedFd> {
-        self.fd().as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()
+    pub fn waiter(&self) -> io::Result<Waiter> {
+        self.eventfd.waiter()
     }
 
     /// Closes the eventfd: nobody waits any more, although handles may live as long as Erlang terms do.
     pub fn close(&self) {
-        self.fd().take();
-    }
-
-    fn fd(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+        self.eventfd.close();
     }
 
     /// Makes the eventfd readable, unless it is already. Call after publishing what the waiter shall find.
     pub fn signal(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel)
-            && let Some(fd) = &*self.fd()
-        {
-            let one = 1u64;
-            // SAFETY: writes 8 bytes of a local. It can only fail when the counter is full, and then it is readable.
-            unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) };
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            self.eventfd.ring();
         }
     }
 
-    /// The waiter was woken, and looks for work after this.
+    /// The waiter was woken and has emptied the eventfd, and looks for work after this.
     pub fn clear(&self) {
         // A swap, not a store: what the waiter looks at next must not be read before.
         self.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// As [`Wake::clear`], and empties the eventfd.
+    /// As [`Wake::clear`], and empties the eventfd first: a signal between the two finds the flag set, and is seen.
     pub fn consume(&self) {
-        if let Some(fd) = &*self.fd() {
-            let mut count = 0u64;
-            // SAFETY: reads 8 bytes into a local.
-            unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) };
-        }
+        self.eventfd.empty();
         self.clear();
     }
 }
@@ -77,6 +58,7 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsRawFd, OwnedFd};
 
     fn is_readable(fd: &OwnedFd) -> bool {
         let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };

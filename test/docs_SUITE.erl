@@ -148,7 +148,7 @@ code_spans(File, Config) ->
     end.
 
 is_path(Name) ->
-    re:run(Name, "^(src|erlang|python|test|docs|scripts|examples)/[\\w./-]+\\.(rs|erl|py|md|sh)(: \\w+)?$") =/= nomatch.
+    re:run(Name, "^(src|erlang|python|test|docs|scripts|examples|models|fuzz)/[\\w./-]+\\.(rs|erl|py|md|sh)(: \\w+)?$") =/= nomatch.
 
 named_exists(Name, Config) ->
     [Path | Test] = string:split(Name, ": "),

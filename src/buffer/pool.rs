@@ -11,11 +11,11 @@
 //! those slots come back through the mutex in [`Shared`]. The mapping goes away when the pool is closed *and* the last
 //! lent slot is back, whichever comes later, so a buffer may outlive its context.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, lock};
 use memmap2::MmapMut;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes that precede the Python object in a slot.
 pub const HEADER_BYTES: usize = size_of::<SlotHeader>();
@@ -253,10 +253,6 @@ pub unsafe fn return_from_any_thread(pool: *const Shared, slot: u16) {
         // SAFETY: the pool is closed and this was the last slot, so nobody else has the pointer.
         drop(unsafe { Box::from_raw(pool.cast_mut()) });
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyO
         let Some((mailbox, id)) = descriptors::find(fd) else { return boolean(py, false) };
         match context::current() {
             Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
-            _ => mailbox.signal(id),
+            _ => mailbox.inbox.signal(id),
         }
         boolean(py, true)
     })

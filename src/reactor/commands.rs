@@ -17,7 +17,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Reactor {
@@ -26,19 +25,18 @@ impl Reactor {
         if !std::mem::take(&mut self.commands_wait) {
             return;
         }
-        let mailbox = Rc::clone(&self.context);
-        let mailbox = &mailbox.mailbox;
-        mailbox.wake.clear();
-        if mailbox.killed.load(Ordering::Acquire) {
+        let context = Rc::clone(&self.context);
+        let inbox = &context.mailbox.inbox;
+        if inbox.open() {
             self.end(py, Ending::Cutting(None));
         }
         let mut commands = std::mem::take(&mut self.commands);
-        self.commands_wait = mailbox.take_commands(&mut commands);
+        self.commands_wait = inbox.take_commands(&mut commands);
         for command in commands.drain(..) {
             self.run_command(py, command);
         }
         self.commands = commands;
-        for id in self.context.mailbox.take_signals() {
+        for id in inbox.take_signals() {
             self.with(id, |connection| connection.machine.signalled());
             self.settle(py, id);
         }
@@ -47,7 +45,7 @@ impl Reactor {
     fn run_command(&mut self, py: Python<'_>, command: Command) {
         match command {
             // Handed over before the drain was known: closed.
-            command @ Command::Adopt { .. } if self.context.mailbox.draining.load(Ordering::Acquire) => {
+            command @ Command::Adopt { .. } if self.context.mailbox.inbox.is_draining() => {
                 command.abandon();
             }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
@@ -61,7 +59,7 @@ impl Reactor {
     }
 
     fn drain(&mut self, py: Python<'_>, deadline: Instant, reply: ReplyTo) {
-        self.context.mailbox.draining.store(true, Ordering::Release);
+        self.context.mailbox.inbox.drain();
         let ids = self.context.table.borrow().ids();
         for id in ids {
             self.with(id, |connection| connection.machine.retire());
@@ -71,7 +69,7 @@ impl Reactor {
     }
 
     fn end(&mut self, py: Python<'_>, ending: Ending) {
-        for command in self.context.mailbox.close() {
+        for command in self.context.mailbox.inbox.close() {
             command.abandon();
         }
         for (_, reply) in self.drains.drain(..) {

@@ -1,0 +1,63 @@
+//! Model checks of what threads share: the very files of the product, with loom's locks and atomics in `crate::sync`, and
+//! a model of the kernel's eventfd. Every interleaving within [`PREEMPTIONS_MAX`] is run, and every value that an atomic
+//! may be read to have.
+
+#![allow(dead_code, reason = "the product's files have more than the models use")]
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+mod eventfd;
+mod sync;
+
+#[path = "../../src/inbox.rs"]
+mod inbox;
+#[path = "../../src/buffer/pool.rs"]
+mod pool;
+#[path = "../../src/token.rs"]
+mod token;
+#[path = "../../src/wake.rs"]
+mod wake;
+
+/// In the place of `src/config.rs`: limits that a model can reach.
+mod config {
+    pub const COMMANDS_MAX: usize = 2;
+    pub const COMMANDS_PER_TURN: usize = 1;
+}
+
+mod inbox_model;
+mod pool_model;
+mod wake_model;
+
+/// How often a thread is interrupted where it need not be. Loom's authors find two or three enough; without a bound the
+/// models take many minutes instead of seconds.
+const PREEMPTIONS_MAX: usize = 3;
+
+type Model = (&'static str, fn());
+
+fn main() {
+    let models: Vec<Model> = [wake_model::MODELS, inbox_model::MODELS, pool_model::MODELS].concat();
+    for (name, model) in &models {
+        print!("model {name} ... ");
+        io::stdout().flush().expect("stdout is closed");
+        let start = Instant::now();
+        let runs = check(*model);
+        println!("ok: {runs} interleavings in {:.1} s", start.elapsed().as_secs_f32());
+    }
+    println!("{} passed, 0 failed", models.len());
+}
+
+/// Runs `model` in every interleaving; answers in how many. What fails panics.
+fn check(model: fn()) -> usize {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&runs);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS_MAX);
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    runs.load(Ordering::Relaxed)
+}
