@@ -5,7 +5,7 @@ use crate::buffer::{Pool, datagram};
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::fallback::Epoll;
 use crate::token::ConnId;
-use crate::uring::Uring;
+use crate::uring::{Features, Uring};
 use crate::wake::Wake;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -23,6 +23,7 @@ struct Bench {
     /// What arrived and was not asked for yet.
     events: Vec<Event>,
     received: HashMap<u32, Vec<u8>>,
+    targets: HashMap<u32, Target>,
 }
 
 fn socket(of: &impl AsRawFd) -> Target {
@@ -43,12 +44,19 @@ impl Bench {
     fn new(kind: &str, buffers: u16) -> Self {
         let wake: &'static Wake = Box::leak(Box::new(Wake::new().unwrap()));
         let mut pool = Pool::new(buffers, 256, || wake.signal()).unwrap();
-        let waiter = wake.waiter().unwrap();
-        let driver: Box<dyn Driver> = match kind {
-            "uring" => Box::new(Uring::new(waiter, &mut pool).unwrap_or_else(|refusal| panic!("{refusal}"))),
-            _ => Box::new(Epoll::new(waiter).unwrap()),
+        let mut uring = |features: &Features| {
+            let made = Uring::with_at_most(features, wake.waiter().unwrap(), &mut pool);
+            let made = made.unwrap_or_else(|refusal| panic!("{refusal}"));
+            assert_eq!(made.features(), features);
+            made
         };
-        Bench { driver, pool, wake, events: Vec::new(), received: HashMap::new() }
+        let driver: Box<dyn Driver> = match kind {
+            "uring" => Box::new(uring(&Features::ALL)),
+            "uring_6_0" => Box::new(uring(&Features { defer_taskrun: false, ..Features::ALL })),
+            "uring_5_19" => Box::new(uring(&Features::default())),
+            _ => Box::new(Epoll::new(wake.waiter().unwrap()).unwrap()),
+        };
+        Bench { driver, pool, wake, events: Vec::new(), received: HashMap::new(), targets: HashMap::new() }
     }
 
     /// Waits until an event that `wanted` picks arrives, and takes it. Data of others is kept, its buffers released.
@@ -70,10 +78,18 @@ impl Bench {
         self.until(|event| (event.id == id(of)).then_some(event.outcome))
     }
 
-    /// The next data of a connection, copied; its buffer goes back.
+    fn receive(&mut self, of: u32, target: Target) {
+        self.targets.insert(of, target);
+        self.driver.receive(id(of), target);
+    }
+
+    /// The next data of a connection, copied; its buffer goes back, and the receive goes on.
     fn data(&mut self, of: u32) -> Vec<u8> {
         match self.outcome(of) {
-            Outcome::Received { buffer, len, .. } => {
+            Outcome::Received { buffer, len, more } => {
+                if !more {
+                    self.driver.receive(id(of), self.targets[&of]);
+                }
                 // SAFETY: the event gave the buffer to us, with `len` bytes in it.
                 let bytes = unsafe { std::slice::from_raw_parts(self.pool.data(buffer), len as usize) }.to_vec();
                 self.pool.release(buffer);
@@ -115,6 +131,9 @@ macro_rules! on_every_driver {
             $(#[$doc])*
             fn body(mut $bench: Bench) $body
             #[test] fn uring() { body(Bench::new("uring", $buffers)) }
+            // Kernels that have less.
+            #[test] fn uring_6_0() { body(Bench::new("uring_6_0", $buffers)) }
+            #[test] fn uring_5_19() { body(Bench::new("uring_5_19", $buffers)) }
             #[test] fn epoll() { body(Bench::new("epoll", $buffers)) }
         } )*
     };
@@ -123,7 +142,7 @@ macro_rules! on_every_driver {
 on_every_driver! {
     fn data_then_end_of_file(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), socket(&ours));
+        bench.receive(0, socket(&ours));
         theirs.write_all(&[7; 900]).unwrap();
         drop(theirs);
         assert_eq!(bench.data_of_len(0, 900), [7; 900]);
@@ -176,13 +195,13 @@ on_every_driver! {
 
     fn a_cancelled_receive_ends_once_and_loses_nothing(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), socket(&ours));
+        bench.receive(0, socket(&ours));
         bench.driver.cancel_receive(id(0));
         while bench.outcome(0) != Outcome::ReceiveFailed(libc::ECANCELED) {
             bench.driver.cancel_receive(id(0));
         }
         theirs.write_all(b"kept").unwrap();
-        bench.driver.receive(id(0), socket(&ours));
+        bench.receive(0, socket(&ours));
         loop {
             // A second cancel may have been under way.
             match bench.outcome(0) {
@@ -201,7 +220,7 @@ on_every_driver! {
     fn starved_receives_go_on_when_a_buffer_comes_back(bench, buffers: 4) {
         let pairs: Vec<_> = (0..40).map(|_| UnixStream::pair().unwrap()).collect();
         for (index, (ours, theirs)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), socket(ours));
+            bench.receive(index as u32, socket(ours));
             (&*theirs).write_all(&[index as u8; 10]).unwrap();
         }
         let mut seen = std::collections::HashSet::new();
@@ -221,7 +240,7 @@ on_every_driver! {
         let pairs: Vec<_> = (0..5).map(|_| UnixStream::pair().unwrap()).collect();
         let mut held = Vec::new();
         for (index, (ours, theirs)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), socket(ours));
+            bench.receive(index as u32, socket(ours));
             (&*theirs).write_all(b"x").unwrap();
             if index < 4 {
                 let slot = bench.until(|event| match event.outcome {
@@ -251,11 +270,11 @@ on_every_driver! {
     fn a_starved_receive_can_be_cancelled(bench, buffers: 1) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (other, mut hog) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(1), socket(&other));
+        bench.receive(1, socket(&other));
         hog.write_all(b"hog").unwrap();
         let Outcome::Received { buffer, .. } = bench.outcome(1) else { panic!("no data") };
         theirs.write_all(b"x").unwrap();
-        bench.driver.receive(id(0), socket(&ours));
+        bench.receive(0, socket(&ours));
         let mut events = Vec::new();
         bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
         assert!(events.is_empty());
@@ -268,7 +287,7 @@ on_every_driver! {
     fn a_full_submission_queue_delays_and_loses_nothing(bench, buffers: 64) {
         let pairs: Vec<_> = (0..3000).map(|_| UnixStream::pair().unwrap()).collect();
         for (index, (ours, _)) in pairs.iter().enumerate() {
-            bench.driver.receive(id(index as u32), socket(ours));
+            bench.receive(index as u32, socket(ours));
             bench.send(index as u32, ours, b"y");
         }
         for (_, theirs) in &pairs {
@@ -301,7 +320,7 @@ on_every_driver! {
     fn shutting_the_socket_down_ends_both_operations(bench, buffers: 8) {
         static BYTES: [u8; 3_000_000] = [9; 3_000_000];
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        bench.driver.receive(id(0), socket(&ours));
+        bench.receive(0, socket(&ours));
         let mut left: &'static [u8] = &BYTES;
         bench.send(0, &ours, left);
         // The peer reads nothing: after what fits, the send waits.
@@ -321,7 +340,7 @@ on_every_driver! {
         let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let theirs = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let target = Target { fd: ours.as_raw_fd(), io: Io::Datagram };
-        bench.driver.receive(id(0), target);
+        bench.receive(0, target);
         let to = ours.local_addr().unwrap();
         for bytes in [&b"one"[..], b"", b"three"] {
             theirs.send_to(bytes, to).unwrap();
@@ -339,7 +358,7 @@ on_every_driver! {
             }
             bench.pool.release(buffer);
             if !more {
-                bench.driver.receive(id(0), target);
+                bench.receive(0, target);
             }
         }
         assert_eq!(got, [&b"one"[..], b"", b"three"]);
@@ -347,7 +366,7 @@ on_every_driver! {
 
     fn a_datagram_that_does_not_fit_says_so(bench, buffers: 8) {
         let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        bench.driver.receive(id(0), Target { fd: ours.as_raw_fd(), io: Io::Datagram });
+        bench.receive(0, Target { fd: ours.as_raw_fd(), io: Io::Datagram });
         ours.send_to(&[0; 400], ours.local_addr().unwrap()).unwrap();
         let Outcome::Datagram { buffer, .. } = bench.outcome(0) else { panic!("no datagram") };
         // SAFETY: as above.
@@ -358,7 +377,7 @@ on_every_driver! {
     fn pipes_carry_data_and_its_end(bench, buffers: 8) {
         static BYTES: [u8; 200_000] = [5; 200_000];
         let (reader, writer) = std::io::pipe().unwrap();
-        bench.driver.receive(id(0), file(&reader));
+        bench.receive(0, file(&reader));
         let mut left: &'static [u8] = &BYTES;
         let mut got = 0;
         // Both ends in one thread: neither may block it.
@@ -374,7 +393,7 @@ on_every_driver! {
                         bench.pool.release(buffer);
                         got += len as usize;
                         if !more {
-                            bench.driver.receive(id(0), file(&reader));
+                            bench.receive(0, file(&reader));
                         }
                         if got == BYTES.len() {
                             break 0;
@@ -391,20 +410,20 @@ on_every_driver! {
 
     fn a_terminal_echoes_and_hangs_up(bench, buffers: 8) {
         let (mut master, slave) = terminal();
-        bench.driver.receive(id(0), file(&slave));
+        bench.receive(0, file(&slave));
         master.write_all(b"line\n").unwrap();
         assert_eq!(bench.data(0), b"line\n");
         // SAFETY: static.
         unsafe { bench.driver.send(id(0), file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
         assert_eq!(bench.outcome(0), Outcome::Sent(6));
-        bench.driver.receive(id(1), file(&master));
+        bench.receive(1, file(&master));
         // An operation that waits holds its descriptor open (I4).
         bench.driver.cancel_receive(id(0));
         bench.until(|event| (event.outcome == Outcome::ReceiveFailed(libc::ECANCELED)).then_some(()));
         drop(slave);
         while let Outcome::Received { buffer, .. } = bench.outcome(1) {
             bench.pool.release(buffer);
-            bench.driver.receive(id(1), file(&master));
+            bench.receive(1, file(&master));
         }
     }
 }

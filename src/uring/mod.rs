@@ -1,7 +1,8 @@
 //! The io_uring driver: one ring, created, submitted to and reaped by its reactor thread (I1).
 //!
 //! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection.
-//! Pipes and terminals, which know neither, are polled and then read or written (`readiness`).
+//! Pipes and terminals, which know neither, are polled and then read or written (`readiness`), and so are datagrams
+//! received where the kernel has no multishot.
 //! What the kernel may refuse on the way is settled here and not shown to the reactor: a receive that finds no buffer
 //! waits in `starved` until one comes back (B4), an operation that answers `EAGAIN` waits for readiness.
 
@@ -83,7 +84,15 @@ impl Uring {
     /// # Errors
     /// Why this process cannot use io_uring.
     pub fn new(wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
-        let (ring, features) = probe::create()?;
+        Self::with_at_most(&Features::ALL, wake_fd, pool)
+    }
+
+    /// As [`Uring::new`], with nothing that `wanted` has not: as on a kernel that lacks the rest.
+    ///
+    /// # Errors
+    /// As for [`Uring::new`].
+    pub fn with_at_most(wanted: &Features, wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
+        let (ring, features) = probe::create(wanted)?;
         let slots = pool.usage().0;
         let buffers = BufferRing::new(&ring, slots).map_err(|error| Refusal::new("register buffers", error))?;
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
@@ -161,15 +170,14 @@ impl Uring {
         let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
         let poll_first = if poll_first { RECVSEND_POLL_FIRST } else { 0 };
         let receive = match io {
-            Io::Socket => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
-                .buf_group(BUFFER_GROUP)
-                .ioprio(multishot | poll_first)
-                .build(),
+            _ if self.receives_by_call(io) => return self.poll_receive(id),
             Io::Datagram => opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP)
                 .ioprio(poll_first)
                 .build(),
-            // READ with provided buffers has had kernel bugs (6.12), and does not report the hangup of a terminal.
-            Io::File => return self.poll_receive(id),
+            _ => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .ioprio(multishot | poll_first)
+                .build(),
         };
         self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
     }
@@ -223,10 +231,8 @@ impl Uring {
             self.buffers.refill(pool);
         }
         for id in std::mem::take(&mut self.starved) {
-            let fed = match self.slot(id).target.io {
-                Io::File => pool.has_free(),
-                Io::Socket | Io::Datagram => self.buffers.posted() > 0,
-            };
+            let io = self.slot(id).target.io;
+            let fed = if self.receives_by_call(io) { pool.has_free() } else { self.buffers.posted() > 0 };
             if fed { self.arm_receive(id, true) } else { self.starved.push(id) }
         }
     }

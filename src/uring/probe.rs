@@ -23,6 +23,11 @@ pub struct Features {
     pub multishot: bool,
 }
 
+impl Features {
+    /// What the newest kernels have.
+    pub const ALL: Features = Features { defer_taskrun: true, single_issuer: true, multishot: true };
+}
+
 /// Why io_uring is not used.
 #[derive(Debug)]
 pub struct Refusal {
@@ -53,12 +58,12 @@ impl fmt::Display for Refusal {
 /// Submission and completion queue lengths to try, largest first: they are charged to the locked-memory limit.
 const SIZES: [(u32, u32); 3] = [(1024, 8192), (512, 2048), (256, 1024)];
 
-/// Makes the best ring that this kernel allows, and proves that it works.
-pub(super) fn create() -> Result<(IoUring, Features), Refusal> {
+/// Makes the best ring that this kernel allows, of what is wanted, and proves that it works.
+pub(super) fn create(wanted: &Features) -> Result<(IoUring, Features), Refusal> {
     let mut last = None;
     // Without multishot receive (before 6.0) the ring still works, one completion per receive.
-    for multishot in [true, false] {
-        let (mut ring, mut features) = set_up()?;
+    for multishot in [true, false].into_iter().filter(|multishot| wanted.multishot >= *multishot) {
+        let (mut ring, mut features) = set_up(wanted)?;
         features.multishot = multishot;
         match self_test(&mut ring, multishot) {
             Ok(()) => return Ok((ring, features)),
@@ -68,14 +73,16 @@ pub(super) fn create() -> Result<(IoUring, Features), Refusal> {
     Err(last.unwrap_or_else(|| Refusal::new("self-test", io::Error::from_raw_os_error(libc::EINVAL))))
 }
 
-fn set_up() -> Result<(IoUring, Features), Refusal> {
+fn set_up(wanted: &Features) -> Result<(IoUring, Features), Refusal> {
     let tiers = [
         Features { defer_taskrun: true, single_issuer: true, multishot: false },
         Features { defer_taskrun: false, single_issuer: true, multishot: false },
         Features::default(),
     ];
     let mut last = io::Error::from_raw_os_error(libc::EINVAL);
-    for features in tiers {
+    let may_be =
+        |tier: &Features| wanted.defer_taskrun >= tier.defer_taskrun && wanted.single_issuer >= tier.single_issuer;
+    for features in tiers.into_iter().filter(may_be) {
         for no_sqarray in [true, false] {
             for (entries, completions) in SIZES {
                 let mut builder = IoUring::builder();

@@ -1,5 +1,5 @@
 //! Operations that wait for readiness and are then tried by a system call or once more: those on pipes and terminals,
-//! and those that answered `EAGAIN`.
+//! datagrams on kernels without multishot, and what answered `EAGAIN`.
 
 use super::Uring;
 use crate::buffer::Pool;
@@ -16,6 +16,12 @@ impl Uring {
         self.push(poll);
     }
 
+    /// READ with provided buffers has had kernel bugs (6.12), and does not report the hangup of a terminal. A single RECVMSG
+    /// does not write where from and how long into its buffer.
+    pub(super) fn receives_by_call(&self, io: Io) -> bool {
+        io == Io::File || (io == Io::Datagram && !self.features.multishot)
+    }
+
     /// Waits until there is something to receive.
     pub(super) fn poll_receive(&mut self, id: ConnId) {
         self.slot(id).polls_receive = true;
@@ -30,36 +36,40 @@ impl Uring {
             let errno = if result < 0 { -result } else { libc::ECANCELED };
             return Some(Event { id, outcome: Outcome::ReceiveFailed(errno) });
         }
-        if slot.target.io != Io::File {
+        let io = slot.target.io;
+        if !self.receives_by_call(io) {
             self.arm_receive(id, false);
             return None;
         }
-        let outcome = self.read_file(id, pool)?;
-        if matches!(outcome, Outcome::Received { .. }) {
+        let outcome = self.receive_by_call(id, pool)?;
+        if matches!(outcome, Outcome::Received { .. } | Outcome::Datagram { .. }) {
             self.poll_receive(id);
         }
         Some(Event { id, outcome })
     }
 
-    fn read_file(&mut self, id: ConnId, pool: &mut Pool) -> Option<Outcome> {
+    fn receive_by_call(&mut self, id: ConnId, pool: &mut Pool) -> Option<Outcome> {
         let Some((buffer, address)) = pool.post() else {
             self.starved.push(id);
             return None;
         };
         pool.reap(buffer);
+        let target = self.slot(id).target;
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let read = unsafe { calls::receive(self.slot(id).target, address, pool.capacity()) };
-        if let Ok(len @ 1..) = read {
-            return Some(Outcome::Received { buffer, len: len as u32, more: true });
+        let received = unsafe { calls::receive(target, address, pool.capacity()) };
+        match received {
+            Ok(_) if target.io == Io::Datagram => return Some(Outcome::Datagram { buffer, more: true }),
+            Ok(len @ 1..) => return Some(Outcome::Received { buffer, len: len as u32, more: true }),
+            _ => pool.release(buffer),
         }
-        pool.release(buffer);
-        match read {
+        match received {
             Err(libc::EAGAIN | libc::EINTR) => {
                 self.poll_receive(id);
                 None
             }
+            Ok(_) => Some(Outcome::EndOfFile),
             // The other side of a terminal is gone.
-            Ok(_) | Err(libc::EIO) => Some(Outcome::EndOfFile),
+            Err(libc::EIO) if target.io == Io::File => Some(Outcome::EndOfFile),
             Err(errno) => Some(Outcome::ReceiveFailed(errno)),
         }
     }
