@@ -12,6 +12,8 @@
 
 mod address;
 mod atoms;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod buffer;
 mod calls;
 mod config;

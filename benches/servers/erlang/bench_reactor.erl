@@ -1,0 +1,77 @@
+%% The server that all this is about: py_reactor, with the protocols of python/reactor_protocols.py.
+-module(bench_reactor).
+-behaviour(bench_server).
+
+-export([serve/1]).
+
+-define(IP, {127, 0, 0, 1}).
+%% The longest datagram, and the 144 bytes that docs/reactor.md says a buffer needs besides.
+-define(DATAGRAM_BUFFER_BYTES, 65536 + 144).
+-define(CONNECTIONS_MAX, 16777216).
+
+%% The case; backend, style and mode of the contexts.
+-spec serve([string()]) -> {ok, inet:port_number(), iodata()} | {unavailable, iodata()}.
+serve([Case, Backend, Style, Mode]) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Ids = lists:seq(1, bench_server:contexts()),
+    case start(Ids, list_to_atom(Mode), options(Case, Backend, Style)) of
+        ok ->
+            {ok, listen(Case, Ids), versions(Mode)};
+        {error, {Kind, _, _} = Reason} when Kind =:= unsupported_mode ->
+            {unavailable, io_lib:format("~0tp", [Reason])};
+        {error, {backend, _} = Reason} ->
+            {unavailable, io_lib:format("~0tp", [Reason])}
+    end.
+
+-spec start([pos_integer()], atom(), map()) -> ok | {error, term()}.
+start([], _Mode, _Options) ->
+    ok;
+start([Id | Ids], Mode, Options) ->
+    case py_reactor:start_context(Id, Mode, Options) of
+        {ok, _} -> start(Ids, Mode, Options);
+        {error, _} = Error -> Error
+    end.
+
+-spec options(string(), string(), string()) -> map().
+options(Case, Backend, Style) ->
+    SetUp = ["import reactor_protocols\nreactor_protocols.serve('", Case, "', '", Style, "')\n"],
+    Common = #{
+        backend => list_to_atom(Backend),
+        setup_code => SetUp,
+        python_path => [os:getenv("PROTOCOLS")],
+        max_connections => connections_max()
+    },
+    case Case of
+        "udp" -> Common#{buffer_bytes => ?DATAGRAM_BUFFER_BYTES};
+        _ -> Common
+    end.
+
+%% As many as this process may have descriptors.
+-spec connections_max() -> pos_integer().
+connections_max() ->
+    case string:to_integer(os:getenv("DESCRIPTORS_MAX", "")) of
+        {Descriptors, _} when is_integer(Descriptors) -> min(Descriptors, ?CONNECTIONS_MAX);
+        {error, _} -> ?CONNECTIONS_MAX
+    end.
+
+-spec listen(string(), [pos_integer()]) -> inet:port_number().
+listen("udp", Ids) ->
+    lists:foldl(fun open_udp/2, 0, Ids);
+listen(_Case, Ids) ->
+    {ok, _} = py_reactor:start_listener(bench, #{ip => ?IP, contexts => Ids, backlog => 4096}),
+    #{bench := #{port := Port}} = py_reactor:listeners(),
+    Port.
+
+-spec open_udp(pos_integer(), inet:port_number()) -> inet:port_number().
+open_udp(Id, Port) ->
+    {ok, Socket} = gen_udp:open(Port, [{active, false} | bench_server:udp_options()]),
+    {ok, Opened} = inet:port(Socket),
+    ok = py_reactor_context:handoff(Id, Socket, #{type => udp}),
+    Opened.
+
+-spec versions(string()) -> iodata().
+versions(Mode) ->
+    #{py_reactor := Version} = py:version(),
+    {ok, Python} = py:call(1, platform, python_version, []),
+    #{backend := Backend} = py_reactor_context:stats(1),
+    ["py_reactor ", Version, ", ", atom_to_list(Backend), ", ", Mode, ", Python ", Python, ", "].

@@ -1,0 +1,173 @@
+//! The product's own loop, over a kernel that does nothing.
+
+use super::{LIMITS, connection, os_error};
+use crate::buffer::Pool;
+use crate::config::{Backend, Options};
+use crate::context::{self, Context};
+use crate::driver::{Driver, Event, Outcome, Payload, Target};
+use crate::mailbox::Mailbox;
+use crate::python::workspace::Workspace;
+use crate::python::{jobs, module, protocol, reactor_buffer};
+use crate::reactor::Reactor;
+use crate::token::ConnId;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a batch is: so many connections, each of which gets a message of so many bytes in each turn.
+#[derive(Clone, Copy)]
+pub struct Batch {
+    /// Connections.
+    pub connections: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// Serves `turns` batches with the protocol class `Bench`, an echo, that `code` defines, in the product's own loop, but with a
+/// kernel that does nothing and takes no time. Answers how long that took.
+///
+/// In each turn every connection is told that its last send has ended, and that a message has arrived.
+///
+/// # Errors
+/// The Python exception.
+pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<Duration> {
+    let took = Rc::new(Cell::new(Duration::ZERO));
+    let mailbox = Arc::new(Mailbox::new(1).map_err(os_error)?);
+    let options = options(code);
+    let python = Workspace::new(py, &options.python_path)?;
+    let pool = Pool::new(options.buffers, options.buffer_bytes, || ()).map_err(os_error)?;
+    let pool = Rc::new(RefCell::new(pool));
+    let native = py.import(module::NAME.to_string_lossy().as_ref())?;
+    let context = Rc::new(Context {
+        serial: u64::MAX,
+        mailbox: Arc::clone(&mailbox),
+        limits: options.limits,
+        table: RefCell::default(),
+        factory: RefCell::new(None),
+        due: RefCell::default(),
+        calling: Cell::new(None),
+        buffer_type: native.getattr("ReactorBuffer")?.unbind(),
+    });
+    reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
+    context::set_current(Some(Rc::clone(&context)));
+    jobs::exec(python.globals.bind(py), &options.setup_code)?;
+    let class = python.globals.bind(py).as_any().get_item("Bench")?;
+    for number in 0..batch.connections {
+        let served = python.names.make_protocol(&class)?;
+        let mut connection = connection(&mailbox, &served)?;
+        connection.native_write_ready = python.names.writes_natively(&served)?;
+        let id = context.table.borrow_mut().insert(connection);
+        protocol::attach(&served, &context, id, number as i32, &PyDict::new(py))?;
+        context.touch(id);
+    }
+    let kernel = Kernel {
+        batch,
+        turns_left: turns,
+        mailbox: Arc::clone(&mailbox),
+        began: None,
+        took: Rc::clone(&took),
+        receiving: Vec::new(),
+        ended: Vec::new(),
+    };
+    let mut reactor = Reactor::new(Box::new(kernel), context, pool, python, &options);
+    let ran = reactor.run(py);
+    reactor.finish(py);
+    context::set_current(None);
+    reactor_buffer::set_local_pool(None);
+    ran.map_err(os_error)?;
+    let messages = turns * batch.connections as u64;
+    let counted = (mailbox.stats.messages.get(), mailbox.stats.bytes_out.get());
+    if counted != (messages, messages * batch.bytes as u64) {
+        let notices: Vec<_> = mailbox.take_notices().into_iter().map(|notice| notice.message).collect();
+        return Err(PyRuntimeError::new_err(format!(
+            "{messages} messages were not echoed; delivered and sent were {counted:?}. {}",
+            notices.join("\n")
+        )));
+    }
+    Ok(took.get())
+}
+
+fn options(code: &str) -> Options {
+    Options {
+        id: 1,
+        backend: Backend::Auto,
+        setup_code: code.to_owned(),
+        python_path: vec![concat!(env!("CARGO_MANIFEST_DIR"), "/python").to_owned()],
+        max_connections: 65536,
+        linger_ms: 0,
+        idle_timeout: None,
+        write_stall_timeout: None,
+        buffers: 1024,
+        buffer_bytes: 16 * 1024,
+        limits: LIMITS,
+    }
+}
+
+/// A driver that has a message for everybody at once, takes whatever is sent, and stops the loop in the end.
+struct Kernel {
+    batch: Batch,
+    turns_left: u64,
+    mailbox: Arc<Mailbox>,
+    began: Option<Instant>,
+    took: Rc<Cell<Duration>>,
+    receiving: Vec<ConnId>,
+    /// Operations that have ended.
+    ended: Vec<Event>,
+}
+
+impl Driver for Kernel {
+    fn receive(&mut self, id: ConnId, _: Target) {
+        self.receiving.push(id);
+    }
+
+    unsafe fn send(&mut self, id: ConnId, _: Target, payload: Payload) {
+        let bytes = match payload {
+            Payload::Bytes(_, len) => len,
+            // SAFETY: the caller's promise: the message and its vectors are valid.
+            Payload::Gather(message) => unsafe {
+                let vectors = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
+                vectors.iter().map(|vector| vector.iov_len).sum()
+            },
+        };
+        self.ended.push(Event { id, outcome: Outcome::Sent(bytes as u32) });
+    }
+
+    fn cancel_receive(&mut self, id: ConnId) {
+        self.receiving.retain(|other| *other != id);
+        self.ended.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
+    }
+
+    fn cancel_send(&mut self, _: ConnId) {}
+
+    fn wait(&mut self, _: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
+        events.append(&mut self.ended);
+        if self.receiving.len() < self.batch.connections {
+            // At the beginning, or at the end.
+            return Ok(());
+        }
+        if self.turns_left == 0 {
+            self.took.set(self.began.map_or(Duration::ZERO, |began| began.elapsed()));
+            self.mailbox.kill();
+            events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Woken });
+            return Ok(());
+        }
+        self.began.get_or_insert_with(Instant::now);
+        self.turns_left -= 1;
+        for id in &self.receiving {
+            let Some((buffer, _)) = pool.post() else { break };
+            pool.reap(buffer);
+            let outcome = Outcome::Received { buffer, len: self.batch.bytes as u32, more: true };
+            events.push(Event { id: *id, outcome });
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, _: &mut Pool, _: Instant) -> bool {
+        true
+    }
+}
