@@ -40,9 +40,10 @@ pub struct Cli {
     /// A few cases in two minutes, without counting system calls
     #[arg(long, conflicts_with = "seconds")]
     pub quick: bool,
-    /// One CPU for the load generator, the others for the servers
+    /// Let the kernel choose the CPUs. Otherwise the load generator has one for itself where the servers keep one for
+    /// each of their contexts
     #[arg(long)]
-    pub pin: bool,
+    pub no_pin: bool,
     /// List cases and servers
     #[arg(long)]
     pub list: bool,

@@ -43,8 +43,8 @@ pub struct Settings {
     pub seconds: Option<f64>,
     /// What the ratios are ratios to.
     pub baseline: String,
-    /// The CPU that the load generator had for itself, if it had one.
-    pub pinned_to: Option<usize>,
+    /// Whether the load generator had a CPU for itself where that was possible.
+    pub pinned: bool,
     /// What counted system calls, or why nothing did.
     pub syscalls: Result<String, String>,
 }
@@ -73,6 +73,8 @@ pub struct CaseResult {
     pub rate: Option<f64>,
     /// Length of each window.
     pub seconds: f64,
+    /// The CPU that the load generator had for itself, if it had one.
+    pub generator_cpu: Option<usize>,
     /// One entry for each server.
     pub entries: Vec<Entry>,
 }
@@ -219,7 +221,8 @@ pub fn warnings(rounds: &[Round], rate: Option<f64>) -> Vec<String> {
     let generator = median(|round| round.generator_cpus);
     if generator > GENERATOR_MAX {
         warnings.push(format!(
-            "the load generator was the bottleneck: it used {:.0} % of a CPU, and the server can do more",
+            "the load generator was the bottleneck: it used {:.0} % of a CPU, and the server can do more \
+             (its CPU time per message compares all the same)",
             generator * 100.0
         ));
     }
@@ -326,6 +329,7 @@ mod tests {
             unit: "messages".into(),
             rate: None,
             seconds: 1.0,
+            generator_cpu: None,
             entries,
         };
         case.compare_with("nobody");
@@ -360,7 +364,7 @@ mod tests {
                 rounds: 2,
                 seconds: None,
                 baseline: "base".into(),
-                pinned_to: Some(1),
+                pinned: true,
                 syscalls: Err("not permitted".into()),
             },
             servers: vec![],
@@ -370,6 +374,7 @@ mod tests {
                 unit: "messages".into(),
                 rate: Some(5.0),
                 seconds: 1.0,
+                generator_cpu: Some(1),
                 entries: vec![
                     entry("a", &[1.0]),
                     Entry { server: "b".into(), outcome: Outcome::Unavailable("why".into()) },

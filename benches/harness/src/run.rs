@@ -10,7 +10,7 @@ use crate::latency::Latencies;
 use crate::limits::{check_open_files, raise_open_files};
 use crate::load::{Fault, Generator, Observer, Outcome as Load, Window};
 use crate::machine::Machine;
-use crate::pin::Pinning;
+use crate::pin::Placement;
 use crate::progress::Progress;
 use crate::report;
 use crate::results::{
@@ -60,7 +60,7 @@ struct Run<'a> {
     cli: &'a Cli,
     contenders: Vec<Contender>,
     budget: Budget,
-    pinning: Option<Pinning>,
+    placement: Placement,
     tool: Option<Tool>,
     generator: Generator,
     results: Results,
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
     fn new(cli: &'a Cli, contenders: Vec<Contender>) -> Result<Self> {
         let seconds = cli.seconds.or((!cli.quick).then_some(SECONDS));
         let budget = seconds.map_or_else(Budget::quick, |seconds| Budget::Fixed(Duration::from_secs_f64(seconds)));
-        let pinning = cli.pin.then(Pinning::new).transpose()?;
+        let placement = Placement::new(!cli.no_pin)?;
         let tool = if cli.quick { Err(String::from("not with --quick")) } else { Tool::find() };
         let baseline = baseline(cli, &contenders)?;
         let info = |contender: &Contender| {
@@ -98,13 +98,13 @@ impl<'a> Run<'a> {
                 rounds: cli.rounds.unwrap_or(if cli.quick { ROUNDS_QUICK } else { ROUNDS }),
                 seconds,
                 baseline,
-                pinned_to: pinning.as_ref().map(|pinning| pinning.cpu),
+                pinned: !cli.no_pin,
                 syscalls: tool.clone().map(|tool| tool.name().to_owned()),
             },
             servers: contenders.iter().map(info).collect(),
             cases: Vec::new(),
         };
-        Ok(Run { cli, contenders, budget, pinning, tool: tool.ok(), generator: Generator::default(), results })
+        Ok(Run { cli, contenders, budget, placement, tool: tool.ok(), generator: Generator::default(), results })
     }
 
     fn case(&mut self, case: &Case, cases_behind: usize, progress: &Progress) -> Result<CaseResult> {
@@ -138,6 +138,7 @@ impl<'a> Run<'a> {
             unit: case.unit().to_owned(),
             rate,
             seconds: window.length.as_secs_f64(),
+            generator_cpu: self.placement.own_cpu(case.contexts),
             entries: self.finish(case, rate, runners, entries),
         };
         result.compare_with(&self.results.settings.baseline);
@@ -152,15 +153,11 @@ impl<'a> Run<'a> {
 
     /// Starts everybody at the same time; those who cannot serve get their entry at once.
     fn start(&mut self, case: &Case, progress: &Progress) -> Result<(Vec<Runner>, Vec<Entry>)> {
-        if let Some(pinning) = &self.pinning {
-            pinning.as_server()?;
-        }
+        self.placement.as_server(case.contexts)?;
         let logs = self.cli.out.join("servers");
         let start = |contender| server::start(&self.cli.servers, contender, case, &logs);
         let starting: Vec<_> = self.contenders.iter().map(start).collect();
-        if let Some(pinning) = &self.pinning {
-            pinning.as_generator()?;
-        }
+        self.placement.as_generator(case.contexts)?;
         let (mut runners, mut entries) = (Vec::new(), Vec::new());
         for (at, starting) in starting.into_iter().enumerate() {
             let name = self.contenders[at].name().to_owned();

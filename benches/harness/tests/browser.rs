@@ -82,6 +82,7 @@ fn sample() -> Results {
             unit: "messages".into(),
             rate,
             seconds: 2.0,
+            generator_cpu: None,
             entries: (0..servers).map(entry).collect(),
         };
         case.compare_with("uvloop");
@@ -96,7 +97,7 @@ fn sample() -> Results {
             rounds: 3,
             seconds: Some(2.0),
             baseline: "uvloop".into(),
-            pinned_to: None,
+            pinned: true,
             syscalls: Err("perf: not permitted; strace: not permitted".into()),
         },
         servers: NAMES

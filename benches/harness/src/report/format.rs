@@ -83,9 +83,10 @@ pub(super) fn settings(settings: &Settings) -> String {
         Some(seconds) => format!("of {} s", digits(seconds)),
         None => String::from("as long as two minutes allow"),
     };
-    let pinned = match settings.pinned_to {
-        Some(cpu) => format!("the load generator on CPU {cpu}, the servers on the others"),
-        None => String::from("load generator and servers on any CPU"),
+    let pinned = if settings.pinned {
+        "a CPU for the load generator alone where the servers keep one for each context"
+    } else {
+        "load generator and servers on any CPU"
     };
     format!("{} rounds {seconds}, interleaved; medians; {pinned}; baseline {}", settings.rounds, settings.baseline)
 }

@@ -129,6 +129,10 @@ fn notes(results: &Results, case: &CaseResult) -> Markup {
         })
     };
     html! {
+        @if results.settings.pinned && case.generator_cpu.is_none() {
+            p.quiet { "Load generator and servers shared all CPUs: with one for the load alone, the servers would have \
+                had fewer than contexts." }
+        }
         @if warnings().next().is_some() {
             ul.warnings { @for (server, warning) in warnings() { li { "⚠ " strong { (server) } ": " (warning) } } }
         }
