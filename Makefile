@@ -1,11 +1,13 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-faults soak loom asan lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults test-bench soak bench loom asan lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
 # cargo and the tests must use the Python that the library is linked to.
 WITH_PYTHON = PYO3_PYTHON="$$(bash scripts/find_python.sh)"
+
+HARNESS = --manifest-path benches/harness/Cargo.toml
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -39,6 +41,15 @@ soak: compile ## bad clients, faults and restarts at full load on each backend (
 loom: setup ## models of what threads share, in every interleaving (models/)
 	cargo run --locked --quiet --manifest-path models/Cargo.toml --target-dir target/models
 
+bench: compile ## compare with other servers, on this machine (ARGS="--quick" for two minutes, ARGS="--help")
+	bash benches/servers/setup.sh
+	cargo run --release --locked $(HARNESS) -- $(ARGS)
+
+test-bench: setup ## the benchmark harness: clippy, tests, and its report in a browser (chromium)
+	cargo fmt --check $(HARNESS)
+	cargo clippy --locked --all-targets $(HARNESS) -- -D warnings
+	cargo test --locked $(HARNESS) -- --include-ignored
+
 # The leak checker does not know what Python and the tests keep on purpose.
 asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain
 	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
@@ -65,4 +76,4 @@ xref: setup ## calls to functions that do not exist; also compiles with warnings
 	$(REBAR) as check xref
 
 clean: ## remove what was built
-	rm -rf _build priv target .venv
+	rm -rf _build priv target benches/harness/target .venv

@@ -18,12 +18,12 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([readme/1, getting_started/1, reactor/1, contexts/1, architecture/1, invariants/1, security/1]).
+-export([readme/1, getting_started/1, reactor/1, contexts/1, architecture/1, invariants/1, security/1, benchmarks/1]).
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
 -export([options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
 
-%% `make run', `make test', `rebar3 shell' and a mix.exs.
--define(NOT_RUN_MAX, 3).
+%% `make run', `make test', `rebar3 shell', a mix.exs, and `make bench'.
+-define(NOT_RUN_MAX, 4).
 -define(RECEIVE_MS, 5000).
 
 all() ->
@@ -31,7 +31,7 @@ all() ->
 
 groups() ->
     [
-        {blocks, [], [readme, getting_started, reactor, contexts, architecture, invariants, security]},
+        {blocks, [], [readme, getting_started, reactor, contexts, architecture, invariants, security, benchmarks]},
         {facts, [], [
             every_document_is_run,
             few_blocks_are_not_run,
@@ -79,11 +79,13 @@ contexts(Config) -> run_document("docs/contexts.md", Config).
 architecture(Config) -> run_document("docs/architecture.md", Config).
 invariants(Config) -> run_document("docs/invariants.md", Config).
 security(Config) -> run_document("docs/security.md", Config).
+benchmarks(Config) -> run_document("docs/benchmarks.md", Config).
 
 every_document_is_run(Config) ->
     Run = [
         "README.md",
         "docs/architecture.md",
+        "docs/benchmarks.md",
         "docs/contexts.md",
         "docs/getting-started.md",
         "docs/invariants.md",
