@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the suites of the connection's contract against drivers that make things go wrong (src/faults.rs), in a copy of
-# this checkout, so that the library with faults never gets into priv/ here.
+# Makes drivers panic, then runs the suites of the connection's contract against drivers that make things go wrong
+# (src/faults.rs), in a copy of this checkout, so that the library with faults never gets into priv/ here.
 #
 #   SEEDS      (default "1 2 3"): each is one run; a failing one replays
 #   SUITES     (default: those whose promises faults must not break)
@@ -16,6 +16,8 @@ git ls-files --cached --others --exclude-standard -z | tar --null -T - --ignore-
 paths=$(printf 'test/%s_SUITE,' $suites)
 export CARGO_FEATURES=faults CARGO_TARGET_DIR=$PWD/target/faults
 cd "$copy"
+echo "PY_REACTOR_FAULTS=0: panics in the drivers"
+PY_REACTOR_FAULTS=0 rebar3 ct --suite test/panics_SUITE
 for seed in $seeds; do
     echo "PY_REACTOR_FAULTS=$seed"
     PY_REACTOR_FAULTS=$seed rebar3 ct --suite "${paths%,}"

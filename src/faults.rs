@@ -5,6 +5,8 @@
 //! short, events come late and in another order (never within one connection), receives end for no reason, connections
 //! are reset. Whatever it does is decided by the seed and the number of the decision. What must hold all the same: bytes
 //! that were accepted arrive once and in order, or the connection is reported lost.
+//!
+//! It also panics where a peer asks for that ([`PANIC`]): with the seed 0, nothing else goes wrong.
 
 use crate::buffer::Pool;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
@@ -22,6 +24,10 @@ const RESET: u64 = 5_000;
 /// Names the seed of a VM that shall see faults.
 pub const VARIABLE: &str = "PY_REACTOR_FAULTS";
 
+/// What begins so makes the thread panic: when it arrives while the thread is detached from Python, when it is sent
+/// while connections are in use. The rest of the text says which.
+const PANIC: &[u8] = b"faults: panic while ";
+
 /// A driver with faults.
 pub struct Faulty {
     inner: Box<dyn Driver>,
@@ -33,9 +39,9 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// `inner`, with the faults that `seed` decides.
+    /// `inner`, with the faults that `seed` decides; 0: none.
     pub fn new(inner: Box<dyn Driver>, seed: u64) -> Self {
-        Faulty { inner, random: seed | 1, late: VecDeque::new(), resetting: HashSet::new() }
+        Faulty { inner, random: seed, late: VecDeque::new(), resetting: HashSet::new() }
     }
 
     /// xorshift64: small, and the same everywhere.
@@ -43,7 +49,7 @@ impl Faulty {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.random.is_multiple_of(n)
+        self.random != 0 && self.random.is_multiple_of(n)
     }
 
     fn below(&mut self, n: usize) -> usize {
@@ -54,6 +60,10 @@ impl Faulty {
     /// Passes an event on, or not; answers what the reactor shall see.
     fn pass(&mut self, event: Event, pool: &mut Pool) -> Option<Event> {
         let Event { id, outcome } = event;
+        if let Outcome::Received { buffer, len, .. } = outcome {
+            // SAFETY: the event says that the slot holds so many bytes, and it is ours until the reactor has the event.
+            panic_if_asked(b"waiting", unsafe { std::slice::from_raw_parts(pool.data(buffer), len as usize) });
+        }
         match outcome {
             Outcome::Received { buffer, more, .. } | Outcome::Datagram { buffer, more } => {
                 if self.resetting.contains(&id) {
@@ -85,12 +95,22 @@ impl Faulty {
     }
 }
 
+fn panic_if_asked(place: &[u8], bytes: &[u8]) {
+    if bytes.strip_prefix(PANIC) == Some(place) {
+        panic!("{}", String::from_utf8_lossy(bytes));
+    }
+}
+
 impl Driver for Faulty {
     fn receive(&mut self, id: ConnId, target: Target) {
         self.inner.receive(id, target);
     }
 
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+        if let Payload::Bytes(start, len) = payload {
+            // SAFETY: the caller's promise.
+            panic_if_asked(b"sending", unsafe { std::slice::from_raw_parts(start, len) });
+        }
         let short = target.io != Io::Datagram && self.one_in(SHORT_SEND);
         let payload = match payload {
             Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),

@@ -134,7 +134,7 @@ impl<C: Queued> Inbox<C> {
     }
 
     /// Takes the next commands, in order, into `batch`. Answers whether more wait.
-    pub fn take_commands(&self, batch: &mut Vec<C>) -> bool {
+    pub fn take_commands(&self, batch: &mut VecDeque<C>) -> bool {
         let mut commands = lock(&self.commands);
         let count = commands.queue.len().min(COMMANDS_PER_TURN);
         batch.extend(commands.queue.drain(..count));

@@ -8,9 +8,10 @@ snapshot() ->
     {ok, Threads} = file:list_dir("/proc/self/task"),
     #{descriptors => length(Descriptors), threads => length(Threads), ports => length(erlang:ports())}.
 
-%% Waits until nothing is left of what was there beyond a snapshot.
+%% Waits until nothing is left of what was there beyond a snapshot. What only garbage refers to is not there.
 wait_back_to(Before) ->
     reactor_test:wait_equal(#{}, fun() ->
+        _ = [erlang:garbage_collect(Pid) || Pid <- processes()],
         Now = snapshot(),
         maps:from_list([{Key, {was, Count, is, map_get(Key, Now)}} || {Key, Count} <- maps:to_list(Before), map_get(Key, Now) > Count])
     end).

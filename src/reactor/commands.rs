@@ -30,12 +30,11 @@ impl Reactor {
         if inbox.open() {
             self.end(py, Ending::Cutting(None));
         }
-        let mut commands = std::mem::take(&mut self.commands);
-        self.commands_wait = inbox.take_commands(&mut commands);
-        for command in commands.drain(..) {
+        self.commands_wait = inbox.take_commands(&mut self.commands);
+        // One by one: should one of them panic, the others are still there to be abandoned.
+        while let Some(command) = self.commands.pop_front() {
             self.run_command(py, command);
         }
-        self.commands = commands;
         for id in inbox.take_signals() {
             self.with(id, |connection| connection.machine.signalled());
             self.settle(py, id);

@@ -21,10 +21,12 @@ use crate::python::workspace::Workspace;
 use crate::python::{protocol, reactor_buffer};
 use crate::token::ConnId;
 use pyo3::prelude::*;
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use timers::Sweeps;
@@ -54,7 +56,8 @@ pub struct Reactor {
     sends: Vec<ConnId>,
     /// Connections that discard input after our FIN, and until when. All linger equally long, so this is in order.
     lingering: VecDeque<(Instant, ConnId)>,
-    commands: Vec<Command>,
+    /// Taken from the inbox and not run yet.
+    commands: VecDeque<Command>,
     commands_wait: bool,
     /// Drains under way: until when, and who waits.
     drains: Vec<(Instant, ReplyTo)>,
@@ -81,7 +84,7 @@ impl Reactor {
             sent: Vec::new(),
             sends: Vec::new(),
             lingering: VecDeque::new(),
-            commands: Vec::new(),
+            commands: VecDeque::new(),
             commands_wait: true,
             drains: Vec::new(),
             ending: Ending::No,
@@ -111,24 +114,38 @@ impl Reactor {
         }
     }
 
-    /// Cuts every connection and ends every operation; for the end of the thread, whatever it came from.
+    /// Cuts every connection and ends every operation; for the end of the thread, whatever it came from. A panic on the
+    /// way goes on once all that is done (B5).
     pub fn finish(mut self, py: Python<'_>) {
         let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
-        let drained = detached(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
+        let mut panic = None;
+        let shut_down = || detached(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
+        // After a panic of the driver, nobody knows what the kernel still does.
+        let drained = contain(&mut panic, shut_down).unwrap_or(false);
+        for command in std::mem::take(&mut self.commands) {
+            contain(&mut panic, || command.abandon());
+        }
         let ids = self.context.table.borrow().ids();
         for id in ids {
-            let Some(mut connection) = self.remove(py, id) else { continue };
-            if connection.machine.owes_lost() {
-                self.connection_lost(connection.protocol.bind(py));
-            }
-            if !drained {
-                // I2: the kernel may still read from these bytes.
-                std::mem::forget(std::mem::take(&mut connection.outbox));
-            }
+            contain(&mut panic, || self.cut(py, id, drained));
         }
         if drained {
             drop(ManuallyDrop::into_inner(self.driver));
             drop(ManuallyDrop::into_inner(self.pool));
+        }
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn cut(&mut self, py: Python<'_>, id: ConnId, drained: bool) {
+        let Some(mut connection) = self.remove(py, id) else { return };
+        if !drained {
+            // I2: the kernel may still read from these bytes.
+            std::mem::forget(std::mem::take(&mut connection.outbox));
+        }
+        if connection.machine.owes_lost() {
+            self.connection_lost(connection.protocol.bind(py));
         }
     }
 
@@ -395,6 +412,11 @@ impl Reactor {
             }
         }
     }
+}
+
+/// Runs `f`. Of panics, the first is kept.
+fn contain<R>(panic: &mut Option<Box<dyn Any + Send>>, f: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|thrown| _ = panic.get_or_insert(thrown)).ok()
 }
 
 /// Received bytes, where they lie, and who sent them if they are a datagram.
