@@ -8,6 +8,7 @@ use crate::buffer::{self, Pool, Shared};
 use crate::config::INBOX_BYTES;
 use crate::context::{Connection, Pulse, Table};
 use crate::descriptors::{Descriptor, How};
+use crate::inbox::Inbox;
 use crate::machine::{Action, Callback, Directions, Limits, Machine, Next};
 use crate::mailbox::{Command, Job, Mailbox, Place};
 use crate::outbox::Outbox;
@@ -140,11 +141,11 @@ impl Default for Steps {
 }
 
 /// The queue of commands of a context.
-pub struct Commands(Mailbox);
+pub struct Commands(Inbox<Command>);
 
 /// What a reactor has taken of one.
 #[derive(Default)]
-pub struct Taken(Vec<Command>);
+pub struct Taken(VecDeque<Command>);
 
 impl Commands {
     /// An empty queue.
@@ -152,7 +153,7 @@ impl Commands {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        Mailbox::new(1).map(Commands)
+        Inbox::new().map(Commands)
     }
 
     /// Queues a command. Answers whether there was room.
@@ -162,7 +163,7 @@ impl Commands {
 
     /// Takes a batch, as a reactor that was woken does. Answers how many there were.
     pub fn take(&self, taken: &mut Taken) -> usize {
-        self.0.wake.consume();
+        self.0.open();
         self.0.take_commands(&mut taken.0);
         taken.0.drain(..).count()
     }
@@ -174,7 +175,7 @@ impl Commands {
 
     /// Takes the signalled connections. Answers how many there were.
     pub fn take_signals(&self) -> usize {
-        self.0.wake.consume();
+        self.0.open();
         self.0.take_signals().len()
     }
 }

@@ -94,6 +94,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
 
 fn options(code: &str) -> Options {
     Options {
+        mode: crate::config::Mode::Worker,
         id: 1,
         backend: Backend::Auto,
         setup_code: code.to_owned(),
@@ -152,7 +153,7 @@ impl Driver for Kernel {
         }
         if self.turns_left == 0 {
             self.took.set(self.began.map_or(Duration::ZERO, |began| began.elapsed()));
-            self.mailbox.kill();
+            self.mailbox.inbox.kill();
             events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Woken });
             return Ok(());
         }
