@@ -11,7 +11,8 @@ use std::path::PathBuf;
 /// Python as a floor. Each is a process of its own; they take turns (A B C A B C ...), and every byte that comes back
 /// is checked.
 ///
-/// Writes results.json, report.md and report.html. Exits with 1 if a server did something wrong.
+/// Writes results.json, report.md and report.html. Exits with 1 if a server did something wrong, with 2 if
+/// nothing could be measured.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 pub struct Cli {
@@ -25,7 +26,7 @@ pub struct Cli {
     /// no CPU and memory figures
     #[arg(long, value_name = "PEER")]
     pub peer: Vec<String>,
-    /// The server that the others are compared with [default: uvloop, or else the first that was measured]
+    /// The server that the others are compared with [default: uvloop, or else the first that runs]
     #[arg(long, value_name = "SERVER")]
     pub baseline: Option<String>,
     /// Rounds of each case [default: 5, with --quick 3]

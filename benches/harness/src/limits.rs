@@ -25,7 +25,7 @@ fn allows(limit: Option<u64>, connections: u64) -> Result<()> {
         limit >= wanted,
         "{connections} connections need {wanted} open files, and only {limit} are allowed. Raise the hard limit: \
          as root `ulimit -Hn {wanted}` in the shell that starts this, or `* hard nofile {wanted}` in \
-         /etc/security/limits.conf and a new login. Or leave the case out: --case '!idle-10000' names the others."
+         /etc/security/limits.conf and a new login. Or leave those cases out: --case '!*10000'."
     );
     Ok(())
 }

@@ -10,15 +10,22 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+/// 0 if all is well, 1 if a server did something wrong, 2 if nothing could be measured.
+fn main() -> ExitCode {
+    bench(&Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn bench(cli: &Cli) -> Result<ExitCode> {
     if cli.list {
-        list(&cli)?;
+        list(cli)?;
         return Ok(ExitCode::SUCCESS);
     }
     let results = match &cli.from {
         Some(file) => read(file)?,
-        None => run::run(&cli)?,
+        None => run::run(cli)?,
     };
     report::write(&results, &cli.out)?;
     println!("{}", report::markdown(&results));

@@ -14,7 +14,7 @@ impl Progress {
     pub fn new(total: u64) -> Progress {
         let bar = ProgressBar::new(total);
         // The template is a constant; with a broken one the bar would only look different.
-        let style = ProgressStyle::with_template("{elapsed_precise} [{bar:32}] {pos}/{len}, {eta} left  {msg}");
+        let style = ProgressStyle::with_template("{elapsed_precise} [{bar:24}] {pos}/{len}, {eta} left  {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         Progress { bar, since: Instant::now() }
     }

@@ -46,7 +46,17 @@ pub struct Settings {
     /// Whether the load generator had a CPU for itself where that was possible.
     pub pinned: bool,
     /// What counted system calls, or why nothing did.
-    pub syscalls: Result<String, String>,
+    pub syscalls: Counting,
+}
+
+/// Whether system calls were counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counting {
+    /// By this tool.
+    CountedBy(String),
+    /// For this reason they were not.
+    NotCounted(String),
 }
 
 /// A server.
@@ -365,7 +375,7 @@ mod tests {
                 seconds: None,
                 baseline: "base".into(),
                 pinned: true,
-                syscalls: Err("not permitted".into()),
+                syscalls: Counting::NotCounted("not permitted".into()),
             },
             servers: vec![],
             cases: vec![CaseResult {

@@ -14,8 +14,8 @@ use crate::pin::Placement;
 use crate::progress::Progress;
 use crate::report;
 use crate::results::{
-    CaseResult, CpuPerMessage, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings, Summary,
-    warnings,
+    CaseResult, Counting, CpuPerMessage, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings,
+    Summary, warnings,
 };
 use crate::server::{self, Contender, Server, Started};
 use crate::syscalls::{Counter, Tool};
@@ -99,7 +99,10 @@ impl<'a> Run<'a> {
                 seconds,
                 baseline,
                 pinned: !cli.no_pin,
-                syscalls: tool.clone().map(|tool| tool.name().to_owned()),
+                syscalls: match &tool {
+                    Ok(tool) => Counting::CountedBy(tool.name().to_owned()),
+                    Err(why) => Counting::NotCounted(why.clone()),
+                },
             },
             servers: contenders.iter().map(info).collect(),
             cases: Vec::new(),
@@ -174,7 +177,20 @@ impl<'a> Run<'a> {
             };
             entries.push(Entry { server: name, outcome });
         }
+        self.choose_baseline(&runners);
         Ok((runners, entries))
+    }
+
+    /// Where the baseline is not there and the user has not named it, the first that is there takes its place.
+    fn choose_baseline(&mut self, runners: &[Runner]) {
+        let baseline = &mut self.results.settings.baseline;
+        let first = self.results.cases.is_empty() && self.cli.baseline.is_none();
+        if first
+            && runners.iter().all(|runner| runner.server.name != *baseline)
+            && let Some(runner) = runners.first()
+        {
+            baseline.clone_from(&runner.server.name);
+        }
     }
 
     /// The rate of an open loop: as the user said, or half of what the baseline can do, to two digits.

@@ -7,7 +7,8 @@ use py_reactor_bench::latency::{CurvePoint, Percentiles};
 use py_reactor_bench::machine::Machine;
 use py_reactor_bench::report;
 use py_reactor_bench::results::{
-    CaseResult, CpuPerMessage, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings, Summary,
+    CaseResult, Counting, CpuPerMessage, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings,
+    Summary,
 };
 use std::fs;
 use std::path::Path;
@@ -98,7 +99,7 @@ fn sample() -> Results {
             seconds: Some(2.0),
             baseline: "uvloop".into(),
             pinned: true,
-            syscalls: Err("perf: not permitted; strace: not permitted".into()),
+            syscalls: Counting::NotCounted("perf: not permitted; strace: not permitted".into()),
         },
         servers: NAMES
             .iter()

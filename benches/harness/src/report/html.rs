@@ -3,7 +3,7 @@
 use super::charts::{self, Bar, Line, Stack};
 use super::format::{self, bytes, count, digits, median, range, ratio, time};
 use super::overview::{overview, takes_part};
-use crate::results::{CaseResult, Outcome, Results};
+use crate::results::{CaseResult, Counting, Outcome, Results};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The whole page.
@@ -209,8 +209,8 @@ fn about(results: &Results) -> Markup {
                     tr { th scope="row" { "machine" } td { (format::machine(machine)) } }
                     tr { th scope="row" { "load before" } td { (digits(machine.load)) } }
                     tr { th scope="row" { "system calls" } td { @match &results.settings.syscalls {
-                        Ok(tool) => { "counted by " (tool) },
-                        Err(why) => { "not counted: " (why) },
+                        Counting::CountedBy(tool) => { "counted by " (tool) },
+                        Counting::NotCounted(why) => { "not counted: " (why) },
                     } } }
                     @if let Some(commit) = &machine.commit { tr { th scope="row" { "commit" } td { (commit) } } }
                     @for (name, state) in &machine.mitigations { tr { th scope="row" { (name) } td { (state) } } }

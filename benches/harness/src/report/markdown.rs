@@ -101,14 +101,14 @@ fn details(text: &mut String, case: &CaseResult) -> std::fmt::Result {
 fn details_row(text: &mut String, server: &str, measured: &Measured) -> std::fmt::Result {
     let summary = &measured.summary;
     let parts = match (&summary.cpu_user, &summary.cpu_system) {
-        (Some(user), Some(system)) => format!(" ({} + {})", digits(user.median), digits(system.median)),
+        (Some(user), Some(system)) => in_brackets(format!("{} + {}", digits(user.median), digits(system.median))),
         _ => String::new(),
     };
     writeln!(
         text,
-        "| {server} | {} ({}) | {} | {} | {} | {} | {} | {}{parts} | {} | {} |",
+        "| {server} | {}{} | {} | {} | {} | {} | {} | {}{parts} | {} | {} |",
         count(summary.per_second.median),
-        range(&summary.per_second, count),
+        in_brackets(range(&summary.per_second, count)),
         median(summary.ratio.as_ref(), ratio),
         digits(summary.megabytes_per_second.median),
         median(summary.p50.as_ref(), time),
@@ -118,6 +118,10 @@ fn details_row(text: &mut String, server: &str, measured: &Measured) -> std::fmt
         summary.syscalls.map_or_else(|| String::from("–"), digits),
         median(summary.memory_per_connection.as_ref(), bytes),
     )
+}
+
+fn in_brackets(text: String) -> String {
+    if text.is_empty() { text } else { format!(" ({text})") }
 }
 
 fn notes(entry: &Entry) -> Vec<String> {
