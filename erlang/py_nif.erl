@@ -19,6 +19,7 @@
     call/6,
     notify_arm/1,
     notify_take/1,
+    relay_take/0,
     dup_fd/1,
     close_fd/1,
     version/0,
@@ -41,6 +42,7 @@
     call/6,
     notify_arm/1,
     notify_take/1,
+    relay_take/0,
     dup_fd/1,
     close_fd/1,
     version/0,
@@ -137,6 +139,11 @@ notify_arm(_Ctx) ->
 
 -spec notify_take(ctx()) -> [event()].
 notify_take(_Ctx) ->
+    erlang:nif_error(undef).
+
+%% Messages of Python for other nodes, oldest first; some of them, `[]' when there are none.
+-spec relay_take() -> [{To :: pid() | {Name :: atom(), node()}, Message :: term()}].
+relay_take() ->
     erlang:nif_error(undef).
 
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | atom()}.

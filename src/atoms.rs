@@ -57,6 +57,8 @@ rustler::atoms! {
     fd,
     log,
     warning,
+    // Processes.
+    py_relay,
     // Messages.
     py_thread_exit,
     more,

@@ -72,6 +72,12 @@ pub const COMMANDS_PER_TURN: usize = 256;
 /// Log records that may wait for the context's process; later ones are counted and dropped.
 pub const NOTICES_MAX: usize = 1024;
 
+/// Messages to other nodes that may wait for the process that sends them.
+pub const RELAYED_MAX: usize = 1024;
+
+/// Names of processes and nodes that Python may make atoms.
+pub const REMOTE_NAMES_MAX: usize = 4096;
+
 /// Runs of bytes that one gathered send may have.
 pub const GATHER_MAX: usize = 64;
 

@@ -184,6 +184,8 @@ pub struct Notice {
 pub struct Mailbox {
     /// The context's number.
     pub id: i64,
+    /// Its Erlang process.
+    pub owner: LocalPid,
     /// Its figures.
     pub stats: Stats,
     /// The driver in use and, if it is the fallback, why; set once the thread has started.
@@ -195,13 +197,14 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty mailbox of context `id`.
+    /// An empty mailbox of context `id`, whose process is `owner`.
     ///
     /// # Errors
     /// No descriptor was left.
-    pub fn new(id: i64) -> io::Result<Self> {
+    pub fn new(id: i64, owner: LocalPid) -> io::Result<Self> {
         Ok(Mailbox {
             id,
+            owner,
             stats: Stats::default(),
             backend: OnceLock::new(),
             inbox: Inbox::new()?,

@@ -8,6 +8,7 @@ use crate::listener::{self, Rest};
 use crate::machine::Limits;
 use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, ReplyTo};
 use crate::python::subinterpreter::HAS_OWN_GIL;
+use crate::relay;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
 use crate::thread::{self, Owner};
@@ -104,7 +105,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
 }
 
 fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<Context> {
-    let mailbox = Arc::new(Mailbox::new(options.id)?);
+    let mailbox = Arc::new(Mailbox::new(options.id, env.pid())?);
     let notices = Selectable::new(env, mailbox.notices_fd()?);
     let max_connections = options.max_connections;
     let owner = Owner { start: ReplyTo::new(env.pid(), reference), exit: ReplyTo::new(env.pid(), reference) };
@@ -239,6 +240,11 @@ fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<
         meta = meta.map_put(atoms::fd(), fd)?;
     }
     Ok((atoms::log(), Atom::from_str(env, notice.level)?, notice.message, meta).encode(env))
+}
+
+#[rustler::nif]
+fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
+    relay::take(env)
 }
 
 #[rustler::nif]

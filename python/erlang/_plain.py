@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from erlang._terms import Pid
+
 
 class Protocol:
     """Base class of all protocols: one instance serves one connection.
@@ -252,3 +254,13 @@ def close_connection(fd: int) -> bool:
 def is_served(fd: int) -> bool:
     """Whether a reactor thread serves ``fd``."""
     return False
+
+
+def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
+    """There are no Erlang processes here."""
+    raise RuntimeError("erlang.send() works inside the Erlang VM only; this is a plain Python interpreter")
+
+
+def own_pid() -> Pid | None:
+    """There is no Erlang process here."""
+    raise RuntimeError("erlang.self() works inside the Erlang VM only; this is a plain Python interpreter")

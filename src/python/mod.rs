@@ -6,6 +6,7 @@ pub mod bytes_like;
 pub mod dispatch;
 pub mod interpreter;
 pub mod jobs;
+pub mod messages;
 pub mod module;
 pub mod plain;
 pub mod protocol;
