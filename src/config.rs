@@ -66,6 +66,13 @@ pub const INBOX_BYTES: usize = 64 * 1024;
 /// Commands that may wait for a context's thread; a caller beyond that is answered `busy`.
 pub const COMMANDS_MAX: usize = 16 * 1024;
 
+/// Messages from Python to protocols that may wait for a context's thread: enough for one to each connection of a full
+/// context.
+pub const MESSAGES_MAX: usize = 128 * 1024;
+
+/// Classes without `message_received` that are named in the log, per context.
+pub const UNAWARE_CLASSES_MAX: usize = 64;
+
 /// Commands handled per turn.
 pub const COMMANDS_PER_TURN: usize = 256;
 

@@ -6,7 +6,7 @@ use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, ReplyTo};
+use crate::mailbox::{Command, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::relay;
 use crate::resource::ContextHandle;
@@ -217,6 +217,33 @@ fn call<'a>(
 ) -> Term<'a> {
     let arguments = Parcel::new((positional, keywords).encode(env));
     run(env, &context, reference, Job::Call(text(&module), text(&function), arguments))
+}
+
+#[rustler::nif]
+fn connection_ask<'a>(
+    env: Env<'a>,
+    context: Context,
+    reference: Term<'a>,
+    connection: Term<'a>,
+    request: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (fd, exactly) = match connection.decode::<(i64, u64, u64)>() {
+        Ok((fd, serial, bits)) => (fd, Some((serial, bits))),
+        Err(_) => (connection.decode::<i64>()?, None),
+    };
+    let request = match request.decode::<(Atom, Term<'_>)>() {
+        Ok((what, data)) if what == atoms::send() => Request::Send(Parcel::new(data)),
+        Ok((what, message)) if what == atoms::notify() => Request::Notify(Parcel::new(message)),
+        _ => Request::Close,
+    };
+    let name = Name { fd: i32::try_from(fd).unwrap_or(-1), exactly };
+    let reply = ReplyTo::new(env.pid(), reference);
+    Ok(answer(env, context.mailbox.inbox.post(Command::Ask { name, request, reply })))
+}
+
+#[rustler::nif]
+fn connection_list<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    answer(env, context.mailbox.inbox.post(Command::List { reply: ReplyTo::new(env.pid(), reference) }))
 }
 
 #[rustler::nif]

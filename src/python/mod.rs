@@ -8,6 +8,7 @@ pub mod interpreter;
 pub mod jobs;
 pub mod messages;
 pub mod module;
+pub mod neighbours;
 pub mod plain;
 pub mod protocol;
 pub mod reactor_buffer;
