@@ -19,6 +19,9 @@
     call/6,
     notify_arm/1,
     notify_take/1,
+    connection_ask/4,
+    connection_list/2,
+    relay_take/0,
     dup_fd/1,
     close_fd/1,
     version/0,
@@ -41,6 +44,9 @@
     call/6,
     notify_arm/1,
     notify_take/1,
+    connection_ask/4,
+    connection_list/2,
+    relay_take/0,
     dup_fd/1,
     close_fd/1,
     version/0,
@@ -137,6 +143,23 @@ notify_arm(_Ctx) ->
 
 -spec notify_take(ctx()) -> [event()].
 notify_take(_Ctx) ->
+    erlang:nif_error(undef).
+
+%% The reply is `{Ref, {ok, none} | {error, Reason}}'.
+-spec connection_ask(
+    ctx(), reference(), py_reactor_context:connection(), close | {send, binary()} | {notify, term()}
+) -> ok | {error, busy | stopped}.
+connection_ask(_Ctx, _Ref, _Connection, _Request) ->
+    erlang:nif_error(undef).
+
+%% The reply is `{Ref, {ok, [py_reactor_context:connection_info()]}}'.
+-spec connection_list(ctx(), reference()) -> ok | {error, busy | stopped}.
+connection_list(_Ctx, _Ref) ->
+    erlang:nif_error(undef).
+
+%% Messages of Python for other nodes, oldest first; some of them, `[]' when there are none.
+-spec relay_take() -> [{To :: pid() | {Name :: atom(), node()}, Message :: term()}].
+relay_take() ->
     erlang:nif_error(undef).
 
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | atom()}.

@@ -9,10 +9,14 @@
 -module(py_reactor_context).
 
 -export([start_link/2, start_link/3, stop/1, stop/2, drain/2, stats/1, handoff/2, handoff/3]).
--export([resolve/1]).
--export_type([context/0, stats/0]).
+-export([connections/1, send/3, close/2, notify/3]).
+-export([resolve/1, request/2]).
+-export_type([context/0, stats/0, connection/0, handle/0, connection_info/0]).
 
 -define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
+
+%% What the native half can read as a number.
+-define(IS_NUMBER(N), (is_integer(N) andalso N >= 0 andalso N < 16#7FFFFFFFFFFFFFFF)).
 
 -type context() :: pid() | py_options:id().
 -type stats() :: #{
@@ -34,6 +38,24 @@
 }.
 %% `connections', `buffers_free' and `buffers_lent' are counts of now, the other numbers count since the start. A message
 %% is one `data_received', a turn one round of the loop. `backend_note' says why a fallback is in use; it may be empty.
+
+-type handle() :: {Fd :: non_neg_integer(), integer(), integer()}.
+%% One connection and no other, ever: a number of a descriptor is used again. Only the first part means something. Python
+%% knows it as `erlang.reactor.connection_handle(fd)'.
+-type connection() :: Fd :: non_neg_integer() | handle().
+-type connection_info() :: #{
+    fd := non_neg_integer(),
+    connection := handle(),
+    client_info := map() | undefined,
+    class := binary(),
+    state := read | write | async | closing,
+    unread := non_neg_integer(),
+    unsent := non_neg_integer(),
+    received := non_neg_integer(),
+    sent := non_neg_integer()
+}.
+%% `client_info' is what Python has now, or `undefined' if that has no Erlang counterpart. `state' is the mode. `unread'
+%% bytes wait for the protocol, `unsent' for the peer; `received' and `sent' count bytes since the beginning.
 
 %% @doc As `start_link(Id, Mode, #{})'.
 -spec start_link(py_options:id(), py_options:mode()) -> {ok, pid()} | {error, term()}.
@@ -157,6 +179,76 @@ take_and_hand_over(Ctx, Source, ClientInfo) ->
         {error, _} = Error ->
             Error
     end.
+
+%% @doc The connections of a context, of any node, in no order. Its thread is asked and does nothing else meanwhile: this
+%% is for people and for starting up, not for every message.
+-spec connections(context()) -> [connection_info()] | {error, term()}.
+connections(Context) ->
+    case request(Context, list) of
+        {ok, Connections} -> Connections;
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Writes to a connection, as if its protocol had called `write' between two callbacks: `Data' is sent after what was
+%% written before. All of it is taken, or nothing: `{error, {no_room, Bytes}}' says how much there is room for now,
+%% which is never more than `write_high_bytes'. What the protocol itself holds back in `write_buffer' is not sent before.
+%%
+%% The other errors: `{no_connection, Fd}' when there is none or it is being closed, `{no_destination, Fd}' on a datagram
+%% socket without a peer, `{bad_connection, Connection}', `{bad_data, Data}', `{no_context, Context}', `stopped',
+%% `busy', `{context_down, Reason}', `{unreachable, Node, Why}'.
+-spec send(context(), connection(), iodata()) -> ok | {error, term()}.
+send(Context, Connection, Data) ->
+    try iolist_to_binary(Data) of
+        Binary -> ask(Context, Connection, {send, Binary})
+    catch
+        error:badarg -> {error, {bad_data, Data}}
+    end.
+
+%% @doc Closes a connection as the action `"close"' does: what was written is delivered first. The errors are those of
+%% {@link send/3}.
+-spec close(context(), connection()) -> ok | {error, term()}.
+close(Context, Connection) ->
+    ask(Context, Connection, close).
+
+%% @doc Passes a term to the protocol's `message_received', in whatever mode the connection is. `ok' means that this was
+%% called. The errors are those of {@link send/3}, and `{unsupported_term, Why}'. Messages from one process
+%% arrive in order, with what it {@link send/3. sends}.
+-spec notify(context(), connection(), term()) -> ok | {error, term()}.
+notify(Context, Connection, Term) ->
+    ask(Context, Connection, {notify, Term}).
+
+-spec ask(context(), connection() | term(), close | {send, binary()} | {notify, term()}) -> ok | {error, term()}.
+ask(Context, {Fd, Serial, Bits} = Connection, Request) when ?IS_NUMBER(Fd), ?IS_NUMBER(Serial), ?IS_NUMBER(Bits) ->
+    done(request(Context, {Connection, Request}));
+ask(Context, Fd, Request) when ?IS_NUMBER(Fd) ->
+    done(request(Context, {Fd, Request}));
+ask(_Context, Other, _Request) ->
+    {error, {bad_connection, Other}}.
+
+-spec done({ok, none} | {error, term()}) -> ok | {error, term()}.
+done({ok, none}) -> ok;
+done({error, _} = Error) -> Error.
+
+%% @private
+%% Asks the thread of a context, which may be on another node that runs this application.
+-spec request(context() | term(), list | {connection(), close | {send, binary()} | {notify, term()}}) ->
+    {ok, term()} | {error, term()}.
+request(Context, What) when is_pid(Context), node(Context) =/= node() ->
+    try
+        erpc:call(node(Context), ?MODULE, request, [Context, What])
+    catch
+        error:{erpc, Why} -> {error, {unreachable, node(Context), Why}}
+    end;
+request(Context, What) ->
+    case resolve(Context) of
+        {ok, Pid, Ctx} -> py_request:run(Pid, fun(Ref) -> native(Ctx, Ref, What) end);
+        {error, _} = Error -> Error
+    end.
+
+-spec native(py_nif:ctx(), reference(), list | {connection(), close | {send, binary()} | {notify, term()}}) ->
+    ok | {error, term()}.
+native(Ctx, Ref, list) -> py_nif:connection_list(Ctx, Ref);
+native(Ctx, Ref, {Connection, Request}) -> py_nif:connection_ask(Ctx, Ref, Connection, Request).
 
 %% @private
 %% The process and the native context that a pid or a number stands for.

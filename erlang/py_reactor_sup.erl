@@ -1,4 +1,4 @@
-%% @doc The root: owns the table, runs the contexts, then the listeners that serve them.
+%% @doc The root: owns the table, runs the contexts, the listeners that serve them, and the relay to other nodes.
 %%
 %% `rest_for_one', because a listener without contexts has nowhere to put a connection.
 %% @private
@@ -25,8 +25,9 @@ stop_listeners() ->
 init([]) ->
     ok = py_reactor_table:new(),
     Flags = #{strategy => rest_for_one, intensity => 3, period => 60},
-    Children = [
+    Supervisors = [
         #{id => Module, start => {Module, start_link, []}, type => supervisor, shutdown => infinity}
      || Module <- [py_context_sup, py_listener_sup]
     ],
-    {ok, {Flags, Children}}.
+    Relay = #{id => py_relay, start => {py_relay, start_link, []}},
+    {ok, {Flags, Supervisors ++ [Relay]}}.

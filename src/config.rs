@@ -66,11 +66,24 @@ pub const INBOX_BYTES: usize = 64 * 1024;
 /// Commands that may wait for a context's thread; a caller beyond that is answered `busy`.
 pub const COMMANDS_MAX: usize = 16 * 1024;
 
+/// Messages from Python to protocols that may wait for a context's thread: enough for one to each connection of a full
+/// context.
+pub const MESSAGES_MAX: usize = 128 * 1024;
+
+/// Classes without `message_received` that are named in the log, per context.
+pub const UNAWARE_CLASSES_MAX: usize = 64;
+
 /// Commands handled per turn.
 pub const COMMANDS_PER_TURN: usize = 256;
 
 /// Log records that may wait for the context's process; later ones are counted and dropped.
 pub const NOTICES_MAX: usize = 1024;
+
+/// Messages to other nodes that may wait for the process that sends them.
+pub const RELAYED_MAX: usize = 1024;
+
+/// Names of processes and nodes that Python may make atoms.
+pub const REMOTE_NAMES_MAX: usize = 4096;
 
 /// Runs of bytes that one gathered send may have.
 pub const GATHER_MAX: usize = 64;

@@ -4,9 +4,10 @@
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
 use crate::address::Address;
+use crate::config::UNAWARE_CLASSES_MAX;
 use crate::descriptors::{self, Descriptor};
 use crate::machine::{Limits, Machine};
-use crate::mailbox::{Mailbox, Place};
+use crate::mailbox::{Mailbox, Name, Notice, Place};
 use crate::outbox::{Outbox, datagram_cost};
 use crate::python::{addresses, bytes_like, reactor_buffer};
 use crate::token::{ConnId, GENERATION_MASK};
@@ -16,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,10 +28,10 @@ use std::time::Instant;
 pub struct Pulse {
     /// When one of the others last changed.
     pub at: Instant,
-    /// Bytes received, modulo 2^32.
-    pub received: u32,
-    /// Bytes whose sends have ended, modulo 2^32.
-    pub sent: u32,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes whose sends have ended.
+    pub sent: u64,
     /// [`Descriptor::progress`] while there is output: a long send shows here first.
     pub taken: u64,
 }
@@ -91,8 +92,8 @@ pub struct Connection {
     pub native_write_ready: bool,
     /// When it was last looked at and something had moved, and what there was then.
     pub pulse: Pulse,
-    /// Bytes received and bytes sent, modulo 2^32.
-    pub moved: (u32, u32),
+    /// Bytes received and bytes sent.
+    pub moved: (u64, u64),
     /// Its place among `max_connections`.
     pub _place: Place,
 }
@@ -165,6 +166,8 @@ pub struct Context {
     pub due: RefCell<Vec<ConnId>>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,
+    /// Classes that were said to define no `message_received`.
+    pub unaware: RefCell<HashSet<String>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.
     pub buffer_type: Py<PyAny>,
 }
@@ -271,6 +274,32 @@ impl Context {
         Ok(taken)
     }
 
+    /// As [`Context::write`] of bytes from elsewhere, but all of them or nothing.
+    ///
+    /// # Errors
+    /// How many bytes there is room for; `None` on a datagram socket that has no destination.
+    pub fn write_all(&self, id: ConnId, bytes: &[u8]) -> Result<(), Option<usize>> {
+        let mut table = self.table.borrow_mut();
+        let Some(connection) = table.get(id) else { return Err(Some(0)) };
+        let room = connection.machine.room(&self.limits);
+        if connection.datagrams.is_some() {
+            return match self.queue_datagram(connection, bytes, None) {
+                Ok(taken) if taken == bytes.len() => Ok(()),
+                Ok(_) => Err(Some(room)),
+                Err(_) => Err(None),
+            };
+        }
+        // What is refused is not `blocked`: the protocol has offered nothing, and nothing may be under way to unblock it.
+        if bytes.len() > room {
+            return Err(Some(room));
+        }
+        if !bytes.is_empty() {
+            connection.machine.wrote(bytes.len(), bytes.len());
+            connection.outbox.push_copy(bytes);
+        }
+        Ok(())
+    }
+
     /// The base class's `write_ready`: queues what there is room for of the protocol's `write_buffer` (a `bytearray`),
     /// and answers whether that emptied it.
     ///
@@ -370,6 +399,23 @@ impl Context {
         connection.machine.signalled();
         drop(table);
         self.touch(id);
+    }
+
+    /// The connection that `name` means, if it is one of this context.
+    pub fn named(&self, name: Name) -> Option<ConnId> {
+        self.id_of(name.fd).filter(|id| name.means(self.serial, *id))
+    }
+
+    /// Says, once for each class, that it does not define `message_received`.
+    pub fn say_unaware(&self, class: String) {
+        let mut unaware = self.unaware.borrow_mut();
+        if unaware.len() >= UNAWARE_CLASSES_MAX || unaware.contains(&class) {
+            return;
+        }
+        let message = format!("{class} does not define message_received(self, message): messages to it are dropped");
+        let meta = vec![("class", class.clone()), ("method", "message_received".to_owned())];
+        unaware.insert(class);
+        self.mailbox.notify(Notice { level: "error", message, meta, fd: None });
     }
 
     fn id_of(&self, fd: c_int) -> Option<ConnId> {

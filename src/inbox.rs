@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::config::{COMMANDS_MAX, COMMANDS_PER_TURN};
+use crate::config::{COMMANDS_MAX, COMMANDS_PER_TURN, MESSAGES_MAX};
 use crate::eventfd::Waiter;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, lock};
@@ -18,6 +18,8 @@ use std::io;
 pub enum Class {
     /// Nothing.
     Ordinary,
+    /// It has a limit of its own, so that a broadcast does not keep others out.
+    Message,
     /// A drain refuses it.
     NewConnection,
     /// It always finds room, and nothing is taken after it.
@@ -43,6 +45,8 @@ pub enum Refused {
 
 struct Commands<C> {
     queue: VecDeque<C>,
+    /// How many in the queue are messages.
+    messages: usize,
     closed: bool,
 }
 
@@ -68,7 +72,7 @@ impl<C: Queued> Inbox<C> {
             wake: Wake::new()?,
             draining: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            commands: Mutex::new(Commands { queue: VecDeque::new(), closed: false }),
+            commands: Mutex::new(Commands { queue: VecDeque::new(), messages: 0, closed: false }),
             signals: Mutex::new(HashSet::new()),
         })
     }
@@ -88,11 +92,17 @@ impl<C: Queued> Inbox<C> {
         if class == Class::NewConnection && self.is_draining() {
             return Err(Refused::Draining);
         }
-        if commands.queue.len() >= COMMANDS_MAX && class != Class::Last {
+        let full = match class {
+            Class::Last => false,
+            Class::Message => commands.messages >= MESSAGES_MAX,
+            Class::Ordinary | Class::NewConnection => commands.queue.len() - commands.messages >= COMMANDS_MAX,
+        };
+        if full {
             return Err(Refused::Busy);
         }
         // An `ok' is a promise: what cannot be kept any more is not given.
         commands.closed = class == Class::Last;
+        commands.messages += usize::from(class == Class::Message);
         commands.queue.push_back(command);
         drop(commands);
         self.wake();
@@ -137,7 +147,9 @@ impl<C: Queued> Inbox<C> {
     pub fn take_commands(&self, batch: &mut VecDeque<C>) -> bool {
         let mut commands = lock(&self.commands);
         let count = commands.queue.len().min(COMMANDS_PER_TURN);
+        let taken = batch.len();
         batch.extend(commands.queue.drain(..count));
+        commands.messages -= batch[taken..].iter().filter(|command| command.class() == Class::Message).count();
         !commands.queue.is_empty()
     }
 
@@ -160,6 +172,7 @@ impl<C: Queued> Inbox<C> {
     pub fn close(&self) -> VecDeque<C> {
         let mut commands = lock(&self.commands);
         commands.closed = true;
+        commands.messages = 0;
         std::mem::take(&mut commands.queue)
     }
 
@@ -167,5 +180,31 @@ impl<C: Queued> Inbox<C> {
     pub fn retire(&self) -> VecDeque<C> {
         self.wake.close();
         self.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Queued for Class {
+        fn class(&self) -> Class {
+            *self
+        }
+    }
+
+    #[test]
+    fn messages_and_commands_do_not_take_each_others_room() {
+        let inbox = Inbox::new().unwrap();
+        while inbox.post(Class::Message).is_ok() {}
+        assert_eq!(lock(&inbox.commands).queue.len(), MESSAGES_MAX);
+        while inbox.post(Class::Ordinary).is_ok() {}
+        assert_eq!(lock(&inbox.commands).queue.len(), MESSAGES_MAX + COMMANDS_MAX);
+        let mut batch = Vec::new();
+        assert!(inbox.take_commands(&mut batch));
+        assert_eq!(inbox.post(Class::Ordinary), Err(Refused::Busy), "none of them was a command");
+        assert_eq!(inbox.post(Class::Message), Ok(()));
+        assert_eq!(inbox.post(Class::Last), Ok(()));
+        assert_eq!(inbox.post(Class::Last), Err(Refused::Stopped));
     }
 }

@@ -34,6 +34,7 @@ mod nif;
 mod outbox;
 mod python;
 mod reactor;
+mod relay;
 mod resource;
 mod select;
 mod stats;

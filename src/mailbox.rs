@@ -11,12 +11,15 @@ use crate::descriptors::Descriptor;
 use crate::inbox::{Class, Inbox, Queued, Refused};
 use crate::stats::Stats;
 use crate::sync::{Mutex, lock};
+use crate::token::ConnId;
 use crate::wake::Wake;
+use pyo3::{Py, PyAny};
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -88,6 +91,32 @@ pub enum Job {
     Call(String, String, Parcel),
 }
 
+/// A connection, as somebody outside names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name {
+    /// The number of its descriptor.
+    pub fd: i32,
+    /// [`Mailbox::serial`] and [`ConnId::bits`]. Without them, whoever has the number now is meant.
+    pub exactly: Option<(u64, u64)>,
+}
+
+impl Name {
+    /// Whether it means `id` of the context with this serial number.
+    pub fn means(self, serial: u64, id: ConnId) -> bool {
+        self.exactly.is_none_or(|exactly| exactly == (serial, id.bits()))
+    }
+}
+
+/// What Erlang wants of one connection.
+pub enum Request {
+    /// Queue this binary, all of it or nothing.
+    Send(Parcel),
+    /// End it gracefully.
+    Close,
+    /// Pass this term to `message_received`.
+    Notify(Parcel),
+}
+
 /// Something for the reactor thread to do.
 pub enum Command {
     /// Serve this descriptor.
@@ -105,6 +134,27 @@ pub enum Command {
         job: Job,
         /// Who waits for the result; without anybody, an exception is logged.
         reply: Option<ReplyTo>,
+    },
+    /// Do something with a connection.
+    Ask {
+        /// Which.
+        name: Name,
+        /// What.
+        request: Request,
+        /// Who is told `{ok, none}`, or why not.
+        reply: ReplyTo,
+    },
+    /// Tell of all connections.
+    List {
+        /// Who is told `{ok, [Map]}`.
+        reply: ReplyTo,
+    },
+    /// Pass a Python object to a protocol's `message_received`.
+    Message {
+        /// The connection.
+        id: ConnId,
+        /// An object of the context's interpreter: dropped attached to it only (I7).
+        message: Py<PyAny>,
     },
     /// Take no new connections, let the open ones deal with what has arrived, and tell when they are closed.
     Drain {
@@ -127,19 +177,23 @@ impl Queued for Command {
         match self {
             Command::Adopt { .. } => Class::NewConnection,
             Command::Stop { .. } => Class::Last,
-            Command::Run { .. } | Command::Drain { .. } => Class::Ordinary,
+            Command::Message { .. } => Class::Message,
+            Command::Run { .. } | Command::Ask { .. } | Command::List { .. } | Command::Drain { .. } => Class::Ordinary,
         }
     }
 }
 
 impl Command {
     /// Nobody will handle it: a connection that was promised is closed, whoever waits for a result hears that there is
-    /// none. From the reactor thread.
+    /// none. From the reactor thread; attached, if it may be a message.
     pub fn abandon(self) {
         match self {
             Command::Adopt { mut descriptor, .. } => descriptor.promise(),
-            Command::Run { reply: Some(reply), .. } | Command::Drain { reply, .. } => reply.stopped(),
-            Command::Run { reply: None, .. } => {}
+            Command::Run { reply: Some(reply), .. }
+            | Command::Ask { reply, .. }
+            | Command::List { reply }
+            | Command::Drain { reply, .. } => reply.stopped(),
+            Command::Run { reply: None, .. } | Command::Message { .. } => {}
             Command::Stop { reply, .. } => reply.send(|env| crate::atoms::stopped().encode(env)),
         }
     }
@@ -184,6 +238,12 @@ pub struct Notice {
 pub struct Mailbox {
     /// The context's number.
     pub id: i64,
+    /// Never the same for two contexts of this VM, one that was started again included.
+    pub serial: u64,
+    /// The number of the interpreter that its protocols live in; set before there are any.
+    pub interpreter: OnceLock<i64>,
+    /// Its Erlang process.
+    pub owner: LocalPid,
     /// Its figures.
     pub stats: Stats,
     /// The driver in use and, if it is the fallback, why; set once the thread has started.
@@ -195,13 +255,17 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty mailbox of context `id`.
+    /// An empty mailbox of context `id`, whose process is `owner`.
     ///
     /// # Errors
     /// No descriptor was left.
-    pub fn new(id: i64) -> io::Result<Self> {
+    pub fn new(id: i64, owner: LocalPid) -> io::Result<Self> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         Ok(Mailbox {
             id,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+            interpreter: OnceLock::new(),
+            owner,
             stats: Stats::default(),
             backend: OnceLock::new(),
             inbox: Inbox::new()?,

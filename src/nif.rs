@@ -6,8 +6,9 @@ use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, ReplyTo};
+use crate::mailbox::{Command, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
 use crate::python::subinterpreter::HAS_OWN_GIL;
+use crate::relay;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
 use crate::thread::{self, Owner};
@@ -104,7 +105,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
 }
 
 fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<Context> {
-    let mailbox = Arc::new(Mailbox::new(options.id)?);
+    let mailbox = Arc::new(Mailbox::new(options.id, env.pid())?);
     let notices = Selectable::new(env, mailbox.notices_fd()?);
     let max_connections = options.max_connections;
     let owner = Owner { start: ReplyTo::new(env.pid(), reference), exit: ReplyTo::new(env.pid(), reference) };
@@ -219,6 +220,33 @@ fn call<'a>(
 }
 
 #[rustler::nif]
+fn connection_ask<'a>(
+    env: Env<'a>,
+    context: Context,
+    reference: Term<'a>,
+    connection: Term<'a>,
+    request: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (fd, exactly) = match connection.decode::<(i64, u64, u64)>() {
+        Ok((fd, serial, bits)) => (fd, Some((serial, bits))),
+        Err(_) => (connection.decode::<i64>()?, None),
+    };
+    let request = match request.decode::<(Atom, Term<'_>)>() {
+        Ok((what, data)) if what == atoms::send() => Request::Send(Parcel::new(data)),
+        Ok((what, message)) if what == atoms::notify() => Request::Notify(Parcel::new(message)),
+        _ => Request::Close,
+    };
+    let name = Name { fd: i32::try_from(fd).unwrap_or(-1), exactly };
+    let reply = ReplyTo::new(env.pid(), reference);
+    Ok(answer(env, context.mailbox.inbox.post(Command::Ask { name, request, reply })))
+}
+
+#[rustler::nif]
+fn connection_list<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    answer(env, context.mailbox.inbox.post(Command::List { reply: ReplyTo::new(env.pid(), reference) }))
+}
+
+#[rustler::nif]
 fn notify_arm(env: Env<'_>, context: Context) -> Atom {
     context.notices.arm(env);
     atoms::ok()
@@ -239,6 +267,11 @@ fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<
         meta = meta.map_put(atoms::fd(), fd)?;
     }
     Ok((atoms::log(), Atom::from_str(env, notice.level)?, notice.message, meta).encode(env))
+}
+
+#[rustler::nif]
+fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
+    relay::take(env)
 }
 
 #[rustler::nif]

@@ -22,7 +22,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -121,20 +120,24 @@ fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner)
         }
         Err(failure) => {
             start.send(|env| (atoms::error(), failure.term(Some(py), env)).encode(env));
-            return forget(None);
+            return forget(mailbox, None);
         }
     };
     match result {
-        Ok(reply) => forget(reply),
+        Ok(reply) => forget(mailbox, reply),
         Err(failure) => {
             exit.send_exit(|env| failure.term(Some(py), env));
-            forget(None)
+            forget(mailbox, None)
         }
     }
 }
 
 /// Leaves nothing of the context in this thread, while it is still attached.
-fn forget(reply: Option<ReplyTo>) -> Option<ReplyTo> {
+fn forget(mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
+    // Objects of this interpreter among them (I7); from now on nothing is taken.
+    for command in mailbox.inbox.close() {
+        command.abandon();
+    }
     context::set_current(None);
     reactor_buffer::set_local_pool(None);
     reply
@@ -160,20 +163,21 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     #[cfg(feature = "faults")]
     let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
-    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    let _ = mailbox.interpreter.set(interpreter::current_id(py));
     let native = py.import(crate::python::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
     if options.mode != Mode::Worker {
         let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));
         install().map_err(Failure::Setup)?;
     }
     let context = Rc::new(Context {
-        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+        serial: mailbox.serial,
         mailbox: Arc::clone(mailbox),
         limits: options.limits,
         table: RefCell::default(),
         factory: RefCell::new(None),
         due: RefCell::default(),
         calling: std::cell::Cell::new(None),
+        unaware: RefCell::default(),
         buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
     });
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));

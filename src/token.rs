@@ -15,6 +15,13 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl ConnId {
+    /// In one number, for those outside who name a connection.
+    pub fn bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
 /// Generations wrap here: they have 24 bits.
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 

@@ -24,6 +24,7 @@ mod wake;
 /// In the place of `src/config.rs`: limits that a model can reach.
 mod config {
     pub const COMMANDS_MAX: usize = 2;
+    pub const MESSAGES_MAX: usize = 1;
     pub const COMMANDS_PER_TURN: usize = 1;
 }
 

@@ -11,6 +11,7 @@ Descriptors should be non-blocking, as they are under the reactor: on a blocking
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING, Any, Self, final
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
+
+    from erlang._terms import Pid
 
 
 class Protocol:
@@ -135,6 +138,24 @@ class Protocol:
     def error_received(self, exc: OSError, /) -> None:
         """A datagram could not be sent or was refused by its receiver; the socket goes on."""
 
+    def message_received(self, message: Any, /) -> str:
+        """A message from Erlang (``py_reactor_context:notify/3``) or from another protocol.
+
+        Comes in any mode, between two other callbacks, in the order in which messages were sent;
+        never before :meth:`connection_made` has returned, nor once the connection is being closed.
+
+        Args:
+            message: what Erlang sent, converted; or the very object that was given to
+                :func:`erlang.reactor.notify`.
+
+        Returns:
+            An action, as from :meth:`data_received`, but ``"continue"`` leaves the mode as it is.
+            By default drops the message, says in the log, once for each class, that it does, and
+            returns ``"continue"``.
+        """
+        say_unaware(type(self))
+        return "continue"
+
     def connection_lost(self) -> None:
         """The connection is gone. Called last, once for each connection_made() that returned."""
 
@@ -196,6 +217,20 @@ class Protocol:
         return 0 if self.closed else send_datagram(self.fd, data, addr)
 
 
+_unaware: set[type[Protocol]] = set()
+
+
+def say_unaware(cls: type[Protocol]) -> None:
+    """Log, once for each class, that it does not define ``message_received``."""
+    if cls not in _unaware:
+        _unaware.add(cls)
+        logging.getLogger("erlang.reactor").error(
+            "%s.%s does not define message_received(self, message): messages to it are dropped",
+            cls.__module__,
+            cls.__qualname__,
+        )
+
+
 def send_datagram(fd: int, data: Buffer, addr: Any) -> int:
     """Send one datagram on a descriptor that is driven by hand."""
     with socket.socket(fileno=os.dup(fd)) as duplicate:
@@ -252,3 +287,23 @@ def close_connection(fd: int) -> bool:
 def is_served(fd: int) -> bool:
     """Whether a reactor thread serves ``fd``."""
     return False
+
+
+def notify(connection: int | tuple[int, int, int], message: Any, /) -> bool:
+    """Leave a message for a protocol that a reactor serves; False: none does."""
+    return False
+
+
+def connection_handle(fd: int, /) -> tuple[int, int, int] | None:
+    """The name of the connection that a reactor serves on ``fd``; None: none does."""
+    return None
+
+
+def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
+    """There are no Erlang processes here."""
+    raise RuntimeError("erlang.send() works inside the Erlang VM only; this is a plain Python interpreter")
+
+
+def own_pid() -> Pid | None:
+    """There is no Erlang process here."""
+    raise RuntimeError("erlang.self() works inside the Erlang VM only; this is a plain Python interpreter")

@@ -52,11 +52,15 @@ else:
 
 __all__ = [
     "Action",
+    "Connection",
     "Protocol",
     "ReactorBuffer",
     "close_connection",
+    "connection_handle",
     "get_protocol",
     "init_connection",
+    "notify",
+    "on_message",
     "on_read_ready",
     "on_write_ready",
     "set_protocol_factory",
@@ -66,12 +70,16 @@ __all__ = [
 Action = Literal["continue", "write_pending", "read_pending", "async_pending", "close"]
 """What a callback returns: what to do with the connection next."""
 
+Connection = int | tuple[int, int, int]
+"""A connection: the number of its descriptor, or its handle (:func:`connection_handle`)."""
+
 _READ_BYTES = 65536
 
 _ACTIONS = get_args(Action)
 _LEGAL: dict[str, tuple[str, ...]] = {
     "data_received": _ACTIONS,
     "eof_received": _ACTIONS,
+    "message_received": _ACTIONS,
     "write_ready": tuple(action for action in _ACTIONS if action != "async_pending"),
 }
 
@@ -113,6 +121,36 @@ def signal_write_ready(fd: int) -> bool:
         Whether ``fd`` is a connection that is being served.
     """
     return _native.signal_write_ready(fd) or fd in _connections
+
+
+def connection_handle(fd: int) -> tuple[int, int, int] | None:
+    """What names the connection that serves ``fd`` now, and no later one with the same number.
+
+    To be kept, compared, sent to Erlang and given to :func:`notify`; its parts mean nothing.
+
+    Returns:
+        The handle; None when no reactor serves ``fd``.
+    """
+    return _native.connection_handle(fd)
+
+
+def notify(connection: Connection, message: Any) -> bool:
+    """Leave ``message`` for a protocol of this interpreter: its ``message_received`` gets it soon.
+
+    May be called from any thread, in any callback. The object is passed on as it is, not copied.
+    Served by hand, nothing is called: the caller goes on with :func:`on_message`.
+
+    Returns:
+        Whether there is such a connection. If it ends before the message is there, the message is
+        dropped.
+
+    Raises:
+        BlockingIOError: 131072 messages wait for that context. This one was not taken.
+        RuntimeError: the connection is served in another interpreter.
+    """
+    if _native.notify(connection, message):
+        return True
+    return isinstance(connection, int) and connection in _connections
 
 
 def init_connection(fd: int, client_info: Mapping[Any, Any]) -> Protocol:
@@ -198,6 +236,19 @@ def on_write_ready(fd: int) -> Action:
     action = _action(fd, proto, "write_ready", proto.write_ready())
     waits_for_room = action in ("continue", "write_pending")
     return "close" if waits_for_room and _peer_is_gone(fd) else action
+
+
+def on_message(fd: int, message: Any) -> Action:
+    """Call ``message_received`` of the protocol that serves ``fd`` by hand.
+
+    Returns:
+        What it returned; ``"close"`` if it closed the connection.
+
+    Raises:
+        As :func:`on_read_ready`.
+    """
+    proto = _served_by_hand(fd)
+    return _action(fd, proto, "message_received", proto.message_received(message))
 
 
 def close_connection(fd: int) -> None:

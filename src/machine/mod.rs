@@ -31,6 +31,8 @@ pub enum Callback {
     EofReceived,
     /// `write_ready`.
     WriteReady,
+    /// `message_received`, which comes in any mode and is not asked for by [`Machine::next`].
+    MessageReceived,
 }
 
 impl Callback {
@@ -94,10 +96,14 @@ enum Phase {
     Finished,
 }
 
+/// Which callback a connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mode {
+pub enum Mode {
+    /// `data_received`.
     Read,
+    /// `write_ready`.
     Write,
+    /// None, until signalled.
     Async,
 }
 
@@ -337,6 +343,11 @@ impl Machine {
         match action {
             Action::AsyncPending if signalled => self.mode = Mode::Write,
             Action::Continue if callback == Callback::WriteReady => self.mode = Mode::Write,
+            Action::Continue if callback == Callback::MessageReceived => {
+                if signalled {
+                    self.signalled();
+                }
+            }
             Action::Continue => self.mode = Mode::Read,
             Action::WritePending => self.mode = Mode::Write,
             // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
@@ -438,6 +449,16 @@ impl Machine {
     /// Whether `connection_lost` has not been called yet, and must be.
     pub fn owes_lost(&self) -> bool {
         self.owes_lost
+    }
+
+    /// What the protocol waits for, for people: `None` once it is being closed.
+    pub fn mode(&self) -> Option<Mode> {
+        self.is_open().then_some(self.mode)
+    }
+
+    /// Bytes that wait: for the protocol, and for the peer.
+    pub fn waiting_bytes(&self) -> (usize, usize) {
+        (self.inbox_bytes, self.queued_bytes)
     }
 
     /// Whether only the end of the running operations is awaited.

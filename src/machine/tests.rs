@@ -29,6 +29,8 @@ enum Happening {
     Answer(Action),
     /// How much it writes in each callback.
     Writes(usize),
+    /// Somebody sent the protocol a message.
+    Message,
     Killed,
     Stopped,
     Retired,
@@ -51,6 +53,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => any::<u8>().prop_map(|part| Sent { part }),
         1 => Just(SendError),
         2 => Just(Signalled),
+        2 => Just(Message),
         1 => Just(LingerExpired),
         4 => action.prop_map(Answer),
         2 => (0usize..150).prop_map(Writes),
@@ -203,6 +206,12 @@ impl World {
                 self.sending = false;
                 self.fail();
                 self.machine.send_failed();
+            }
+            Happening::Message if self.machine.is_open() => {
+                let before = self.machine.mode();
+                self.call(Callback::MessageReceived);
+                let stays = self.answer == Action::Continue && self.machine.is_open();
+                assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
             }
             Happening::Signalled => self.machine.signalled(),
             Happening::LingerExpired => self.machine.linger_expired(),
@@ -430,4 +439,22 @@ fn a_signal_from_within_connection_made_is_not_kept_for_later() {
     settled(&mut machine);
     machine.acted(Callback::DataReceived, Action::AsyncPending);
     assert_eq!(settled(&mut machine), []);
+}
+
+#[test]
+fn a_message_leaves_the_mode_unless_it_signals() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Callback::MessageReceived, Action::Continue);
+    assert_eq!(machine.mode(), Some(Mode::Async));
+    machine.signalled_early();
+    machine.acted(Callback::MessageReceived, Action::Continue);
+    assert_eq!(machine.mode(), Some(Mode::Write));
+    machine.acted(Callback::MessageReceived, Action::Continue);
+    assert_eq!(machine.mode(), Some(Mode::Write));
+    machine.acted(Callback::MessageReceived, Action::ReadPending);
+    assert_eq!(machine.mode(), Some(Mode::Read));
+    machine.acted(Callback::MessageReceived, Action::Close);
+    assert_eq!(machine.mode(), None);
 }

@@ -22,6 +22,7 @@ pub struct Names {
     datagram_received: Py<PyString>,
     eof_received: Py<PyString>,
     write_ready: Py<PyString>,
+    message_received: Py<PyString>,
     actions: [(Py<PyString>, Action); 5],
 }
 
@@ -51,6 +52,7 @@ impl Names {
             datagram_received: intern("datagram_received"),
             eof_received: intern("eof_received"),
             write_ready: intern("write_ready"),
+            message_received: intern("message_received"),
             actions: [
                 (intern("continue"), Action::Continue),
                 (intern("write_pending"), Action::WritePending),
@@ -130,6 +132,15 @@ impl Names {
     pub fn data_received(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> Result<Action, Fault> {
         let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr(), ptr::null_mut()];
         self.call(protocol.py(), Callback::DataReceived, &self.data_received, args, 2)
+    }
+
+    /// Calls `message_received(message)`.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn message_received(&self, protocol: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> Result<Action, Fault> {
+        let args = [ptr::null_mut(), protocol.as_ptr(), message.as_ptr(), ptr::null_mut()];
+        self.call(protocol.py(), Callback::MessageReceived, &self.message_received, args, 2)
     }
 
     /// Calls `eof_received()` or `write_ready()`.

@@ -176,6 +176,12 @@ pub fn detached<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// The number of the interpreter that the calling thread is attached to; no other one of this process ever has it.
+pub fn current_id(_py: Python<'_>) -> i64 {
+    // SAFETY: attached.
+    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) }
+}
+
 /// Version of the running interpreter, as "3.11.7".
 pub fn version(py: Python<'_>) -> String {
     let version = py.version_info();

@@ -2,7 +2,7 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
-use super::{interpreter, protocol, reactor_buffer};
+use super::{interpreter, messages, neighbours, protocol, reactor_buffer};
 use crate::context;
 use crate::descriptors;
 use pyo3::exceptions::{PyImportError, PyTypeError};
@@ -115,7 +115,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -142,6 +142,20 @@ static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
         c"Closes a connection of this context; False if it is none.",
     ),
     method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    method(
+        c"notify",
+        neighbours::notify,
+        ffi::METH_VARARGS,
+        c"Passes an object to a protocol's message_received; False if no reactor serves it.",
+    ),
+    method(
+        c"connection_handle",
+        neighbours::connection_handle,
+        ffi::METH_O,
+        c"A name of the connection on a descriptor that no later one has, or None.",
+    ),
+    method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
+    method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(
         c"load_in_main",
         load_in_main,

@@ -5,6 +5,7 @@
 //! be driven by hand. Once served it reaches its own connection by generation-tagged name and nothing else: when that
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
+use super::dispatch::class_name;
 use super::module::{self, Static, guarded, guarded_object, method};
 use super::plain;
 use crate::context::{self, Context};
@@ -325,6 +326,19 @@ unsafe extern "C" fn connection_lost(_: *mut ffi::PyObject, _: *mut ffi::PyObjec
     guarded_object(|py| Ok(py.None().into_bound(py)))
 }
 
+/// The default drops the message, and says once for each class that it does.
+unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let class = unsafe { bound(py, this) }.get_type();
+        match context::current() {
+            Some(context) => context.say_unaware(class_name(&class)),
+            None => py.import("erlang._plain")?.call_method1("say_unaware", (class,)).map(drop)?,
+        }
+        Ok(PyString::intern(py, "continue").into_any())
+    })
+}
+
 /// `write_ready` as Python code calls it (`super().write_ready()`); a reactor drains without coming here.
 unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
@@ -369,7 +383,7 @@ unsafe extern "C" fn set_write_buffer(this: *mut ffi::PyObject, value: *mut ffi:
 
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 
-static METHODS: Static<[ffi::PyMethodDef; 11]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
     method(
         c"datagram_received",
         datagram_received,
@@ -392,6 +406,7 @@ static METHODS: Static<[ffi::PyMethodDef; 11]> = Static([
     method(c"data_received", data_received, ffi::METH_O, c"data_received($self, data, /)\n--\n\nData arrived; answers an action."),
     method(c"write_ready", write_ready, ffi::METH_NOARGS, c"write_ready($self, /)\n--\n\nThere is room to write; answers an action. Drains write_buffer."),
     method(c"eof_received", eof_received, ffi::METH_NOARGS, c"eof_received($self, /)\n--\n\nThe peer sends no more; answers an action: \"close\"."),
+    method(c"message_received", message_received, ffi::METH_O, c"message_received($self, message, /)\n--\n\nA message from Erlang or from another protocol; answers an action."),
     method(c"connection_lost", connection_lost, ffi::METH_NOARGS, c"connection_lost($self, /)\n--\n\nThe connection is gone."),
     method(c"write", write, ffi::METH_O, c"write($self, data, /)\n--\n\nAccepts as many bytes as there is room for; answers how many."),
     ffi::PyMethodDef {

@@ -118,6 +118,14 @@ impl Carriers {
         self.module.bind(py).getattr(class)?.call1((external, format!("{term:?}")))
     }
 
+    /// Whether `object` is an `erlang.Pid`.
+    ///
+    /// # Errors
+    /// The Python exception.
+    pub fn is_pid(&self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        object.is_instance(&self.module.bind(object.py()).getattr("Pid")?)
+    }
+
     /// Makes a term of a Python object.
     ///
     /// # Errors

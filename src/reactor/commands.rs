@@ -52,6 +52,9 @@ impl Reactor {
                 let globals = self.python.globals.bind(py);
                 jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
             }
+            Command::Ask { name, request, reply } => self.ask(py, name, request, reply),
+            Command::List { reply } => self.list(py, reply),
+            Command::Message { id, message } => self.message_received(py, id, message.bind(py)),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
             Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
         }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod datagrams;
+mod requests;
 mod timers;
 
 use crate::address::Address;
@@ -388,7 +389,7 @@ impl Reactor {
         let mut pool = self.pool.borrow_mut();
         let cost = if from.is_some() { datagram_cost(len) } else { len };
         let kept = self.with(id, |connection| {
-            connection.moved.0 = connection.moved.0.wrapping_add(cost as u32);
+            connection.moved.0 = connection.moved.0.wrapping_add(cost as u64);
             connection.machine.received(cost, more)
         });
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
@@ -437,7 +438,7 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::CancelMissed => machine.cancel_missed(),
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
-            connection.moved.1 = connection.moved.1.wrapping_add(bytes);
+            connection.moved.1 = connection.moved.1.wrapping_add(u64::from(bytes));
             let cost = connection.outbox.sent(bytes as usize, sent);
             machine.sent(cost, &context.limits);
         }

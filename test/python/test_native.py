@@ -36,6 +36,8 @@ def native(monkeypatch):
     native.get_protocol = lambda fd: native.proto if fd == NATIVE_FD else None
     native.signal_write_ready = lambda fd: fd in (NATIVE_FD, FOREIGN_FD)
     native.close_connection = closes
+    native.notify = lambda connection, message: connection in (NATIVE_FD, FOREIGN_FD)
+    native.connection_handle = lambda fd: (fd, 1, 2) if fd in (NATIVE_FD, FOREIGN_FD) else None
     native.is_served = lambda fd: fd in (NATIVE_FD, FOREIGN_FD)
     monkeypatch.setitem(sys.modules, "_py_reactor", native)
     return native
@@ -101,6 +103,15 @@ def test_connections_of_the_context(native, inside):
     inside.close_connection(NATIVE_FD)
     assert native.calls == [("close", NATIVE_FD)]
     assert not native.proto.closed, "closing is the reactor's"
+
+
+def test_messages_to_connections_of_the_reactor(native, inside):
+    assert inside.notify(FOREIGN_FD, object()) is True
+    assert inside.notify(PLAIN_FD, object()) is False
+    assert inside.connection_handle(NATIVE_FD) == (NATIVE_FD, 1, 2)
+    assert inside.connection_handle(PLAIN_FD) is None
+    with pytest.raises(RuntimeError, match="served by the reactor"):
+        inside.on_message(NATIVE_FD, 1)
 
 
 @pytest.mark.parametrize("fd", [NATIVE_FD, FOREIGN_FD])

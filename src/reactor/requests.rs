@@ -1,0 +1,140 @@
+//! What others want of connections: Erlang sends, closes, passes messages on and asks which there are; protocols pass
+//! messages to their neighbours. All of it happens between callbacks.
+
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use crate::atoms;
+use crate::machine::{Callback, Mode};
+use crate::mailbox::{Name, Parcel, ReplyTo, Request};
+use crate::python::dispatch::class_name;
+use crate::python::protocol;
+use crate::token::ConnId;
+use pyo3::prelude::*;
+use rustler::{Atom, Binary, Encoder, Env, Term};
+
+/// Why a request is not met.
+enum Unmet {
+    /// There is no such connection, or it is being closed.
+    NoConnection,
+    /// Only so many bytes can be taken now.
+    NoRoom(usize),
+    /// A datagram socket without a peer, on which nothing has arrived.
+    NoDestination,
+    /// The message has no Python counterpart.
+    Unsupported(String),
+}
+
+/// One connection, as it is told of.
+struct Portrait {
+    fd: i32,
+    bits: u64,
+    protocol: Py<PyAny>,
+    state: Atom,
+    waiting: (usize, usize),
+    moved: (u64, u64),
+}
+
+impl Reactor {
+    pub(super) fn ask(&mut self, py: Python<'_>, name: Name, request: Request, reply: ReplyTo) {
+        let id = self.context.named(name);
+        let id = id.filter(|id| self.with(*id, |connection| connection.machine.is_open()).unwrap_or_default());
+        let done = id.ok_or(Unmet::NoConnection).and_then(|id| self.meet(py, id, request));
+        reply.send(|env| match done {
+            Ok(()) => (atoms::ok(), atoms::none()).encode(env),
+            Err(unmet) => (atoms::error(), unmet.term(env, name)).encode(env),
+        });
+    }
+
+    fn meet(&mut self, py: Python<'_>, id: ConnId, request: Request) -> Result<(), Unmet> {
+        match request {
+            Request::Send(data) => {
+                let context = &self.context;
+                let taken = data.open(|data| {
+                    let bytes = Binary::from_term(data).map_err(|_| Unmet::NoRoom(0))?;
+                    context.write_all(id, &bytes).map_err(|room| room.map_or(Unmet::NoDestination, Unmet::NoRoom))
+                });
+                taken?;
+            }
+            Request::Close => {
+                self.with(id, |connection| connection.machine.close());
+            }
+            Request::Notify(message) => {
+                let message = self.python_message(py, &message)?;
+                self.message_received(py, id, &message);
+            }
+        }
+        self.settle(py, id);
+        Ok(())
+    }
+
+    fn python_message<'py>(&self, py: Python<'py>, message: &Parcel) -> Result<Bound<'py, PyAny>, Unmet> {
+        let object = message.open(|term| self.python.carriers.to_python(py, term).map(Bound::unbind));
+        object.map(|object| object.into_bound(py)).map_err(|error| Unmet::Unsupported(error.value(py).to_string()))
+    }
+
+    /// Passes a message to a protocol whose connection is open (B9); else it is dropped.
+    pub(super) fn message_received(&mut self, py: Python<'_>, id: ConnId, message: &Bound<'_, PyAny>) {
+        let open = self.with(id, |connection| connection.machine.is_open()).unwrap_or_default();
+        let Some(protocol) = self.protocol(py, id).filter(|_| open) else { return };
+        self.context.calling.set(Some(id));
+        let answer = self.python.names.message_received(&protocol, message);
+        self.context.calling.set(None);
+        self.answered(&protocol, id, Callback::MessageReceived, "message_received", answer);
+        self.settle(py, id);
+    }
+
+    pub(super) fn list(&mut self, py: Python<'_>, reply: ReplyTo) {
+        // First all are copied: the conversion may run Python.
+        let ids = self.context.table.borrow().ids();
+        let portraits: Vec<_> = ids.into_iter().filter_map(|id| self.portrait(py, id)).collect();
+        reply.send(|env| {
+            let maps: Vec<_> = portraits.iter().map(|portrait| self.portrait_term(py, env, portrait)).collect();
+            (atoms::ok(), maps).encode(env)
+        });
+    }
+
+    fn portrait(&self, py: Python<'_>, id: ConnId) -> Option<Portrait> {
+        self.with(id, |connection| Portrait {
+            fd: connection.descriptor.number(),
+            bits: id.bits(),
+            protocol: connection.protocol.clone_ref(py),
+            state: match connection.machine.mode() {
+                Some(Mode::Read) => atoms::read(),
+                Some(Mode::Write) => atoms::write(),
+                Some(Mode::Async) => atoms::r#async(),
+                None => atoms::closing(),
+            },
+            waiting: connection.machine.waiting_bytes(),
+            moved: connection.moved,
+        })
+    }
+
+    fn portrait_term<'a>(&self, py: Python<'_>, env: Env<'a>, portrait: &Portrait) -> Term<'a> {
+        let protocol = portrait.protocol.bind(py);
+        let info = protocol::client_info(protocol).and_then(|info| self.python.carriers.to_term(env, &info).ok());
+        let pairs = [
+            (atoms::fd(), portrait.fd.encode(env)),
+            (atoms::connection(), (portrait.fd, self.context.serial, portrait.bits).encode(env)),
+            (atoms::client_info(), info.unwrap_or_else(|| atoms::undefined().encode(env))),
+            (atoms::class(), class_name(&protocol.get_type()).encode(env)),
+            (atoms::state(), portrait.state.encode(env)),
+            (atoms::unread(), portrait.waiting.0.encode(env)),
+            (atoms::unsent(), portrait.waiting.1.encode(env)),
+            (atoms::received(), portrait.moved.0.encode(env)),
+            (atoms::sent(), portrait.moved.1.encode(env)),
+        ];
+        Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
+    }
+}
+
+impl Unmet {
+    fn term<'a>(&self, env: Env<'a>, name: Name) -> Term<'a> {
+        match self {
+            Unmet::NoConnection => (atoms::no_connection(), name.fd).encode(env),
+            Unmet::NoRoom(bytes) => (atoms::no_room(), bytes).encode(env),
+            Unmet::NoDestination => (atoms::no_destination(), name.fd).encode(env),
+            Unmet::Unsupported(why) => (atoms::unsupported_term(), why).encode(env),
+        }
+    }
+}
