@@ -21,6 +21,7 @@
     notify_take/1,
     dup_fd/1,
     close_fd/1,
+    allow_subprocess/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -43,6 +44,7 @@
     notify_take/1,
     dup_fd/1,
     close_fd/1,
+    allow_subprocess/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -145,6 +147,11 @@ dup_fd(_Fd) ->
 
 -spec close_fd(integer()) -> ok | {error, term()}.
 close_fd(_Fd) ->
+    erlang:nif_error(undef).
+
+%% Whether Python code may start programs, in the whole process, from now on.
+-spec allow_subprocess(boolean()) -> ok.
+allow_subprocess(_Allowed) ->
     erlang:nif_error(undef).
 
 -spec version() -> #{nif := binary(), python := binary(), kernel := binary(), rust := binary()}.

@@ -5,7 +5,7 @@
 %% backend is `auto' after that.
 -module(py_options).
 
--export([validate/1, defaults/0, native/1]).
+-export([validate/1, defaults/0, native/1, allow_subprocess/0]).
 -export_type([id/0, mode/0, options/0, complete/0, native/0, error/0]).
 
 -type id() :: pos_integer().
@@ -114,6 +114,15 @@ native(#{python_path := Directories} = Options) ->
 -spec never_is_zero(term()) -> term().
 never_is_zero(infinity) -> 0;
 never_is_zero(Value) -> Value.
+
+%% @doc Whether Python code may start programs: `allow_subprocess' in the environment of the application, `false' unless it
+%% is set. It holds for the whole process, so that no context has it for an option.
+-spec allow_subprocess() -> {ok, boolean()} | {error, error()}.
+allow_subprocess() ->
+    case application:get_env(py_reactor, allow_subprocess, false) of
+        Allowed when is_boolean(Allowed) -> {ok, Allowed};
+        Other -> bad(allow_subprocess, Other, "must be true or false")
+    end.
 
 -spec environment(complete()) -> map().
 environment(Known) ->

@@ -7,6 +7,7 @@ use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
 use crate::mailbox::{Command, Job, Mailbox, Notice, Parcel, Place, ReplyTo};
+use crate::python::audit;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
@@ -259,6 +260,12 @@ fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
         }
         None => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
     }
+}
+
+#[rustler::nif]
+fn allow_subprocess(allowed: bool) -> Atom {
+    audit::allow_subprocess(allowed);
+    atoms::ok()
 }
 
 #[rustler::nif]

@@ -2,6 +2,7 @@
 //! Python threads call through the module `_py_reactor` (I7).
 
 pub mod addresses;
+pub mod audit;
 pub mod bytes_like;
 pub mod dispatch;
 pub mod interpreter;
