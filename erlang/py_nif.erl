@@ -11,6 +11,7 @@
     context_start/4,
     context_stop/3,
     context_drain/3,
+    context_interrupt/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -34,6 +35,7 @@
     context_start/4,
     context_stop/3,
     context_drain/3,
+    context_interrupt/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -105,6 +107,12 @@ context_stop(_Ctx, _Ref, _DrainMs) ->
 %% `{Ref, {error, {connections, N}}}' if that takes longer than `WithinMs'.
 -spec context_drain(ctx(), reference(), WithinMs :: non_neg_integer()) -> ok | {error, busy | stopped}.
 context_drain(_Ctx, _Ref, _WithinMs) ->
+    erlang:nif_error(undef).
+
+%% Raises an exception in the Python code that runs, and in no other. `{Ref, {ok, none}}' when that is done,
+%% `{Ref, {error, idle}}' when the code had ended before.
+-spec context_interrupt(ctx(), reference()) -> ok | {error, idle | busy | {resources, atom()}}.
+context_interrupt(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
 %% Waits for the end of the thread: call it after its last message only. `panic' if it ended by a fault of the library.

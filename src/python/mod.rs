@@ -11,6 +11,7 @@ pub mod module;
 pub mod plain;
 pub mod protocol;
 pub mod reactor_buffer;
+pub mod running;
 pub mod subinterpreter;
 pub mod terms;
 pub mod workspace;
