@@ -168,7 +168,7 @@ drained(Ref, State) ->
         {py_thread_exit, _Ref, _Reason} ->
             joined(State);
         {Ref, deadline} ->
-            %% A callback that does not return. Nothing can interrupt it; the thread ends when it does.
+            %% A callback that does not return. The thread ends when it does.
             logger:log(warning, "the thread did not end in time: a Python callback is still running", [], meta(State)),
             ended(State);
         {select, _Notices, _, ready_input} ->

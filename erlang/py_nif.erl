@@ -11,6 +11,7 @@
     context_start/4,
     context_stop/3,
     context_drain/3,
+    context_interrupt/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -24,6 +25,7 @@
     relay_take/0,
     dup_fd/1,
     close_fd/1,
+    allow_subprocess/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -36,6 +38,7 @@
     context_start/4,
     context_stop/3,
     context_drain/3,
+    context_interrupt/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -49,6 +52,7 @@
     relay_take/0,
     dup_fd/1,
     close_fd/1,
+    allow_subprocess/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -111,6 +115,12 @@ context_stop(_Ctx, _Ref, _DrainMs) ->
 context_drain(_Ctx, _Ref, _WithinMs) ->
     erlang:nif_error(undef).
 
+%% Raises an exception in the Python code that runs, and in no other. `{Ref, {ok, none}}' when that is done,
+%% `{Ref, {error, idle}}' when the code had ended before.
+-spec context_interrupt(ctx(), reference()) -> ok | {error, idle | busy | {resources, atom()}}.
+context_interrupt(_Ctx, _Ref) ->
+    erlang:nif_error(undef).
+
 %% Waits for the end of the thread: call it after its last message only. `panic' if it ended by a fault of the library.
 -spec context_join(ctx()) -> ok | panic.
 context_join(_Ctx) ->
@@ -168,6 +178,11 @@ dup_fd(_Fd) ->
 
 -spec close_fd(integer()) -> ok | {error, term()}.
 close_fd(_Fd) ->
+    erlang:nif_error(undef).
+
+%% Whether Python code may start programs, in the whole process, from now on.
+-spec allow_subprocess(boolean()) -> ok.
+allow_subprocess(_Allowed) ->
     erlang:nif_error(undef).
 
 -spec version() -> #{nif := binary(), python := binary(), kernel := binary(), rust := binary()}.

@@ -5,7 +5,7 @@
 %% backend is `auto' after that.
 -module(py_options).
 
--export([validate/1, defaults/0, native/1]).
+-export([validate/1, defaults/0, native/1, allow_subprocess/0]).
 -export_type([id/0, mode/0, options/0, complete/0, native/0, error/0]).
 
 -type id() :: pos_integer().
@@ -25,6 +25,7 @@
     linger_bytes => non_neg_integer(),
     idle_timeout_ms => pos_integer() | infinity,
     write_stall_timeout_ms => pos_integer() | infinity,
+    slow_callback_ms => pos_integer() | infinity,
     buffers => pos_integer(),
     buffer_bytes => pos_integer(),
     drain_ms => non_neg_integer(),
@@ -41,6 +42,7 @@
 %%     connection was closed by us, so that the last response is not lost to a reset</dd>
 %% <dt>`idle_timeout_ms' (`infinity')</dt><dd>a connection on which nothing moves for so long is closed properly</dd>
 %% <dt>`write_stall_timeout_ms' (`infinity')</dt><dd>a connection whose peer takes no output for so long is cut off</dd>
+%% <dt>`slow_callback_ms' (1000)</dt><dd>a callback that takes so long is logged; `infinity' never</dd>
 %% <dt>`buffers', `buffer_bytes' (1024, 16384)</dt><dd>the memory that the kernel receives into: a power of two from 16
 %%     to 32768 pieces of 1024 to 1048576 bytes</dd>
 %% <dt>`drain_ms' (5000)</dt><dd>how long connections may take to end when the context stops</dd>
@@ -57,6 +59,7 @@
     linger_bytes := non_neg_integer(),
     idle_timeout_ms := pos_integer() | infinity,
     write_stall_timeout_ms := pos_integer() | infinity,
+    slow_callback_ms := pos_integer() | infinity,
     buffers := pos_integer(),
     buffer_bytes := pos_integer(),
     drain_ms := non_neg_integer(),
@@ -66,6 +69,11 @@
 -type native() :: map().
 %% The part of `complete()' that the native half knows, with the package `erlang' on the path.
 -type error() :: {bad_option, Key :: term(), Value :: term(), Why :: binary()}.
+
+-define(IS_TIMEOUT(Key),
+    (Key =:= idle_timeout_ms orelse Key =:= write_stall_timeout_ms orelse Key =:= slow_callback_ms orelse
+        Key =:= start_timeout_ms)
+).
 
 %% What Erlang keeps to itself.
 -define(CONTROL_KEYS, [drain_ms, start_timeout_ms]).
@@ -98,6 +106,7 @@ defaults() ->
         linger_bytes => 1048576,
         idle_timeout_ms => infinity,
         write_stall_timeout_ms => infinity,
+        slow_callback_ms => 1000,
         buffers => 1024,
         buffer_bytes => 16384,
         drain_ms => 5000,
@@ -114,6 +123,15 @@ native(#{python_path := Directories} = Options) ->
 -spec never_is_zero(term()) -> term().
 never_is_zero(infinity) -> 0;
 never_is_zero(Value) -> Value.
+
+%% @doc Whether Python code may start programs: `allow_subprocess' in the environment of the application, `false' unless it
+%% is set. It holds for the whole process, so that no context has it for an option.
+-spec allow_subprocess() -> {ok, boolean()} | {error, error()}.
+allow_subprocess() ->
+    case application:get_env(py_reactor, allow_subprocess, false) of
+        Allowed when is_boolean(Allowed) -> {ok, Allowed};
+        Other -> bad(allow_subprocess, Other, "must be true or false")
+    end.
 
 -spec environment(complete()) -> map().
 environment(Known) ->
@@ -164,9 +182,9 @@ check(buffer_bytes, Value) ->
     integer(1024, 1048576, Value);
 check(drain_ms, Value) ->
     integer(0, 3600000, Value);
-check(Key, infinity) when Key =:= idle_timeout_ms; Key =:= write_stall_timeout_ms; Key =:= start_timeout_ms ->
+check(Key, infinity) when ?IS_TIMEOUT(Key) ->
     {ok, infinity};
-check(Key, Value) when Key =:= idle_timeout_ms; Key =:= write_stall_timeout_ms; Key =:= start_timeout_ms ->
+check(Key, Value) when ?IS_TIMEOUT(Key) ->
     integer(1, 86400000, Value).
 
 -spec one_of([atom()], term()) -> {ok, atom()} | {error, iodata()}.

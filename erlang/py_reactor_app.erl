@@ -23,9 +23,12 @@ ensure_started() ->
 start(_Type, _Arguments) ->
     case code:ensure_loaded(py_nif) of
         {module, py_nif} ->
-            case py_reactor_sup:start_link() of
-                {ok, Pid} -> {ok, Pid};
-                {error, _} = Error -> Error
+            case py_options:allow_subprocess() of
+                {ok, Allowed} ->
+                    ok = py_nif:allow_subprocess(Allowed),
+                    start_supervisors();
+                {error, _} = Error ->
+                    Error
             end;
         {error, Reason} ->
             Hint = <<
@@ -33,6 +36,13 @@ start(_Type, _Arguments) ->
                 "which builds it with cargo"
             >>,
             {error, {nif_not_loaded, Reason, Hint}}
+    end.
+
+-spec start_supervisors() -> {ok, pid()} | {error, term()}.
+start_supervisors() ->
+    case py_reactor_sup:start_link() of
+        {ok, Pid} -> {ok, Pid};
+        {error, _} = Error -> Error
     end.
 
 %% A supervisor would end its children one after the other, each with its own time to drain. Here listeners close first,

@@ -8,7 +8,7 @@
 %% that the application supervises.
 -module(py_reactor_context).
 
--export([start_link/2, start_link/3, stop/1, stop/2, drain/2, stats/1, handoff/2, handoff/3]).
+-export([start_link/2, start_link/3, stop/1, stop/2, drain/2, interrupt/1, stats/1, handoff/2, handoff/3]).
 -export([connections/1, send/3, close/2, notify/3]).
 -export([resolve/1, request/2]).
 -export_type([context/0, stats/0, connection/0, handle/0, connection_info/0]).
@@ -122,6 +122,28 @@ drain(Context, WithinMs) when is_integer(WithinMs), WithinMs >= 0 ->
     case resolve(Context) of
         {ok, Pid, Ctx} ->
             case py_request:run(Pid, fun(Ref) -> py_nif:context_drain(Ctx, Ref, WithinMs) end) of
+                {ok, _None} -> ok;
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+%% @doc Ends the Python code that a context runs at this moment, a callback or a request, by raising
+%% `erlang.reactor.Interrupted' in it. A callback loses its connection, as by any exception; who waits for a request gets
+%% `{error, {python_error, Map}}'. It returns when the exception is raised, which may be before the code has ended.
+%%
+%% The exception comes between two steps of Python code. So a call of the system or of an extension module, such as
+%% `time.sleep', ends by itself first; and code that catches `BaseException' may go on.
+%%
+%% The errors: `idle' when no Python code runs, or when what ran has ended by itself (whatever runs next is never hit);
+%% `busy' when another interrupt of this context is under way; those of a context that is not there.
+-spec interrupt(context()) ->
+    ok | {error, idle | busy | stopped | {no_context, term()} | {context_down, term()} | {resources, atom()}}.
+interrupt(Context) ->
+    case resolve(Context) of
+        {ok, Pid, Ctx} ->
+            case py_request:run(Pid, fun(Ref) -> py_nif:context_interrupt(Ctx, Ref) end) of
                 {ok, _None} -> ok;
                 {error, _} = Error -> Error
             end;

@@ -16,6 +16,7 @@ rustler::atoms! {
     bytes,
     // Reasons.
     busy,
+    idle,
     stopped,
     draining,
     connections,

@@ -49,6 +49,8 @@ pub struct Options {
     pub idle_timeout: Option<Duration>,
     /// A connection whose output makes no progress for so long is cut.
     pub write_stall_timeout: Option<Duration>,
+    /// A callback that takes longer is logged.
+    pub slow_callback: Option<Duration>,
     /// Receive buffers.
     pub buffers: u16,
     /// Bytes per receive buffer.
@@ -99,6 +101,12 @@ pub const SWEEPS_PER_TIMEOUT: u32 = 8;
 
 /// The shortest time between two sweeps of the connections.
 pub const SWEEP_MIN_MS: u64 = 5;
+
+/// Callbacks that run are looked at this often per `slow_callback_ms`, but no oftener than the second constant says.
+pub const WATCH_LOOKS: u32 = 8;
+
+/// The shortest time between two looks.
+pub const WATCH_MIN_MS: u64 = 2;
 
 /// Terms and objects with more parts than this are refused: one that is shared many times over grows when it is copied.
 pub const TERM_PARTS_MAX: usize = 10_000_000;

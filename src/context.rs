@@ -9,6 +9,7 @@ use crate::descriptors::{self, Descriptor};
 use crate::machine::{Limits, Machine};
 use crate::mailbox::{Mailbox, Name, Notice, Place};
 use crate::outbox::{Outbox, datagram_cost};
+use crate::python::dispatch::slow_notice;
 use crate::python::{addresses, bytes_like, reactor_buffer};
 use crate::token::{ConnId, GENERATION_MASK};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -368,6 +369,24 @@ impl Context {
         }
         self.touch(id);
         Ok(Some(PyBytes::new(py, &joined[..joined.len().min(size)])))
+    }
+
+    /// Runs a callback of `protocol`, which serves the connection `id`, or serves none any more.
+    #[inline]
+    pub fn callback<R>(
+        &self,
+        protocol: &Bound<'_, PyAny>,
+        id: Option<ConnId>,
+        method: &'static str,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        self.calling.set(id);
+        let (result, slow) = self.mailbox.running.call(protocol.py(), f);
+        self.calling.set(None);
+        if let Some(took) = slow {
+            self.mailbox.notify(slow_notice(protocol, method, took));
+        }
+        result
     }
 
     /// The protocol that this context serves on `fd`.

@@ -149,7 +149,7 @@ impl<C: Queued> Inbox<C> {
         let count = commands.queue.len().min(COMMANDS_PER_TURN);
         let taken = batch.len();
         batch.extend(commands.queue.drain(..count));
-        commands.messages -= batch[taken..].iter().filter(|command| command.class() == Class::Message).count();
+        commands.messages -= batch.range(taken..).filter(|command| command.class() == Class::Message).count();
         !commands.queue.is_empty()
     }
 
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(lock(&inbox.commands).queue.len(), MESSAGES_MAX);
         while inbox.post(Class::Ordinary).is_ok() {}
         assert_eq!(lock(&inbox.commands).queue.len(), MESSAGES_MAX + COMMANDS_MAX);
-        let mut batch = Vec::new();
+        let mut batch = VecDeque::new();
         assert!(inbox.take_commands(&mut batch));
         assert_eq!(inbox.post(Class::Ordinary), Err(Refused::Busy), "none of them was a command");
         assert_eq!(inbox.post(Class::Message), Ok(()));

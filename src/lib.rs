@@ -7,7 +7,7 @@
 //! Erlang ◀── select ── notices ◀──┘
 //! ```
 //!
-//! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B9, which comments
+//! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B10, which comments
 //! cite by number.
 
 mod address;
@@ -43,6 +43,7 @@ mod thread;
 mod token;
 mod uring;
 mod wake;
+mod watch;
 #[cfg(test)]
 mod without_vm;
 

@@ -9,6 +9,7 @@
 use crate::config::NOTICES_MAX;
 use crate::descriptors::Descriptor;
 use crate::inbox::{Class, Inbox, Queued, Refused};
+use crate::python::running::Running;
 use crate::stats::Stats;
 use crate::sync::{Mutex, lock};
 use crate::token::ConnId;
@@ -246,6 +247,8 @@ pub struct Mailbox {
     pub owner: LocalPid,
     /// Its figures.
     pub stats: Stats,
+    /// What Python code its thread runs.
+    pub running: Arc<Running>,
     /// The driver in use and, if it is the fallback, why; set once the thread has started.
     pub backend: OnceLock<(&'static str, String)>,
     /// What its thread is asked to do.
@@ -267,6 +270,7 @@ impl Mailbox {
             interpreter: OnceLock::new(),
             owner,
             stats: Stats::default(),
+            running: Arc::new(Running::new()),
             backend: OnceLock::new(),
             inbox: Inbox::new()?,
             notices: Mutex::default(),

@@ -7,6 +7,8 @@ use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
 use crate::mailbox::{Command, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
+use crate::python::audit;
+use crate::python::running::NoInterrupt;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::relay;
 use crate::resource::ContextHandle;
@@ -34,6 +36,7 @@ struct NativeOptions<'a> {
     /// Milliseconds; 0 is never.
     idle_timeout_ms: u64,
     write_stall_timeout_ms: u64,
+    slow_callback_ms: u64,
     buffers: u16,
     buffer_bytes: usize,
 }
@@ -89,6 +92,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
         linger_ms: options.linger_ms,
         idle_timeout: timeout(options.idle_timeout_ms),
         write_stall_timeout: timeout(options.write_stall_timeout_ms),
+        slow_callback: timeout(options.slow_callback_ms),
         buffers: options.buffers,
         buffer_bytes: options.buffer_bytes,
         limits: Limits {
@@ -132,6 +136,25 @@ fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_m
 fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
     let reply = ReplyTo::new(env.pid(), reference);
     answer(env, context.mailbox.inbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
+}
+
+#[rustler::nif]
+fn context_interrupt<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    let reply = ReplyTo::new(env.pid(), reference);
+    let done = |raised: bool| {
+        reply.send(|env| match raised {
+            true => (atoms::ok(), atoms::none()).encode(env),
+            false => (atoms::error(), atoms::idle()).encode(env),
+        });
+    };
+    match context.mailbox.running.interrupt(done) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(NoInterrupt::Idle) => (atoms::error(), atoms::idle()).encode(env),
+        Err(NoInterrupt::Busy) => (atoms::error(), atoms::busy()).encode(env),
+        Err(NoInterrupt::Resources(error)) => {
+            (atoms::error(), (atoms::resources(), posix(env, errno(&error)))).encode(env)
+        }
+    }
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -292,6 +315,12 @@ fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
         }
         None => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
     }
+}
+
+#[rustler::nif]
+fn allow_subprocess(allowed: bool) -> Atom {
+    audit::allow_subprocess(allowed);
+    atoms::ok()
 }
 
 #[rustler::nif]

@@ -14,6 +14,7 @@ use crate::python::subinterpreter::Subinterpreter;
 use crate::python::workspace::Workspace;
 use crate::reactor::Reactor;
 use crate::uring::Uring;
+use crate::watch;
 use pyo3::prelude::*;
 use rustler::{Atom, Encoder, Env, Term};
 use std::any::Any;
@@ -120,20 +121,22 @@ fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner)
         }
         Err(failure) => {
             start.send(|env| (atoms::error(), failure.term(Some(py), env)).encode(env));
-            return forget(mailbox, None);
+            return forget(py, mailbox, None);
         }
     };
     match result {
-        Ok(reply) => forget(mailbox, reply),
+        Ok(reply) => forget(py, mailbox, reply),
         Err(failure) => {
             exit.send_exit(|env| failure.term(Some(py), env));
-            forget(mailbox, None)
+            forget(py, mailbox, None)
         }
     }
 }
 
 /// Leaves nothing of the context in this thread, while it is still attached.
-fn forget(mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
+fn forget(py: Python<'_>, mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
+    watch::remove(&mailbox.running);
+    mailbox.running.retire(py);
     // Objects of this interpreter among them (I7); from now on nothing is taken.
     for command in mailbox.inbox.close() {
         command.abandon();
@@ -180,6 +183,10 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         unaware: RefCell::default(),
         buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
     });
+    mailbox.running.publish(py, native.getattr("Interrupted").map_err(Failure::Setup)?.unbind());
+    if let Some(threshold) = options.slow_callback {
+        watch::add(&mailbox.running, threshold);
+    }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;

@@ -102,8 +102,10 @@ a_kill_ends_a_send_that_was_only_planned(Config) ->
     end).
 
 children_can_be_terminated(Config) ->
-    with_hostile(Config, fun(Context) ->
-        ?assertEqual({ok, true}, py:call(Context, hostile, terminate_a_child, []))
+    reactor_test:allowing_subprocess(fun() ->
+        with_hostile(Config, fun(Context) ->
+            ?assertEqual({ok, true}, py:call(Context, hostile, terminate_a_child, []))
+        end)
     end).
 
 %% More than the queue of commands holds.

@@ -34,6 +34,9 @@ extension_modules(Config) ->
     end).
 
 executable(Config) ->
+    reactor_test:allowing_subprocess(fun() -> executable_of_a_context(Config) end).
+
+executable_of_a_context(Config) ->
     with_context(Config, fun(Context) ->
         {ok, Executable} = py:eval(Context, "__import__('sys').executable"),
         Code = "import sys; print('.'.join(map(str, sys.version_info[:3])), sys.prefix, end='')",

@@ -5,7 +5,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2]).
--export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4]).
+-export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
 -export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
@@ -74,6 +74,20 @@ serving(Config, Factory, Fun) ->
 
 serving(Config, Factory, Options, Fun) ->
     with_context(Config, Options#{setup_code => factory(Factory)}, Fun).
+
+%% With contexts that may start programs.
+allowing_subprocess(Fun) ->
+    restart(true),
+    try
+        Fun()
+    after
+        restart(false)
+    end.
+
+restart(AllowSubprocess) ->
+    ok = application:stop(py_reactor),
+    ok = application:set_env(py_reactor, allow_subprocess, AllowSubprocess),
+    {ok, _} = application:ensure_all_started(py_reactor).
 
 %% Connections.
 

@@ -259,6 +259,10 @@ class ReactorBuffer(bytes):
         return builtins.memoryview(self)
 
 
+class Interrupted(BaseException):
+    """Raised in Python code that ``py_reactor_context:interrupt/1`` ends."""
+
+
 def set_protocol_factory(factory: Callable[[], Protocol]) -> bool:
     """Store the factory in this thread's context; False: there is none."""
     return False

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     import _py_reactor as _native
-    from _py_reactor import Protocol, ReactorBuffer
+    from _py_reactor import Interrupted, Protocol, ReactorBuffer
 else:
     try:
         import _py_reactor as _native
@@ -49,10 +49,12 @@ else:
         from erlang import _plain as _native
     Protocol = _native.Protocol
     ReactorBuffer = _native.ReactorBuffer
+    Interrupted = _native.Interrupted
 
 __all__ = [
     "Action",
     "Connection",
+    "Interrupted",
     "Protocol",
     "ReactorBuffer",
     "close_connection",

@@ -180,6 +180,12 @@ impl Commands {
     }
 }
 
+/// The process of a context that has none.
+fn nobody() -> rustler::LocalPid {
+    // SAFETY: a number; nobody sends to it.
+    rustler::LocalPid::from_c_arg(unsafe { std::mem::zeroed() })
+}
+
 fn os_error(error: io::Error) -> PyErr {
     PyOSError::new_err(error.to_string())
 }
@@ -227,7 +233,7 @@ impl Connections {
     /// # Errors
     /// The Python exception.
     pub fn new(py: Python<'_>, count: usize) -> PyResult<Self> {
-        let mailbox = Arc::new(Mailbox::new(1).map_err(os_error)?);
+        let mailbox = Arc::new(Mailbox::new(1, nobody()).map_err(os_error)?);
         let mut table = Table::default();
         let nobody = py.None().into_bound(py);
         let ids: PyResult<Vec<_>> =

@@ -37,7 +37,7 @@ pub struct Batch {
 /// The Python exception.
 pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<Duration> {
     let took = Rc::new(Cell::new(Duration::ZERO));
-    let mailbox = Arc::new(Mailbox::new(1).map_err(os_error)?);
+    let mailbox = Arc::new(Mailbox::new(1, super::nobody()).map_err(os_error)?);
     let options = options(code);
     let python = Workspace::new(py, &options.python_path)?;
     let pool = Pool::new(options.buffers, options.buffer_bytes, || ()).map_err(os_error)?;
@@ -51,6 +51,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
         factory: RefCell::new(None),
         due: RefCell::default(),
         calling: Cell::new(None),
+        unaware: RefCell::default(),
         buffer_type: native.getattr("ReactorBuffer")?.unbind(),
     });
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
@@ -103,6 +104,7 @@ fn options(code: &str) -> Options {
         linger_ms: 0,
         idle_timeout: None,
         write_stall_timeout: None,
+        slow_callback: None,
         buffers: 1024,
         buffer_bytes: 16 * 1024,
         limits: LIMITS,

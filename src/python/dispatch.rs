@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 use std::ptr;
+use std::time::Duration;
 
 /// What this interpreter's calls need: types and interned names.
 pub struct Names {
@@ -227,9 +228,28 @@ pub fn fault_notice(protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fa
             if method == "write_ready" { "" } else { ", \"async_pending\"" }
         ),
     };
+    notice(protocol, class, method, "error", message)
+}
+
+/// The log record of a callback that took too long.
+pub fn slow_notice(protocol: &Bound<'_, PyAny>, method: &'static str, took: Duration) -> Notice {
+    let class = class_name(&protocol.get_type());
+    let ms = took.as_millis();
+    let message =
+        format!("{class}.{method} took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)");
+    notice(protocol, class, method, "warning", message)
+}
+
+fn notice(
+    protocol: &Bound<'_, PyAny>,
+    class: String,
+    method: &'static str,
+    level: &'static str,
+    message: String,
+) -> Notice {
     let mut meta = vec![("class", class), ("method", method.to_owned())];
     meta.extend(peer(protocol).map(|peer| ("peer", peer)));
-    Notice { level: "error", message, meta, fd: None }
+    Notice { level, message, meta, fd: protocol::fd(protocol) }
 }
 
 /// "addr:port" of the client, as far as Erlang told.

@@ -1,7 +1,7 @@
 //! The main interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised. That
 //! thread also makes the interpreters of contexts that have one of their own.
 
-use super::module;
+use super::{audit, module};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char};
@@ -90,12 +90,13 @@ fn pin_libraries() -> Result<(), String> {
 
 fn initialise() -> Result<*mut ffi::PyThreadState, String> {
     let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
-    // SAFETY: the documented order: built-in modules, configuration, initialisation; strings are NUL-terminated and
+    // SAFETY: the documented order: hook, built-in modules, configuration, initialisation; strings are NUL-terminated and
     // copied by Python; the configuration is cleared at the end.
     unsafe {
         if ffi::Py_IsInitialized() != 0 {
             return Err("another library of this VM has already started Python".into());
         }
+        audit::install()?;
         ffi::PyImport_AppendInittab(module::NAME.as_ptr(), Some(module::init));
         let mut config = std::mem::zeroed::<ffi::PyConfig>();
         ffi::PyConfig_InitPythonConfig(&raw mut config);

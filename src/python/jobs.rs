@@ -38,11 +38,12 @@ pub fn run(
     reply: Option<ReplyTo>,
     mailbox: &Mailbox,
 ) {
-    let result = match job {
+    let work = || match job {
         Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
         Job::Eval(code, locals) => eval(carriers, globals, &code, &locals),
         Job::Call(module, function, args) => call(carriers, globals, &module, &function, &args),
     };
+    let (result, _slow) = mailbox.running.call(py, work);
     let Some(reply) = reply else {
         let why = match result {
             Ok(_) => return,

@@ -2,6 +2,7 @@
 //! Python threads call through the module `_py_reactor` (I7).
 
 pub mod addresses;
+pub mod audit;
 pub mod bytes_like;
 pub mod dispatch;
 pub mod interpreter;
@@ -12,6 +13,7 @@ pub mod neighbours;
 pub mod plain;
 pub mod protocol;
 pub mod reactor_buffer;
+pub mod running;
 pub mod subinterpreter;
 pub mod terms;
 pub mod workspace;

@@ -171,8 +171,23 @@ unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
         let module = unsafe { Bound::from_borrowed_ptr(py, module) }.cast_into::<PyModule>()?;
         module.add("Protocol", protocol::make_type(&module)?)?;
         module.add("ReactorBuffer", reactor_buffer::make_type(&module)?)?;
+        module.add("Interrupted", make_interrupted(py)?)?;
         Ok(0)
     })
+}
+
+/// A `BaseException`, so that `except Exception` does not stop it.
+fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; static strings; a new reference, or null with an exception.
+    unsafe {
+        let made = ffi::PyErr_NewExceptionWithDoc(
+            c"erlang.reactor.Interrupted".as_ptr(),
+            c"Raised in Python code that py_reactor_context:interrupt/1 ends.".as_ptr(),
+            ffi::PyExc_BaseException,
+            ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(py, made)
+    }
 }
 
 /// # Safety

@@ -116,13 +116,13 @@ fn make() -> Result<Made, String> {
     }
 }
 
-/// Daemon threads would outlive the interpreter, `fork` and `exec` the VM: all refused.
+/// Daemon threads would outlive the interpreter. `fork` and `exec` are refused everywhere, with reasons (`audit.rs`).
 #[cfg(Py_3_12)]
 unsafe fn new_interpreter() -> Result<*mut ffi::PyThreadState, String> {
     let config = ffi::PyInterpreterConfig {
         use_main_obmalloc: 0,
-        allow_fork: 0,
-        allow_exec: 0,
+        allow_fork: 1,
+        allow_exec: 1,
         allow_threads: 1,
         allow_daemon_threads: 0,
         check_multi_interp_extensions: 1,

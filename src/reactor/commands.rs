@@ -97,9 +97,8 @@ impl Reactor {
         match self.introduce(py, descriptor, place, info) {
             Ok((id, protocol, info)) => {
                 self.context.mailbox.stats.accepted.add(1);
-                self.context.calling.set(Some(id));
-                let made = protocol.call_method1("connection_made", (fd, info));
-                self.context.calling.set(None);
+                let make = || protocol.call_method1("connection_made", (fd, info));
+                let made = self.context.callback(&protocol, Some(id), "connection_made", make);
                 match made.and_then(|_| self.python.names.writes_natively(&protocol)) {
                     Ok(native) => self.with(id, |connection| {
                         connection.native_write_ready = native;
@@ -136,7 +135,9 @@ impl Reactor {
                 self.context.mailbox.id
             ))
         })?;
-        let protocol = self.python.names.make_protocol(factory.bind(py))?;
+        let make = || self.python.names.make_protocol(factory.bind(py));
+        let (protocol, _slow) = self.context.mailbox.running.call(py, make);
+        let protocol = protocol?;
         let fd = descriptor.number();
         descriptor.prepare();
         let Abilities { io, readable, writable } = descriptor.abilities();

@@ -69,9 +69,8 @@ impl Reactor {
         let Some(protocol) = self.protocol(py, id) else { return };
         let text = std::io::Error::from_raw_os_error(errno).to_string();
         let error = PyOSError::new_err((errno, text));
-        self.context.calling.set(Some(id));
-        let told = protocol.call_method1("error_received", (error.value(py),));
-        self.context.calling.set(None);
+        let tell = || protocol.call_method1("error_received", (error.value(py),));
+        let told = self.context.callback(&protocol, Some(id), "error_received", tell);
         if let Err(error) = told {
             self.fault(&protocol, "error_received", Fault::Raised(error));
             self.with(id, |connection| connection.machine.close());

@@ -233,13 +233,14 @@ impl Reactor {
         });
         let Some(Some((protocol, data, sender))) = taken else { return };
         self.context.mailbox.stats.messages.add(1);
-        self.context.calling.set(Some(id));
-        let (method, answer) = match sender {
-            None => ("data_received", self.python.names.data_received(&protocol, &data)),
-            Some(from) => ("datagram_received", self.python.names.datagram_received(&protocol, &data, &from)),
-        };
-        drop(data);
-        self.context.calling.set(None);
+        let method = if sender.is_none() { "data_received" } else { "datagram_received" };
+        let answer = self.context.callback(&protocol, Some(id), method, || {
+            let data = data;
+            match &sender {
+                None => self.python.names.data_received(&protocol, &data),
+                Some(from) => self.python.names.datagram_received(&protocol, &data, from),
+            }
+        });
         self.answered(&protocol, id, Callback::DataReceived, method, answer);
     }
 
@@ -248,9 +249,8 @@ impl Reactor {
             return self.call(py, id, Callback::WriteReady, "write_ready");
         }
         let Some(protocol) = self.protocol(py, id) else { return };
-        self.context.calling.set(Some(id));
-        let drained = self.context.drain(id, &protocol::write_buffer(&protocol));
-        self.context.calling.set(None);
+        let drain = || self.context.drain(id, &protocol::write_buffer(&protocol));
+        let drained = self.context.callback(&protocol, Some(id), "write_ready", drain);
         let answer = match drained {
             Ok(true) => Ok(Action::ReadPending),
             Ok(false) => Ok(Action::Continue),
@@ -261,9 +261,8 @@ impl Reactor {
 
     fn call(&mut self, py: Python<'_>, id: ConnId, callback: Callback, method: &'static str) {
         let Some(protocol) = self.protocol(py, id) else { return };
-        self.context.calling.set(Some(id));
-        let answer = self.python.names.callback(&protocol, callback);
-        self.context.calling.set(None);
+        let run = || self.python.names.callback(&protocol, callback);
+        let answer = self.context.callback(&protocol, Some(id), method, run);
         self.answered(&protocol, id, callback, method, answer);
     }
 
@@ -285,9 +284,7 @@ impl Reactor {
     /// B8: what a callback does wrong costs its own connection and nothing else.
     fn fault(&self, protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) {
         self.context.mailbox.stats.exceptions.add(1);
-        let mut notice = fault_notice(protocol, method, fault);
-        notice.fd = protocol::fd(protocol);
-        self.context.mailbox.notify(notice);
+        self.context.mailbox.notify(fault_notice(protocol, method, fault));
     }
 
     /// Tells the protocol that its connection is gone; from here on it reaches nothing.
@@ -304,7 +301,9 @@ impl Reactor {
 
     fn connection_lost(&self, protocol: &Bound<'_, PyAny>) {
         protocol::detach(protocol);
-        if let Err(error) = protocol.call_method0("connection_lost") {
+        let lost =
+            self.context.callback(protocol, None, "connection_lost", || protocol.call_method0("connection_lost"));
+        if let Err(error) = lost {
             self.fault(protocol, "connection_lost", Fault::Raised(error));
         }
     }

@@ -19,6 +19,7 @@ def native(monkeypatch):
     native = types.ModuleType("_py_reactor")
     native.Protocol = type("Protocol", (_plain.Protocol,), {})
     native.ReactorBuffer = _plain.ReactorBuffer
+    native.Interrupted = _plain.Interrupted
     native.context, native.factory, native.calls = True, None, []
     native.proto = native.Protocol()
 
@@ -55,6 +56,7 @@ def inside(native):
 def test_types_are_the_native_ones(native, inside):
     assert inside.Protocol is native.Protocol
     assert inside.ReactorBuffer is native.ReactorBuffer
+    assert inside.Interrupted is native.Interrupted
     assert reactor.Protocol is _plain.Protocol
 
 

@@ -1,0 +1,194 @@
+%% Python code that does not return is interrupted, and what is slow is named.
+-module(interrupt_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [client/2, client/3, send/2, expect/2, expect_eof/1, with_context/3, serving/4, wait_until/1]).
+
+-define(INTERRUPTED, {error, {python_error, #{type := <<"erlang.reactor.Interrupted">>}}}).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:backend_groups([
+        endless_callbacks,
+        endless_requests,
+        idle_contexts_say_so,
+        what_came_too_late_reaches_nobody,
+        a_sleep_ends_first,
+        at_any_moment,
+        a_context_may_end_meanwhile,
+        no_context,
+        slow_callbacks_are_named,
+        within_the_limit_nothing_is_said
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    log_collector:install(),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    log_collector:remove().
+
+%% Each costs its own connection; another one is served on.
+endless_callbacks(Config) ->
+    serving(Config, "endless.Endless", #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Other, _} = client(Context, Config, #{endless => none}),
+        [
+            begin
+                Flag = unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())),
+                {Client, _} = client(Context, Config, #{endless => Method, flag => Flag}),
+                send(Client, <<"x">>),
+                ok = gen_tcp:shutdown(Client, write),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                ok = py_reactor_context:interrupt(Context),
+                {error, _, #{method := Method}} = log_collector:await(Id, ["Interrupted", "_spin"]),
+                _ = reactor_test:receive_all(Client),
+                send(Other, <<"still served">>),
+                expect(Other, <<"still served">>)
+            end
+         || Method <- [<<"connection_made">>, <<"data_received">>, <<"write_ready">>, <<"eof_received">>, <<"connection_lost">>]
+        ]
+    end).
+
+endless_requests(Config) ->
+    with_endless(Config, fun(Context) ->
+        [
+            begin
+                Request = request(fun() -> py:call(Context, endless, Function, []) end),
+                ok = interrupt(Context),
+                ?assertMatch({Function, ?INTERRUPTED}, {Function, answer(Request)}),
+                ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
+            end
+         || Function <- [spin, stubborn, spin_async]
+        ]
+    end).
+
+idle_contexts_say_so(Config) ->
+    with_endless(Config, fun(Context) ->
+        ?assertEqual({error, idle}, py_reactor_context:interrupt(Context)),
+        ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
+    end).
+
+%% A function in C, called without a step of Python code after it: the exception finds nothing to be raised in.
+what_came_too_late_reaches_nobody(Config) ->
+    with_endless(Config, fun(Context) ->
+        Request = request(fun() -> py:call(Context, time, sleep, [0.5]) end),
+        ok = interrupt(Context),
+        ?assertEqual({ok, none}, answer(Request)),
+        ?assertEqual({ok, 5050}, py:eval(Context, "sum([n for n in range(101)])"))
+    end).
+
+a_sleep_ends_first(Config) ->
+    with_endless(Config, fun(Context) ->
+        Request = request(fun() -> py:call(Context, endless, sleep_and_go_on, [0.5]) end),
+        ok = interrupt(Context),
+        ?assertMatch(?INTERRUPTED, answer(Request))
+    end).
+
+%% While requests come and go: each is interrupted once at most, and only if somebody was told that it is.
+at_any_moment(Config) ->
+    with_endless(Config, fun(Context) ->
+        Requests = request(fun() -> [py:eval(Context, "sum([n for n in range(20)])") || _ <- lists:seq(1, 3000)] end),
+        Hits = hits(Context, Requests, 0),
+        Results = answer(Requests),
+        Interrupted = [Result || ?INTERRUPTED = Result <- Results],
+        ct:pal("~b interrupts, ~b requests interrupted", [Hits, length(Interrupted)]),
+        ?assert(length(Interrupted) =< Hits),
+        ?assertEqual([], [Result || Result <- Results -- Interrupted, Result =/= {ok, 190}]),
+        ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
+    end).
+
+hits(Context, {Pid, _} = Requests, Hits) ->
+    case is_process_alive(Pid) of
+        true ->
+            case py_reactor_context:interrupt(Context) of
+                ok -> hits(Context, Requests, Hits + 1);
+                {error, idle} -> hits(Context, Requests, Hits)
+            end;
+        false ->
+            Hits
+    end.
+
+a_context_may_end_meanwhile(Config) ->
+    [
+        with_endless(Config, fun(Context) ->
+            Interrupts = [request(fun() -> interrupt_to_the_end(Context) end) || _ <- [1, 2]],
+            [py:cast(Context, endless, spin, []) || _ <- lists:seq(1, 20)],
+            ok = py_reactor_context:stop(Context, 100),
+            [?assertMatch({error, _}, answer(Request)) || Request <- Interrupts]
+        end)
+     || _ <- lists:seq(1, 5)
+    ].
+
+interrupt_to_the_end(Context) ->
+    case py_reactor_context:interrupt(Context) of
+        ok -> interrupt_to_the_end(Context);
+        {error, Again} when Again =:= idle; Again =:= busy -> interrupt_to_the_end(Context);
+        {error, _} = Error -> Error
+    end.
+
+no_context(_Config) ->
+    ?assertEqual({error, {no_context, 999999}}, py_reactor_context:interrupt(999999)).
+
+%% More than once, with time to fall asleep in between for what watches.
+slow_callbacks_are_named(Config) ->
+    serving(Config, "endless.Slow", #{slow_callback_ms => 20}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Client, _} = client(Context, Config),
+        [
+            begin
+                receive after 200 -> ok end,
+                send(Client, <<"0.3">>),
+                expect(Client, <<"awake">>),
+                {warning, Line, Meta} = log_collector:await(Id, ["endless.Slow.data_received", " ms"]),
+                ?assertMatch(#{class := <<"endless.Slow">>, method := <<"data_received">>, fd := Fd} when Fd > 2, Meta),
+                {match, [Ms]} = re:run(Line, "at least (\\d+) ms", [{capture, [1], list}]),
+                ?assert(list_to_integer(Ms) >= 20)
+            end
+         || _ <- [1, 2, 3]
+        ]
+    end).
+
+within_the_limit_nothing_is_said(Config) ->
+    [
+        serving(Config, "endless.Slow", #{slow_callback_ms => Limit}, fun(Context) ->
+            {Client, _} = client(Context, Config),
+            send(Client, <<"0.2">>),
+            expect(Client, <<"awake">>),
+            {ok, _} = py:eval(Context, "1"),
+            ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, "endless.Slow") =/= nomatch])
+        end)
+     || Limit <- [86400000, infinity]
+    ].
+
+with_endless(Config, Fun) ->
+    with_context(Config, #{setup_code => "import endless, time"}, Fun).
+
+%% As soon as something runs.
+interrupt(Context) ->
+    wait_until(fun() ->
+        case py_reactor_context:interrupt(Context) of
+            ok -> true;
+            {error, idle} -> false
+        end
+    end).
+
+request(Fun) ->
+    spawn_monitor(fun() -> exit({answer, Fun()}) end).
+
+answer({Pid, Monitor}) ->
+    receive
+        {'DOWN', Monitor, process, Pid, {answer, Answer}} -> Answer
+    after 60000 -> error(no_answer)
+    end.

@@ -1,0 +1,59 @@
+"""Attempts at what would harm the VM."""
+
+import asyncio
+import ctypes.util
+import multiprocessing
+import os
+import pty
+import subprocess
+import threading
+
+_TRUE = "/bin/true"
+
+_attempts = {
+    "fork": os.fork,
+    "forkpty": os.forkpty,
+    "execv": lambda: os.execv(_TRUE, [_TRUE]),
+    "execve": lambda: os.execve(_TRUE, [_TRUE], {}),
+    "execvp": lambda: os.execvp("true", ["true"]),
+    "spawnv": lambda: os.spawnv(os.P_WAIT, _TRUE, [_TRUE]),
+    "pty_fork": pty.fork,
+    "pty_spawn": lambda: pty.spawn([_TRUE]),
+    "multiprocessing_fork": lambda: multiprocessing.get_context("fork").Process(target=print).start(),
+    "popen": lambda: subprocess.Popen([_TRUE]),
+    "os_popen": lambda: os.popen(_TRUE),
+    "system": lambda: os.system(_TRUE),
+    "posix_spawn": lambda: os.posix_spawn(_TRUE, [_TRUE], {}),
+    "posix_spawnp": lambda: os.posix_spawnp("true", ["true"], {}),
+    "asyncio_subprocess": lambda: asyncio.run(asyncio.create_subprocess_exec(_TRUE)),
+}
+
+
+def attempt(name):
+    """The exception, as the names of its class and its text."""
+    us = os.getpid()
+    try:
+        _attempts[name]()
+    except Exception as error:
+        return type(error).__name__, str(error)
+    finally:
+        if os.getpid() != us:
+            # It worked: the copy must not go on as if it were the VM.
+            os._exit(0)
+    return "nothing", "it worked"
+
+
+def in_a_thread(name):
+    said = []
+    thread = threading.Thread(target=lambda: said.append(attempt(name)))
+    thread.start()
+    thread.join()
+    return said[0][1]
+
+
+def find_a_library():
+    return ctypes.util.find_library("no_library_of_this_name")
+
+
+def output_of(command):
+    return subprocess.check_output(command)
