@@ -3,6 +3,7 @@
 use super::{Part, Reactor};
 use crate::buffer::datagram;
 use crate::driver::Outcome;
+use crate::machine::End;
 use crate::mailbox::Notice;
 use crate::outbox::Sent;
 use crate::python::dispatch::Fault;
@@ -74,7 +75,7 @@ impl Reactor {
         self.context.calling.set(None);
         if let Err(error) = told {
             self.fault(&protocol, "error_received", Fault::Raised(error));
-            self.with(id, |connection| connection.machine.close());
+            self.with(id, |connection| connection.machine.close(End::Exception));
         }
     }
 }
