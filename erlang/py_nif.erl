@@ -155,9 +155,10 @@ notify_arm(_Ctx) ->
 notify_take(_Ctx) ->
     erlang:nif_error(undef).
 
-%% The reply is `{Ref, {ok, none} | {error, Reason}}'.
+%% The reply is `{Ref, {ok, none} | {error, Reason}}'; to `watch' it is `{Ref, watching}', and when the
+%% connection ends `{Ref, {down, Fd, Reason}}', unless the same process asks to `unwatch' first, which is not answered.
 -spec connection_ask(
-    ctx(), reference(), py_reactor_context:connection(), close | {send, binary()} | {notify, term()}
+    ctx(), reference(), py_reactor_context:connection(), close | {send, binary()} | {notify, term()} | watch | unwatch
 ) -> ok | {error, busy | stopped}.
 connection_ask(_Ctx, _Ref, _Connection, _Request) ->
     erlang:nif_error(undef).

@@ -9,9 +9,9 @@
 -module(py_reactor_context).
 
 -export([start_link/2, start_link/3, stop/1, stop/2, drain/2, interrupt/1, stats/1, handoff/2, handoff/3]).
--export([connections/1, send/3, close/2, notify/3]).
+-export([connections/1, send/3, close/2, notify/3, monitor_connection/2, demonitor_connection/1]).
 -export([resolve/1, request/2]).
--export_type([context/0, stats/0, connection/0, handle/0, connection_info/0]).
+-export_type([context/0, stats/0, connection/0, handle/0, connection_info/0, end_reason/0]).
 
 -define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
 
@@ -52,10 +52,16 @@
     unread := non_neg_integer(),
     unsent := non_neg_integer(),
     received := non_neg_integer(),
-    sent := non_neg_integer()
+    sent := non_neg_integer(),
+    monitors := non_neg_integer()
 }.
 %% `client_info' is what Python has now, or `undefined' if that has no Erlang counterpart. `state' is the mode. `unread'
-%% bytes wait for the protocol, `unsent' for the peer; `received' and `sent' count bytes since the beginning.
+%% bytes wait for the protocol, `unsent' for the peer; `received' and `sent' count bytes since the beginning;
+%% `monitors' is how many watch it by {@link monitor_connection/2}.
+
+-type end_reason() ::
+    closed | peer_closed | reset | idle | stalled | exception | stopped | killed | noconnection | unreachable.
+%% Why a connection has ended: the first cause that there was.
 
 %% @doc As `start_link(Id, Mode, #{})'.
 -spec start_link(py_options:id(), py_options:mode()) -> {ok, pid()} | {error, term()}.
@@ -238,6 +244,24 @@ close(Context, Connection) ->
 -spec notify(context(), connection(), term()) -> ok | {error, term()}.
 notify(Context, Connection, Term) ->
     ask(Context, Connection, {notify, Term}).
+
+%% @doc Watches a connection for the caller: once its protocol has been told that it is gone, the caller gets
+%% `{py_connection_down, Monitor, Fd, Reason}', with what this function returns as `Monitor', exactly once, whatever
+%% happens. Reasons: `closed' (by its protocol, or by {@link close/2}), `peer_closed', `reset', `idle', `stalled',
+%% `exception', `stopped' (the context was drained or stopped), `killed' (the context died), and at once `noconnection' if
+%% there is no such connection or no such context, `unreachable' if the context's node cannot be reached any more.
+-spec monitor_connection(context(), connection()) -> py_connection_monitor:monitor().
+monitor_connection(Context, {Fd, Serial, Bits} = Connection) when
+    ?IS_NUMBER(Fd), ?IS_NUMBER(Serial), ?IS_NUMBER(Bits)
+->
+    py_connection_monitor:start(Context, Connection, Fd);
+monitor_connection(Context, Fd) when ?IS_NUMBER(Fd) ->
+    py_connection_monitor:start(Context, Fd, Fd).
+
+%% @doc Ends a watch. Its message does not come after this; one that has come is taken out of the caller's mailbox.
+-spec demonitor_connection(py_connection_monitor:monitor()) -> ok.
+demonitor_connection(Monitor) ->
+    py_connection_monitor:stop(Monitor).
 
 -spec ask(context(), connection() | term(), close | {send, binary()} | {notify, term()}) -> ok | {error, term()}.
 ask(Context, {Fd, Serial, Bits} = Connection, Request) when ?IS_NUMBER(Fd), ?IS_NUMBER(Serial), ?IS_NUMBER(Bits) ->

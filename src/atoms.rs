@@ -73,9 +73,23 @@ rustler::atoms! {
     unsent,
     received,
     sent,
+    monitors,
     // Requests.
     send,
     notify,
+    watch,
+    watching,
+    unwatch,
+    // Why connections end.
+    down,
+    noconnection,
+    closed,
+    peer_closed,
+    reset,
+    idle,
+    stalled,
+    exception,
+    killed,
     // Processes.
     py_relay,
     // Messages.

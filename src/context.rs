@@ -6,8 +6,8 @@
 use crate::address::Address;
 use crate::config::UNAWARE_CLASSES_MAX;
 use crate::descriptors::{self, Descriptor};
-use crate::machine::{Limits, Machine};
-use crate::mailbox::{Mailbox, Name, Notice, Place};
+use crate::machine::{End, Limits, Machine};
+use crate::mailbox::{Mailbox, Name, Notice, Place, ReplyTo};
 use crate::outbox::{Outbox, datagram_cost};
 use crate::python::dispatch::slow_notice;
 use crate::python::{addresses, bytes_like, reactor_buffer};
@@ -95,6 +95,8 @@ pub struct Connection {
     pub pulse: Pulse,
     /// Bytes received and bytes sent.
     pub moved: (u64, u64),
+    /// Who is told of its end.
+    pub watchers: Vec<ReplyTo>,
     /// Its place among `max_connections`.
     pub _place: Place,
 }
@@ -401,7 +403,7 @@ impl Context {
         let Some(id) = self.id_of(fd) else { return false };
         let Ok(mut table) = self.table.try_borrow_mut() else { return false };
         let Some(connection) = table.get(id) else { return false };
-        connection.machine.close();
+        connection.machine.close(End::Closed);
         drop(table);
         self.touch(id);
         true

@@ -56,6 +56,11 @@ impl ReplyTo {
         ReplyTo { pid, reference: Parcel::new(reference) }
     }
 
+    /// Whether both go to the same process.
+    pub fn is_of(&self, other: &ReplyTo) -> bool {
+        self.pid == other.pid
+    }
+
     /// Answers `{error, stopped}`, as if the command had been refused.
     pub fn stopped(self) {
         self.send(|env| (crate::atoms::error(), crate::atoms::stopped()).encode(env));
@@ -64,11 +69,15 @@ impl ReplyTo {
     /// Sends `{Ref, Answer}`, with the answer that `make` builds. From the reactor thread only, which the VM does not
     /// manage.
     pub fn send(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
-        let ReplyTo { pid, reference } = self;
-        reference.open(|reference| {
+        self.send_first(make);
+    }
+
+    /// As [`ReplyTo::send`], where more is to follow.
+    pub fn send_first(&self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+        self.reference.open(|reference| {
             let env = reference.get_env();
             // A caller that died in the meantime does not want the answer.
-            let _ = env.send(&pid, (reference, make(env)));
+            let _ = env.send(&self.pid, (reference, make(env)));
         });
     }
 
@@ -116,6 +125,10 @@ pub enum Request {
     Close,
     /// Pass this term to `message_received`.
     Notify(Parcel),
+    /// Tell of its end: the answers are `watching` and `{down, Fd, Reason}`, or only the second if there is none.
+    Watch,
+    /// Forget what the process that asks has watched.
+    Unwatch,
 }
 
 /// Something for the reactor thread to do.

@@ -257,7 +257,11 @@ fn connection_ask<'a>(
     let request = match request.decode::<(Atom, Term<'_>)>() {
         Ok((what, data)) if what == atoms::send() => Request::Send(Parcel::new(data)),
         Ok((what, message)) if what == atoms::notify() => Request::Notify(Parcel::new(message)),
-        _ => Request::Close,
+        _ => match request.decode::<Atom>()? {
+            what if what == atoms::watch() => Request::Watch,
+            what if what == atoms::unwatch() => Request::Unwatch,
+            _ => Request::Close,
+        },
     };
     let name = Name { fd: i32::try_from(fd).unwrap_or(-1), exactly };
     let reply = ReplyTo::new(env.pid(), reference);

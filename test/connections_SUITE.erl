@@ -439,6 +439,7 @@ undelivered_objects_are_dropped(Config) ->
         ok = py:exec(Context, ["tag = '", Tag, "'\n", Code]),
         expect_eof(Client),
         wait_equal(0, fun() -> call(Context, marked_left, []) end),
+        ?assertEqual([<<"early">>], messages(Context, Tag)),
         gen_tcp:close(Client)
     end),
     {ok, Killed} = py_reactor_context:start_link(

@@ -122,6 +122,27 @@ enum Eof {
     Told,
 }
 
+/// Why a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Its protocol closed it, or somebody did with `close`.
+    Closed,
+    /// The peer sent its last byte first, and the protocol had no more to say.
+    PeerClosed,
+    /// The peer is gone, or the network to it.
+    Reset,
+    /// Nothing moved for too long.
+    Idle,
+    /// The peer took no output for too long.
+    Stalled,
+    /// A callback raised, or answered no action.
+    Exception,
+    /// Its context was drained or stopped.
+    Stopped,
+    /// Its context was killed, or failed.
+    Killed,
+}
+
 /// What a descriptor can do, as far as the machine cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Directions {
@@ -147,6 +168,8 @@ pub struct Machine {
     /// `connection_lost` is still owed.
     owes_lost: bool,
     aborted: bool,
+    /// The first cause of the end.
+    end: Option<End>,
     /// Signalled by the callback that runs: counts if it answers that it waits.
     signalled_early: bool,
     /// Nothing new is read: the connection is closed as soon as the protocol has dealt with what is there.
@@ -170,6 +193,7 @@ impl Machine {
             blocked: false,
             owes_lost: true,
             aborted: false,
+            end: None,
             signalled_early: false,
             retiring: false,
             inbox_bytes: 0,
@@ -191,7 +215,7 @@ impl Machine {
 
     fn next_open(&mut self, limits: &Limits, may_call: bool) -> Next {
         if self.retiring && self.mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle {
-            self.close();
+            self.close(End::Stopped);
             return self.next_flushing(limits);
         }
         let callback = self.due_callback(limits);
@@ -312,7 +336,7 @@ impl Machine {
     /// The receive ended with an error: the peer is gone.
     pub fn receive_failed(&mut self) {
         self.receive = Receive::Idle;
-        self.fail();
+        self.fail(End::Reset);
     }
 
     /// The cancel missed the receive. If that still runs, [`Machine::next`] asks for another cancel where one is due.
@@ -351,10 +375,11 @@ impl Machine {
             Action::Continue => self.mode = Mode::Read,
             Action::WritePending => self.mode = Mode::Write,
             // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
-            Action::ReadPending if self.eof == Eof::Told => self.close(),
+            Action::ReadPending if self.eof == Eof::Told => self.close(End::PeerClosed),
             Action::ReadPending => self.mode = Mode::Read,
             Action::AsyncPending => self.mode = Mode::Async,
-            Action::Close => self.close(),
+            Action::Close if self.eof == Eof::Told => self.close(End::PeerClosed),
+            Action::Close => self.close(End::Closed),
         }
     }
 
@@ -379,7 +404,8 @@ impl Machine {
     }
 
     /// Starts the graceful end: what was written is delivered, nothing more is read.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, end: End) {
+        self.end.get_or_insert(end);
         if self.phase == Phase::Open {
             self.phase = Phase::Flushing;
             self.inbox_bytes = 0;
@@ -392,7 +418,8 @@ impl Machine {
     }
 
     /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
-    pub fn fail(&mut self) {
+    pub fn fail(&mut self, end: End) {
+        self.end.get_or_insert(end);
         self.phase = Phase::Finished;
         self.inbox_bytes = 0;
         self.queued_bytes = 0;
@@ -401,7 +428,7 @@ impl Machine {
     /// `connection_made` did not return: `connection_lost` must not be called (B9).
     pub fn never_made(&mut self) {
         self.owes_lost = false;
-        self.close();
+        self.close(End::Exception);
     }
 
     /// The time to linger is over.
@@ -438,7 +465,7 @@ impl Machine {
     /// The send ended with an error: the peer is gone.
     pub fn send_failed(&mut self) {
         self.sending = false;
-        self.fail();
+        self.fail(End::Reset);
     }
 
     /// Whether the protocol still has its connection: callbacks run and `write` may take bytes.
@@ -449,6 +476,11 @@ impl Machine {
     /// Whether `connection_lost` has not been called yet, and must be.
     pub fn owes_lost(&self) -> bool {
         self.owes_lost
+    }
+
+    /// Why it ends: the first cause. Who tears it down without one was killed.
+    pub fn end(&self) -> End {
+        self.end.unwrap_or(End::Killed)
     }
 
     /// What the protocol waits for, for people: `None` once it is being closed.

@@ -219,10 +219,10 @@ impl World {
             Happening::Writes(bytes) => self.writes = bytes,
             Happening::Killed => {
                 self.fail();
-                self.machine.fail();
+                self.machine.fail(End::Killed);
             }
             Happening::Stopped => {
-                self.machine.close();
+                self.machine.close(End::Stopped);
                 self.inbox = 0;
             }
             Happening::Retired => self.machine.retire(),
@@ -457,4 +457,36 @@ fn a_message_leaves_the_mode_unless_it_signals() {
     assert_eq!(machine.mode(), Some(Mode::Read));
     machine.acted(Callback::MessageReceived, Action::Close);
     assert_eq!(machine.mode(), None);
+}
+
+#[test]
+fn the_first_cause_of_the_end_counts() {
+    let ended = |cause: fn(&mut Machine)| {
+        let mut machine = Machine::new(SOCKET);
+        settled(&mut machine);
+        cause(&mut machine);
+        settled(&mut machine);
+        machine.fail(End::Killed);
+        machine.end()
+    };
+    assert_eq!(ended(|machine| machine.acted(Callback::DataReceived, Action::Close)), End::Closed);
+    assert_eq!(ended(|machine| machine.receive_failed()), End::Reset);
+    assert_eq!(ended(|machine| machine.never_made()), End::Exception);
+    assert_eq!(ended(|_| ()), End::Killed);
+    assert_eq!(
+        ended(|machine| {
+            machine.received_eof();
+            assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
+            machine.acted(Callback::EofReceived, Action::Close);
+        }),
+        End::PeerClosed
+    );
+    assert_eq!(
+        ended(|machine| {
+            machine.retire();
+            settled(machine);
+            machine.receive_cancelled();
+        }),
+        End::Stopped
+    );
 }

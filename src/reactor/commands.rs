@@ -6,7 +6,7 @@ use super::{Ending, Reactor};
 use crate::context::{Connection, Datagrams, Pulse};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
-use crate::machine::{Directions, Machine};
+use crate::machine::{Directions, End, Machine};
 use crate::mailbox::{Command, Notice, Parcel, Place, ReplyTo};
 use crate::outbox::Outbox;
 use crate::python::dispatch::{Fault, format_exception};
@@ -81,7 +81,10 @@ impl Reactor {
         self.ending = ending;
         let ids = self.context.table.borrow().ids();
         for id in ids {
-            self.with(id, |connection| if cut { connection.machine.fail() } else { connection.machine.close() });
+            self.with(id, |connection| match cut {
+                true => connection.machine.fail(End::Killed),
+                false => connection.machine.close(End::Stopped),
+            });
             self.settle(py, id);
         }
     }
@@ -162,6 +165,7 @@ impl Reactor {
             pulse: Pulse::new(),
             moved: (0, 0),
             is_due: false,
+            watchers: Vec::new(),
             _place: place,
         });
         if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {

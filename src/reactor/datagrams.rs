@@ -3,6 +3,7 @@
 use super::{Part, Reactor};
 use crate::buffer::datagram;
 use crate::driver::Outcome;
+use crate::machine::End;
 use crate::mailbox::Notice;
 use crate::outbox::Sent;
 use crate::python::dispatch::Fault;
@@ -73,7 +74,7 @@ impl Reactor {
         let told = self.context.callback(&protocol, Some(id), "error_received", tell);
         if let Err(error) = told {
             self.fault(&protocol, "error_received", Fault::Raised(error));
-            self.with(id, |connection| connection.machine.close());
+            self.with(id, |connection| connection.machine.close(End::Exception));
         }
     }
 }

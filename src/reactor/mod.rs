@@ -13,7 +13,7 @@ use crate::buffer::Pool;
 use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
 use crate::context::{Connection, Context, Inbound};
 use crate::driver::{Driver, Event, Outcome};
-use crate::machine::{Action, Callback, Next};
+use crate::machine::{Action, Callback, End, Next};
 use crate::mailbox::{Command, Notice, ReplyTo};
 use crate::outbox::{Sent, datagram_cost};
 use crate::python::dispatch::{Fault, fault_notice, format_exception};
@@ -22,6 +22,7 @@ use crate::python::workspace::Workspace;
 use crate::python::{protocol, reactor_buffer};
 use crate::token::ConnId;
 use pyo3::prelude::*;
+use requests::tell_watchers;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -148,6 +149,7 @@ impl Reactor {
         if connection.machine.owes_lost() {
             self.connection_lost(connection.protocol.bind(py));
         }
+        tell_watchers(&mut connection);
     }
 
     // What follows for a connection.
@@ -205,7 +207,9 @@ impl Reactor {
                     self.driver.cancel_send(id);
                 }
                 Next::Close => {
-                    let closed = self.remove(py, id);
+                    let mut closed = self.remove(py, id);
+                    // One that was never made has lost nothing.
+                    closed.as_mut().map(tell_watchers);
                     drop(closed);
                     return;
                 }
@@ -276,6 +280,7 @@ impl Reactor {
     ) {
         let action = answer.unwrap_or_else(|fault| {
             self.fault(protocol, method, fault);
+            self.with(id, |connection| connection.machine.close(End::Exception));
             Action::Close
         });
         self.with(id, |connection| connection.machine.acted(callback, action));
@@ -296,6 +301,7 @@ impl Reactor {
         if let Some((protocol, unread)) = lost {
             drop(unread);
             self.connection_lost(&protocol);
+            self.with(id, tell_watchers);
         }
     }
 
@@ -408,7 +414,7 @@ impl Reactor {
                 drop(pool);
                 let message = format!("a connection was cut: {}", format_exception(py, &error));
                 self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
-                self.with(id, |connection| connection.machine.fail());
+                self.with(id, |connection| connection.machine.fail(End::Exception));
             }
         }
     }

@@ -5,7 +5,8 @@
 
 use super::Reactor;
 use crate::atoms;
-use crate::machine::{Callback, Mode};
+use crate::context::Connection;
+use crate::machine::{Callback, End, Mode};
 use crate::mailbox::{Name, Parcel, ReplyTo, Request};
 use crate::python::dispatch::class_name;
 use crate::python::protocol;
@@ -33,11 +34,22 @@ struct Portrait {
     state: Atom,
     waiting: (usize, usize),
     moved: (u64, u64),
+    monitors: usize,
 }
 
 impl Reactor {
     pub(super) fn ask(&mut self, py: Python<'_>, name: Name, request: Request, reply: ReplyTo) {
         let id = self.context.named(name);
+        if let Request::Watch = request {
+            let Some(id) = id else { return say_down(reply, name.fd, atoms::noconnection()) };
+            reply.send_first(|env| atoms::watching().encode(env));
+            self.with(id, |connection| connection.watchers.push(reply));
+            return;
+        }
+        if let (Request::Unwatch, Some(id)) = (&request, id) {
+            self.with(id, |connection| connection.watchers.retain(|watcher| !watcher.is_of(&reply)));
+            return;
+        }
         let id = id.filter(|id| self.with(*id, |connection| connection.machine.is_open()).unwrap_or_default());
         let done = id.ok_or(Unmet::NoConnection).and_then(|id| self.meet(py, id, request));
         reply.send(|env| match done {
@@ -57,12 +69,13 @@ impl Reactor {
                 taken?;
             }
             Request::Close => {
-                self.with(id, |connection| connection.machine.close());
+                self.with(id, |connection| connection.machine.close(End::Closed));
             }
             Request::Notify(message) => {
                 let message = self.python_message(py, &message)?;
                 self.message_received(py, id, &message);
             }
+            Request::Watch | Request::Unwatch => {}
         }
         self.settle(py, id);
         Ok(())
@@ -107,6 +120,7 @@ impl Reactor {
             },
             waiting: connection.machine.waiting_bytes(),
             moved: connection.moved,
+            monitors: connection.watchers.len(),
         })
     }
 
@@ -123,8 +137,30 @@ impl Reactor {
             (atoms::unsent(), portrait.waiting.1.encode(env)),
             (atoms::received(), portrait.moved.0.encode(env)),
             (atoms::sent(), portrait.moved.1.encode(env)),
+            (atoms::monitors(), portrait.monitors.encode(env)),
         ];
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
+    }
+}
+
+fn say_down(watcher: ReplyTo, fd: i32, reason: Atom) {
+    watcher.send(|env| (atoms::down(), fd, reason).encode(env));
+}
+
+/// Tells those who watch a connection why it has ended.
+pub(super) fn tell_watchers(connection: &mut Connection) {
+    let reason = match connection.machine.end() {
+        End::Closed => atoms::closed(),
+        End::PeerClosed => atoms::peer_closed(),
+        End::Reset => atoms::reset(),
+        End::Idle => atoms::idle(),
+        End::Stalled => atoms::stalled(),
+        End::Exception => atoms::exception(),
+        End::Stopped => atoms::stopped(),
+        End::Killed => atoms::killed(),
+    };
+    for watcher in connection.watchers.drain(..) {
+        say_down(watcher, connection.descriptor.number(), reason);
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Ending, Reactor};
 use crate::atoms;
 use crate::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
 use crate::context::{Connection, Pulse};
+use crate::machine::End;
 use crate::mailbox::Notice;
 use rustler::Encoder;
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ impl Reactor {
             self.ending = Ending::Cutting(Some(reply));
             let ids = self.context.table.borrow().ids();
             for id in &ids {
-                self.with(*id, |connection| connection.machine.fail());
+                self.with(*id, |connection| connection.machine.fail(End::Stopped));
             }
             for id in ids {
                 self.context.touch(id);
@@ -121,8 +122,8 @@ impl Reactor {
                 let verdict = self.sweeps.examine(connection, now);
                 match verdict {
                     Verdict::Alive => {}
-                    Verdict::Idle => connection.machine.close(),
-                    Verdict::Stalled => connection.machine.fail(),
+                    Verdict::Idle => connection.machine.close(End::Idle),
+                    Verdict::Stalled => connection.machine.fail(End::Stalled),
                 }
                 (verdict, connection.descriptor.number())
             });

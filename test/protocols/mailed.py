@@ -5,6 +5,7 @@ import weakref
 
 import recorder
 
+import erlang
 import erlang.reactor as reactor
 
 
@@ -79,6 +80,12 @@ class MadeWithMail(recorder.Recording):
     def connection_lost(self):
         reactor.notify(self.fd, "late")
         super().connection_lost()
+
+
+class SaysGoodbye(recorder.Recording):
+    def connection_lost(self):
+        super().connection_lost()
+        erlang.send("monitors_suite", "goodbye")
 
 
 class Marked:
