@@ -57,6 +57,7 @@ rustler::atoms! {
     py_context,
     fd,
     log,
+    dropped,
     warning,
     // Messages.
     py_thread_exit,

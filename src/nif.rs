@@ -250,7 +250,13 @@ fn notify_arm(env: Env<'_>, context: Context) -> Atom {
 #[rustler::nif]
 fn notify_take(env: Env<'_>, context: Context) -> NifResult<Vec<Term<'_>>> {
     let context_id = context.mailbox.id;
-    context.mailbox.take_notices().into_iter().map(|notice| notice_term(env, context_id, notice)).collect()
+    let (notices, dropped) = context.mailbox.take_notices();
+    let mut events: Vec<_> =
+        notices.into_iter().map(|notice| notice_term(env, context_id, notice)).collect::<NifResult<_>>()?;
+    if dropped > 0 {
+        events.push((atoms::dropped(), dropped).encode(env));
+    }
+    Ok(events)
 }
 
 fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<'_>> {

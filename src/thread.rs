@@ -7,6 +7,7 @@ use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
 use crate::mailbox::{Mailbox, Notice, ReplyTo};
+use crate::python::homes;
 use crate::python::interpreter;
 use crate::python::jobs;
 use crate::python::reactor_buffer;
@@ -137,6 +138,7 @@ fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner)
 /// Leaves nothing of the context in this thread, while it is still attached.
 fn forget(py: Python<'_>, mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
     watch::remove(&mailbox.running);
+    homes::remove(mailbox);
     mailbox.running.retire(py);
     context::set_current(None);
     reactor_buffer::set_local_pool(None);
@@ -185,7 +187,12 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
+    homes::add(py, mailbox);
+    let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
+    let log = native.getattr("log").map_err(Failure::Setup)?;
+    logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
+    logging.call_method0("install").map_err(Failure::Setup)?;
     let version = interpreter::version(py);
     Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
 }
