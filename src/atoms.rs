@@ -31,6 +31,7 @@ rustler::atoms! {
     python_error,
     python_start,
     setup_code,
+    venv,
     panic,
     resources,
     backend,

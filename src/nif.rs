@@ -27,6 +27,8 @@ struct NativeOptions<'a> {
     backend: Backend,
     setup_code: Binary<'a>,
     python_path: Vec<Binary<'a>>,
+    /// Empty: none.
+    venv: Binary<'a>,
     max_connections: usize,
     write_high_bytes: usize,
     write_low_bytes: usize,
@@ -87,6 +89,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
         backend: options.backend,
         setup_code: text(&options.setup_code),
         python_path: options.python_path.iter().map(text).collect(),
+        venv: Some(text(&options.venv)).filter(|venv| !venv.is_empty()),
         max_connections: options.max_connections,
         linger_ms: options.linger_ms,
         idle_timeout: timeout(options.idle_timeout_ms),

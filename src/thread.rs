@@ -34,6 +34,8 @@ pub enum Failure {
     Python(String),
     /// The set-up code raised, or the package `erlang` is missing.
     Setup(PyErr),
+    /// The virtual environment cannot be used.
+    Venv(String),
     /// The driver asked for cannot be used.
     Backend(String),
     /// The driver failed.
@@ -52,6 +54,7 @@ impl Failure {
                 Some(py) => (atoms::setup_code(), jobs::error_term(py, env, error)).encode(env),
                 None => atoms::setup_code().encode(env),
             },
+            Failure::Venv(why) => (atoms::venv(), why).encode(env),
             Failure::Backend(why) => (atoms::backend(), why).encode(env),
             Failure::Driver(error) => (atoms::driver(), error.to_string()).encode(env),
             Failure::Resources(error) => (atoms::resources(), error.to_string()).encode(env),
@@ -158,6 +161,10 @@ struct Ready {
 
 fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Ready, Failure> {
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
+    if let Some(venv) = &options.venv {
+        let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
+        activate().map_err(|error| Failure::Venv(error.value(py).to_string()))?;
+    }
     let waker = Arc::clone(mailbox);
     let mut pool =
         Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;

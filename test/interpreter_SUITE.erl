@@ -60,11 +60,15 @@ version(Config) ->
     end).
 
 %% The package comes before the user's directories, and those before everything else.
-path(_Config) ->
-    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), worker, #{python_path => ["/first", <<"/second/日本"/utf8>>]}),
+path(Config) ->
+    [First, Second] = Directories = [
+        unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), Name)) || Name <- ["first", "second 日本"]
+    ],
+    [ok = filelib:ensure_dir(filename:join(Directory, "x")) || Directory <- Directories],
+    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), worker, #{python_path => Directories}),
     {ok, Path} = py:eval(Context, "__import__('sys').path"),
-    {_, After} = lists:splitwith(fun(Directory) -> Directory =/= <<"/first">> end, Path),
-    ?assertMatch([<<"/first">>, <<"/second/日本"/utf8>> | _], After),
+    {_, After} = lists:splitwith(fun(Directory) -> Directory =/= First end, Path),
+    ?assertMatch([First, Second | _], After),
     {ok, File} = py:eval(Context, "__import__('erlang.reactor').reactor.__file__"),
     ?assertNotEqual(nomatch, string:find(File, unicode:characters_to_binary(filename:basename(code:priv_dir(py_reactor))))),
     ok = py_reactor_context:stop(Context).
