@@ -67,7 +67,8 @@
 %% A listening socket.
 -type how() :: auto | adopt | dup.
 %% What becomes of the number: taken as it is, duplicated, or adopted only if it came from `dup_fd/1'.
--type event() :: {log, logger:level(), Message :: binary(), Meta :: map()}.
+-type event() :: {log, logger:level(), Message :: binary(), Meta :: map()} | {dropped, pos_integer()}.
+%% What is to be logged, and how much more there was no room for.
 -type context_info() :: #{
     backend := uring | epoll, backend_note := binary(), python := binary(), features := [atom()]
 }.

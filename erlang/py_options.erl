@@ -18,6 +18,7 @@
     backend => auto | uring | epoll,
     setup_code => unicode:chardata(),
     python_path => [unicode:chardata()],
+    venv => none | unicode:chardata(),
     max_connections => pos_integer(),
     write_high_bytes => pos_integer(),
     write_low_bytes => non_neg_integer(),
@@ -35,6 +36,8 @@
 %% <dt>`backend' (`auto')</dt><dd>how the kernel is asked: `uring', `epoll', or the best of them</dd>
 %% <dt>`setup_code' (empty)</dt><dd>Python that runs in the context's globals before it serves anything</dd>
 %% <dt>`python_path' (empty)</dt><dd>directories put on `sys.path', after that of the package `erlang'</dd>
+%% <dt>`venv' (`none')</dt><dd>a virtual environment whose packages can be imported; in mode `worker' the first one holds
+%%     for all</dd>
 %% <dt>`max_connections' (65536)</dt><dd>further ones are refused and closed</dd>
 %% <dt>`write_high_bytes', `write_low_bytes' (262144, 65536)</dt><dd>unsent bytes of one connection: no more than the
 %%     first are accepted; `write_ready' is called once they are down to the second</dd>
@@ -52,6 +55,7 @@
     backend := auto | uring | epoll,
     setup_code := binary(),
     python_path := [binary()],
+    venv := none | binary(),
     max_connections := pos_integer(),
     write_high_bytes := pos_integer(),
     write_low_bytes := non_neg_integer(),
@@ -99,6 +103,7 @@ defaults() ->
         backend => auto,
         setup_code => <<>>,
         python_path => [],
+        venv => none,
         max_connections => 65536,
         write_high_bytes => 262144,
         write_low_bytes => 65536,
@@ -118,11 +123,13 @@ defaults() ->
 native(#{python_path := Directories} = Options) ->
     Ours = unicode:characters_to_binary(filename:join(py_nif:priv_dir(), "python")),
     Native = maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories]}),
-    maps:map(fun(_Key, Value) -> never_is_zero(Value) end, Native).
+    maps:map(fun(_Key, Value) -> plain(Value) end, Native).
 
--spec never_is_zero(term()) -> term().
-never_is_zero(infinity) -> 0;
-never_is_zero(Value) -> Value.
+%% Never is 0, no directory the empty one.
+-spec plain(term()) -> term().
+plain(infinity) -> 0;
+plain(none) -> <<>>;
+plain(Value) -> Value.
 
 %% @doc Whether Python code may start programs: `allow_subprocess' in the environment of the application, `false' unless it
 %% is set. It holds for the whole process, so that no context has it for an option.
@@ -166,6 +173,10 @@ check(setup_code, Value) ->
     text(Value);
 check(python_path, Value) ->
     directories(Value);
+check(venv, none) ->
+    {ok, none};
+check(venv, Value) ->
+    venv(existing(text(Value)));
 check(max_connections, Value) ->
     integer(1, 1 bsl 24, Value);
 check(write_high_bytes, Value) ->
@@ -210,13 +221,32 @@ power_of_two(Checked) ->
 directories([Char | _]) when is_integer(Char) ->
     {error, "must be a list of directories, not one string"};
 directories(Value) when is_list(Value) ->
-    Texts = [text(Directory) || Directory <- Value],
+    Texts = [existing(text(Directory)) || Directory <- Value],
     case [Why || {error, Why} <- Texts] of
         [] -> {ok, [Directory || {ok, Directory} <- Texts]};
-        [Why | _] -> {error, ["each directory ", Why]}
+        [Why | _] -> {error, ["each directory must be one: ", Why]}
     end;
 directories(_Value) ->
     {error, "must be a list of directories"}.
+
+%% A file may be an archive of modules.
+-spec existing({ok, binary()} | {error, iodata()}) -> {ok, binary()} | {error, iodata()}.
+existing({ok, Path}) ->
+    case filelib:is_file(Path) of
+        true -> {ok, Path};
+        false -> {error, [Path, " does not exist"]}
+    end;
+existing({error, _} = Error) ->
+    Error.
+
+-spec venv({ok, binary()} | {error, iodata()}) -> {ok, binary()} | {error, iodata()}.
+venv({ok, Directory}) ->
+    case py_venv:check(Directory) of
+        ok -> {ok, filename:absname(Directory)};
+        {error, _} = Error -> Error
+    end;
+venv({error, _} = Error) ->
+    Error.
 
 -spec text(term()) -> {ok, binary()} | {error, iodata()}.
 text(Value) when is_binary(Value); is_list(Value) ->

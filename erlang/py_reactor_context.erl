@@ -73,7 +73,8 @@ start_link(Id, Mode) ->
 %% The errors, none of which ends the caller: `{bad_option, Key, Value, Why}', `{bad_id, Id, Why}',
 %% `{unsupported_mode, Mode, Why}', `{already_started, Pid}', `{setup_code, {python_error, #{type, message, traceback}}}'
 %% when `setup_code' raises, `{start_timeout, Ms}', `{not_started, py_reactor, Reason}' when the application, which is
-%% started on demand, cannot start; `{backend, Why}' when the backend cannot be used; or what the system refused.
+%% started on demand, cannot start; `{venv, Why}' when the interpreter has another virtual environment
+%% already, or this one is incomplete; `{backend, Why}' when the backend cannot be used; or what the system refused.
 -spec start_link(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode, Options) when is_integer(Id), Id > 0, ?IS_MODE(Mode) ->
     case py_options:validate(Options) of

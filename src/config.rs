@@ -41,6 +41,8 @@ pub struct Options {
     pub setup_code: String,
     /// Directories put in front of `sys.path`.
     pub python_path: Vec<String>,
+    /// A virtual environment to use.
+    pub venv: Option<String>,
     /// Connections that may be open at a time.
     pub max_connections: usize,
     /// How long input is discarded after our FIN, in milliseconds.

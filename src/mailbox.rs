@@ -238,7 +238,7 @@ impl Drop for Place {
 /// A log record on its way to Erlang's `logger`.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// `error`, `warning` or `notice`.
+    /// One of `logger`'s.
     pub level: &'static str,
     /// The text.
     pub message: String,
@@ -246,6 +246,13 @@ pub struct Notice {
     pub meta: Vec<(&'static str, String)>,
     /// The connection's descriptor, if it is about one.
     pub fd: Option<i32>,
+}
+
+/// Log records that wait, and how many came when there was no room for them.
+#[derive(Default)]
+struct Notices {
+    waiting: VecDeque<Notice>,
+    dropped: u64,
 }
 
 /// What a context's thread shares with the rest of the VM.
@@ -266,7 +273,7 @@ pub struct Mailbox {
     pub backend: OnceLock<(&'static str, String)>,
     /// What its thread is asked to do.
     pub inbox: Inbox<Command>,
-    notices: Mutex<VecDeque<Notice>>,
+    notices: Mutex<Notices>,
     notices_wake: Wake,
 }
 
@@ -298,18 +305,14 @@ impl Mailbox {
         self.inbox.retire()
     }
 
-    /// Queues a log record, or drops it when nobody takes them fast enough.
+    /// Queues a log record, or counts it when nobody takes them fast enough.
     pub fn notify(&self, notice: Notice) {
         let mut notices = lock(&self.notices);
-        if notices.len() >= NOTICES_MAX {
+        if notices.waiting.len() >= NOTICES_MAX {
+            notices.dropped += 1;
             return;
         }
-        if notices.len() + 1 == NOTICES_MAX {
-            let message = "log records of this context are dropped: they come faster than they are logged".to_owned();
-            notices.push_back(Notice { level: "warning", message, meta: Vec::new(), fd: None });
-        } else {
-            notices.push_back(notice);
-        }
+        notices.waiting.push_back(notice);
         drop(notices);
         self.notices_wake.signal();
     }
@@ -322,10 +325,11 @@ impl Mailbox {
         self.notices_wake.waiter()
     }
 
-    /// Takes all notices.
-    pub fn take_notices(&self) -> VecDeque<Notice> {
+    /// Takes all notices; and how many were dropped since the last time.
+    pub fn take_notices(&self) -> (VecDeque<Notice>, u64) {
         self.notices_wake.consume();
-        std::mem::take(&mut lock(&self.notices))
+        let Notices { waiting, dropped } = std::mem::take(&mut *lock(&self.notices));
+        (waiting, dropped)
     }
 }
 

@@ -28,6 +28,8 @@ struct NativeOptions<'a> {
     backend: Backend,
     setup_code: Binary<'a>,
     python_path: Vec<Binary<'a>>,
+    /// Empty: none.
+    venv: Binary<'a>,
     max_connections: usize,
     write_high_bytes: usize,
     write_low_bytes: usize,
@@ -88,6 +90,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
         backend: options.backend,
         setup_code: text(&options.setup_code),
         python_path: options.python_path.iter().map(text).collect(),
+        venv: Some(text(&options.venv)).filter(|venv| !venv.is_empty()),
         max_connections: options.max_connections,
         linger_ms: options.linger_ms,
         idle_timeout: timeout(options.idle_timeout_ms),
@@ -282,7 +285,13 @@ fn notify_arm(env: Env<'_>, context: Context) -> Atom {
 #[rustler::nif]
 fn notify_take(env: Env<'_>, context: Context) -> NifResult<Vec<Term<'_>>> {
     let context_id = context.mailbox.id;
-    context.mailbox.take_notices().into_iter().map(|notice| notice_term(env, context_id, notice)).collect()
+    let (notices, dropped) = context.mailbox.take_notices();
+    let mut events: Vec<_> =
+        notices.into_iter().map(|notice| notice_term(env, context_id, notice)).collect::<NifResult<_>>()?;
+    if dropped > 0 {
+        events.push((atoms::dropped(), dropped).encode(env));
+    }
+    Ok(events)
 }
 
 fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<'_>> {

@@ -7,6 +7,7 @@ use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
 use crate::mailbox::{Mailbox, Notice, ReplyTo};
+use crate::python::homes;
 use crate::python::interpreter;
 use crate::python::jobs;
 use crate::python::reactor_buffer;
@@ -32,6 +33,8 @@ pub enum Failure {
     Python(String),
     /// The set-up code raised, or the package `erlang` is missing.
     Setup(PyErr),
+    /// The virtual environment cannot be used.
+    Venv(String),
     /// The driver asked for cannot be used.
     Backend(String),
     /// The driver failed.
@@ -50,6 +53,7 @@ impl Failure {
                 Some(py) => (atoms::setup_code(), jobs::error_term(py, env, error)).encode(env),
                 None => atoms::setup_code().encode(env),
             },
+            Failure::Venv(why) => (atoms::venv(), why).encode(env),
             Failure::Backend(why) => (atoms::backend(), why).encode(env),
             Failure::Driver(error) => (atoms::driver(), error.to_string()).encode(env),
             Failure::Resources(error) => (atoms::resources(), error.to_string()).encode(env),
@@ -136,6 +140,7 @@ fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner)
 /// Leaves nothing of the context in this thread, while it is still attached.
 fn forget(py: Python<'_>, mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
     watch::remove(&mailbox.running);
+    homes::remove(mailbox);
     mailbox.running.retire(py);
     // Objects of this interpreter among them (I7); from now on nothing is taken.
     for command in mailbox.inbox.close() {
@@ -159,6 +164,10 @@ struct Ready {
 
 fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Ready, Failure> {
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
+    if let Some(venv) = &options.venv {
+        let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
+        activate().map_err(|error| Failure::Venv(error.value(py).to_string()))?;
+    }
     let waker = Arc::clone(mailbox);
     let mut pool =
         Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;
@@ -189,7 +198,12 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
+    homes::add(py, mailbox);
+    let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
+    let log = native.getattr("log").map_err(Failure::Setup)?;
+    logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
+    logging.call_method0("install").map_err(Failure::Setup)?;
     let version = interpreter::version(py);
     Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
 }

@@ -15,6 +15,8 @@ all() ->
         path,
         setup_code_of_a_context_is_its_own,
         print_appears_in_a_pipe,
+        lines_do_not_mix,
+        a_slow_console_loses_nothing,
         sigint_is_left_to_the_vm,
         sigterm_closes_connections_properly,
         halt_with_connections_open,
@@ -58,11 +60,15 @@ version(Config) ->
     end).
 
 %% The package comes before the user's directories, and those before everything else.
-path(_Config) ->
-    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), worker, #{python_path => ["/first", <<"/second/日本"/utf8>>]}),
+path(Config) ->
+    [First, Second] = Directories = [
+        unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), Name)) || Name <- ["first", "second 日本"]
+    ],
+    [ok = filelib:ensure_dir(filename:join(Directory, "x")) || Directory <- Directories],
+    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), worker, #{python_path => Directories}),
     {ok, Path} = py:eval(Context, "__import__('sys').path"),
-    {_, After} = lists:splitwith(fun(Directory) -> Directory =/= <<"/first">> end, Path),
-    ?assertMatch([<<"/first">>, <<"/second/日本"/utf8>> | _], After),
+    {_, After} = lists:splitwith(fun(Directory) -> Directory =/= First end, Path),
+    ?assertMatch([First, Second | _], After),
     {ok, File} = py:eval(Context, "__import__('erlang.reactor').reactor.__file__"),
     ?assertNotEqual(nomatch, string:find(File, unicode:characters_to_binary(filename:basename(code:priv_dir(py_reactor))))),
     ok = py_reactor_context:stop(Context).
@@ -120,6 +126,39 @@ print_appears_in_a_pipe(_Config) ->
     {os_pid, Pid} = erlang:port_info(Port, os_pid),
     _ = os:cmd("kill -KILL " ++ integer_to_list(Pid)),
     ?assertEqual(128 + 9, exit_status(Port)).
+
+%% Of several interpreters. Each line is made of several parts, between which the others have their turn.
+lines_do_not_mix(_Config) ->
+    Code =
+        "Print = \"import sys, time\\nclass Slow:\\n    def __str__(self):\\n        time.sleep(0.001)\\n        return 'of'\\n"
+        "for n in range(200): print('line', n, Slow(), who, 'ends', file=sys.stdout if n % 2 else sys.stderr)\","
+        "Go = fun(Id) -> {ok, _} = py_reactor:start_context(Id, subinterp, #{}),"
+        "    spawn_monitor(fun() -> ok = py:exec(Id, io_lib:format(\"who = ~b~n\", [Id])), ok = py:exec(Id, Print) end) end,"
+        "Monitors = [Go(Id) || Id <- [1, 2, 3]],"
+        "[receive {'DOWN', M, _, _, normal} -> ok end || {_, M} <- Monitors],"
+        "io:format(\"~nfinished~n\"), receive stop -> ok end",
+    {Port, Pid} = vm([], Code, []),
+    Lines = lines(Port),
+    _ = os:cmd("kill -KILL " ++ Pid),
+    Whole = [Line || Line <- Lines, re:run(Line, "^line \\d+ of [123] ends$") =/= nomatch],
+    ?assertEqual([], Lines -- Whole),
+    ?assertEqual(3 * 200, length(Whole)).
+
+lines(Port) ->
+    receive
+        {Port, {data, {eol, <<"finished">>}}} -> [];
+        {Port, {data, {eol, <<>>}}} -> lines(Port);
+        {Port, {data, {_, Line}}} -> [Line | lines(Port)];
+        {Port, {exit_status, Status}} -> error({ended, Status})
+    after 60000 -> error(silent)
+    end.
+
+%% A terminal that the VM reads from is non-blocking for all; one that is full must not cost output, nor raise.
+a_slow_console_loses_nothing(_Config) ->
+    Ebin = filename:absname(filename:dirname(code:which(py))),
+    Code = "ok = py:exec(\\\"import os\\\\nos.set_blocking(1, False)\\\\nfor n in range(20000): print(n, '.' * 90)\\\"), halt(0)",
+    Said = os:cmd(io_lib:format("erl -noshell -pa ~ts -eval \"~ts\" 2>&1 | (sleep 1; wc -l)", [Ebin, Code])),
+    ?assertEqual("20000", string:trim(Said)).
 
 %% With +Bd an interrupt ends the VM; importing signal must not take that away.
 sigint_is_left_to_the_vm(_Config) ->

@@ -32,7 +32,11 @@ def format_exception(exc: BaseException) -> str:
     The outermost frames are left out as long as they are this package's or asyncio's.
     """
     frames = _skip_own(exc.__traceback__) or exc.__traceback__
-    text = "".join(traceback.format_exception(type(exc), exc, frames))
+    return shorten("".join(traceback.format_exception(type(exc), exc, frames)))
+
+
+def shorten(text: str) -> str:
+    """The text, of bounded length, encodable as UTF-8."""
     if len(text) > TRACEBACK_LIMIT_CHARS:
         half = TRACEBACK_LIMIT_CHARS // 2
         cut = len(text) - 2 * half

@@ -199,6 +199,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
     let mut machine = Machine::new(STREAM);
     machine.made();
     Ok(Connection {
+        watchers: Vec::new(),
         machine,
         descriptor,
         protocol: protocol.clone().unbind(),

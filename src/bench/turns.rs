@@ -84,7 +84,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let messages = turns * batch.connections as u64;
     let counted = (mailbox.stats.messages.get(), mailbox.stats.bytes_out.get());
     if counted != (messages, messages * batch.bytes as u64) {
-        let notices: Vec<_> = mailbox.take_notices().into_iter().map(|notice| notice.message).collect();
+        let notices: Vec<_> = mailbox.take_notices().0.into_iter().map(|notice| notice.message).collect();
         return Err(PyRuntimeError::new_err(format!(
             "{messages} messages were not echoed; delivered and sent were {counted:?}. {}",
             notices.join("\n")
@@ -105,6 +105,7 @@ fn options(code: &str) -> Options {
         idle_timeout: None,
         write_stall_timeout: None,
         slow_callback: None,
+        venv: None,
         buffers: 1024,
         buffer_bytes: 16 * 1024,
         limits: LIMITS,

@@ -2,9 +2,10 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
-use super::{interpreter, messages, neighbours, protocol, reactor_buffer};
+use super::{homes, interpreter, messages, neighbours, protocol, reactor_buffer};
 use crate::context;
 use crate::descriptors;
+use crate::mailbox::Notice;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -115,7 +116,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 13]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -142,6 +143,7 @@ static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
         c"Closes a connection of this context; False if it is none.",
     ),
     method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    method(c"log", log, ffi::METH_VARARGS, c"Logs through a context; False: there is none."),
     method(
         c"notify",
         neighbours::notify,
@@ -257,6 +259,27 @@ unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) ->
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
         boolean(py, descriptors::find(fd).is_some())
+    })
+}
+
+/// See `erlang/_logging.py`.
+unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let (level, message, logger, file, line): (i64, String, String, String, u32) =
+            unsafe { argument(py, args) }.extract()?;
+        let Some(mailbox) = homes::current(py) else { return boolean(py, false) };
+        // Python's numbers: between two of them the lower name holds.
+        let level = match level {
+            50.. => "critical",
+            40.. => "error",
+            30.. => "warning",
+            20.. => "info",
+            _ => "debug",
+        };
+        let meta = vec![("python_logger", logger), ("file", file), ("line", line.to_string())];
+        mailbox.notify(Notice { level, message, meta, fd: None });
+        boolean(py, true)
     })
 }
 

@@ -1,0 +1,44 @@
+"""Python's ``logging`` on its way to Erlang's ``logger``; called by native code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from erlang import _runtime
+
+Log = Callable[[int, str, str, str, int], bool]
+"""Takes level, text, name of the logger, file and line; False: there is no context to log it."""
+
+
+class Handler(logging.Handler):
+    """Hands records to the context on whose thread they are made."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = _runtime.shorten(self.format(record))
+            if not self._log(record.levelno, text, record.name, record.pathname, record.lineno):
+                print(text, file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def prepare(log: Log) -> None:
+    """Before ``setup_code``: what nobody handles goes to Erlang, but nothing is configured yet.
+
+    So ``logging.basicConfig`` does there what it always does.
+    """
+    if not isinstance(logging.lastResort, Handler):
+        # It may be anything with the methods of a handler; typeshed knows the original only.
+        setattr(logging, "lastResort", Handler(log))
+
+
+def install() -> None:
+    """After ``setup_code``: unless that configured something else, all goes to Erlang."""
+    if not logging.root.handlers and isinstance(logging.lastResort, Handler):
+        logging.root.addHandler(logging.lastResort)

@@ -1,0 +1,36 @@
+//! Which context hears of what happens in an interpreter on a thread of the user's own.
+
+use crate::context;
+use crate::mailbox::Mailbox;
+use crate::sync::lock;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::sync::{Arc, Mutex};
+
+/// Interpreters and their contexts, the oldest first.
+static HOMES: Mutex<Vec<(usize, Arc<Mailbox>)>> = Mutex::new(Vec::new());
+
+/// Only a name: it is never followed.
+fn interpreter(_: Python<'_>) -> usize {
+    // SAFETY: attached.
+    unsafe { ffi::PyInterpreterState_Get() as usize }
+}
+
+/// The context lives in the interpreter of the calling thread.
+pub fn add(py: Python<'_>, mailbox: &Arc<Mailbox>) {
+    lock(&HOMES).push((interpreter(py), Arc::clone(mailbox)));
+}
+
+/// It is about to end.
+pub fn remove(mailbox: &Mailbox) {
+    lock(&HOMES).retain(|(_, other)| !std::ptr::eq(&**other, mailbox));
+}
+
+/// The context of the calling thread or, if that is the user's own, the oldest in its interpreter.
+pub fn current(py: Python<'_>) -> Option<Arc<Mailbox>> {
+    if let Some(context) = context::current() {
+        return Some(Arc::clone(&context.mailbox));
+    }
+    let here = interpreter(py);
+    lock(&HOMES).iter().find(|(interpreter, _)| *interpreter == here).map(|(_, mailbox)| Arc::clone(mailbox))
+}

@@ -1,0 +1,114 @@
+%% What Python's logging says arrives in logger.
+-module(logging_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [with_context/3, wait_until/1]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()] ++ [own_configuration_counts].
+
+groups() ->
+    reactor_test:backend_groups([
+        every_level_arrives,
+        with_traceback,
+        in_setup_code,
+        of_threads_of_the_user,
+        a_flood_is_counted
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    #{level := Level} = logger:get_primary_config(),
+    ok = logger:set_primary_config(level, debug),
+    log_collector:install(),
+    [{level, Level} | Config].
+
+end_per_testcase(_Case, Config) ->
+    ok = logger:set_primary_config(level, proplists:get_value(level, Config)),
+    log_collector:remove().
+
+every_level_arrives(Config) ->
+    with_logs(Config, "", fun(Context, Id) ->
+        [
+            begin
+                Text = io_lib:format("said as ~s: 日本", [Level]),
+                ok = py:cast(Context, logs, say, [Level, unicode:characters_to_binary(Text)]),
+                {Level, _, Meta} = log_collector:await(Id, [Text]),
+                ?assertMatch(#{python_logger := <<"test.logs">>, line := Line} when Line > 0, Meta),
+                ?assertEqual("logs.py", filename:basename(maps:get(file, Meta)))
+            end
+         || Level <- [debug, info, warning, error, critical]
+        ]
+    end).
+
+with_traceback(Config) ->
+    with_logs(Config, "", fun(Context, Id) ->
+        {ok, none} = py:call(Context, logs, fail, []),
+        {error, _, _} = log_collector:await(Id, ["it failed", "Traceback", "ZeroDivisionError"])
+    end).
+
+in_setup_code(Config) ->
+    with_logs(Config, "logs.say('warning', 'from the set-up')", fun(_Context, Id) ->
+        {warning, _, _} = log_collector:await(Id, ["from the set-up"])
+    end).
+
+%% In the main interpreter it may be another context that hears of it.
+of_threads_of_the_user(Config) ->
+    with_logs(Config, "", fun(Context, _Id) ->
+        Text = reactor_test:tag(),
+        {ok, none} = py:call(Context, logs, say_in_a_thread, [Text]),
+        receive
+            {log_collector, #{msg := {_, [Text]}, meta := #{py_context := Id, python_logger := <<"test.logs">>}}} ->
+                ?assert(is_integer(Id))
+        after 30000 -> error(no_log_line)
+        end
+    end).
+
+a_flood_is_counted(Config) ->
+    Count = 20000,
+    with_logs(Config, "", fun(Context, _Id) ->
+        {ok, none} = py:call(Context, logs, flood, [Count]),
+        counted(Count, 0)
+    end).
+
+%% Every line was logged, or counted.
+counted(Count, Logged) when Logged < Count ->
+    receive
+        {log_collector, #{msg := {_, [<<"flood ", _/binary>>]}}} ->
+            counted(Count, Logged + 1);
+        {log_collector, #{msg := {"suppressed" ++ _, [Suppressed]}}} ->
+            counted(Count, Logged + Suppressed);
+        {log_collector, _Other} ->
+            counted(Count, Logged)
+    after 30000 -> error({not_counted, Count - Logged})
+    end;
+counted(Count, Logged) ->
+    ?assertEqual(Count, Logged).
+
+own_configuration_counts(Config) ->
+    SetUp = "
+import io, logging
+said = io.StringIO()
+logging.basicConfig(stream=said, level=logging.INFO)
+",
+    {ok, Context} = py_reactor_context:start_link(
+        reactor_test:new_id(), subinterp, reactor_test:options([{backend, auto} | Config], #{setup_code => SetUp})
+    ),
+    ok = py:exec(Context, "logging.info('mine alone')"),
+    ?assertEqual({ok, <<"INFO:root:mine alone\n">>}, py:eval(Context, "said.getvalue()")),
+    ok = py_reactor_context:stop(Context),
+    ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, "mine alone") =/= nomatch]).
+
+with_logs(Config, SetUp, Fun) ->
+    with_context(Config, #{setup_code => ["import logs\n", SetUp]}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        Fun(Context, Id)
+    end).

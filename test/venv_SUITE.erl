@@ -1,0 +1,151 @@
+%% Packages of a user's virtual environment. Each case has a VM of its own, because mode `worker' shares one interpreter.
+-module(venv_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+all() ->
+    [{group, worker}, {group, subinterp}, two_environments, what_is_no_environment, another_version, missing_directories].
+
+groups() ->
+    [{Mode, [], [packages, place, system_packages, by_the_application, before_the_paths]} || Mode <- [worker, subinterp]].
+
+init_per_group(Mode, Config) ->
+    [{mode, Mode} | Config].
+
+end_per_group(_Mode, _Config) ->
+    ok.
+
+init_per_testcase(Case, Config) ->
+    Name = lists:concat([Case, "_", proplists:get_value(mode, Config, both)]),
+    [{directory, filename:join(proplists:get_value(priv_dir, Config), Name)} | Config].
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+%% A module, and what a .pth file adds.
+packages(Config) ->
+    Venv = venv(Config, "one", "false"),
+    with_context(Config, #{venv => Venv}, fun(Eval) ->
+        ?assertEqual({ok, <<"one">>}, Eval("__import__('of_venv').name")),
+        ?assertEqual({ok, <<"by pth">>}, Eval("__import__('beside').name")),
+        ?assertEqual({ok, true}, Eval("__import__('erlang.reactor') is not None"))
+    end).
+
+place(Config) ->
+    Venv = list_to_binary(venv(Config, "one", "false")),
+    with_context(Config, #{venv => Venv}, fun(Eval) ->
+        ?assertEqual({ok, {Venv, Venv, filename:join(Venv, "bin/python3")}},
+            Eval("(__import__('sys').prefix, __import__('sys').exec_prefix, __import__('sys').executable)")),
+        ?assertEqual({ok, true}, Eval("__import__('sys').base_prefix != __import__('sys').prefix"))
+    end).
+
+%% Those of Python itself are seen when the environment says so, and come last.
+system_packages(Config) ->
+    Index = "[__import__('sys').path.index(d) for d in [~p] + __import__('site').getsitepackages([__import__('sys').base_prefix]) if d in __import__('sys').path]",
+    [
+        with_context(Config, #{venv => Venv}, fun(Eval) ->
+            {ok, Positions} = Eval(io_lib:format(Index, [filename:join(Venv, packages_of_venv())])),
+            ?assertEqual({Included, lists:sort(Positions)}, {Included, Positions}),
+            ?assertEqual({Included, case Included of "true" -> 2; "false" -> 1 end}, {Included, length(Positions)})
+        end)
+     || Included <- ["true", "false"], Venv <- [venv(Config, "system_" ++ Included, Included)]
+    ].
+
+by_the_application(Config) ->
+    Venv = venv(Config, "one", "false"),
+    with_vm(fun(Vm) ->
+        ok = peer:call(Vm, application, load, [py_reactor]),
+        ok = peer:call(Vm, application, set_env, [py_reactor, venv, Venv]),
+        {ok, _} = peer:call(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), #{}]),
+        ?assertEqual({ok, <<"one">>}, peer:call(Vm, py, eval, [1, "__import__('of_venv').name"]))
+    end).
+
+before_the_paths(Config) ->
+    Venv = venv(Config, "one", "false"),
+    Mine = filename:join(proplists:get_value(directory, Config), "mine"),
+    ok = write(filename:join(Mine, "of_venv.py"), "name = 'mine'"),
+    with_context(Config, #{venv => Venv, python_path => [Mine]}, fun(Eval) ->
+        ?assertEqual({ok, <<"mine">>}, Eval("__import__('of_venv').name")),
+        ?assertEqual({ok, <<"by pth">>}, Eval("__import__('beside').name"))
+    end).
+
+%% The main interpreter has one environment; interpreters of contexts have each their own.
+two_environments(Config) ->
+    [One, Two] = [venv(Config, Name, "false") || Name <- ["one", "two"]],
+    with_vm(fun(Vm) ->
+        Start = fun(Id, Mode, Venv) -> peer:call(Vm, py_reactor, start_context, [Id, Mode, #{venv => Venv}]) end,
+        Name = fun(Id) -> peer:call(Vm, py, eval, [Id, "__import__('of_venv').name"]) end,
+        {ok, _} = Start(1, worker, One),
+        {ok, _} = Start(2, worker, One),
+        {error, {venv, Why}} = Start(3, worker, Two),
+        [?assertNotEqual(nomatch, string:find(Why, Text)) || Text <- [One, Two, "subinterp"]],
+        {ok, _} = Start(4, subinterp, Two),
+        {ok, _} = Start(5, subinterp, One),
+        ?assertEqual([{ok, N} || N <- [<<"one">>, <<"one">>, <<"two">>, <<"one">>]], [Name(Id) || Id <- [1, 2, 4, 5]])
+    end).
+
+what_is_no_environment(Config) ->
+    Plain = filename:join(proplists:get_value(directory, Config), "plain"),
+    ok = write(filename:join(Plain, "x"), ""),
+    refused(venv, Plain, ["pyvenv.cfg"]),
+    refused(venv, 7, ["text"]).
+
+another_version(Config) ->
+    Venv = filename:join(proplists:get_value(directory, Config), "old"),
+    [
+        begin
+            ok = write(filename:join(Venv, "pyvenv.cfg"), ["home = /usr/bin\n", Key, " = 3.7.1\n"]),
+            refused(venv, Venv, ["3.7", version()])
+        end
+     || Key <- ["version", "version_info"]
+    ].
+
+missing_directories(_Config) ->
+    refused(venv, "/there/is/none", ["does not exist"]),
+    refused(python_path, [".", "/there/is/none"], ["does not exist", "/there/is/none"]).
+
+refused(Key, Value, Texts) ->
+    {error, {bad_option, Key, Value, Why}} = py_reactor_context:start_link(reactor_test:new_id(), worker, #{Key => Value}),
+    [?assertNotEqual({Why, nomatch}, {Why, string:find(Why, Text)}) || Text <- Texts].
+
+%% A directory that looks as if venv had made it.
+venv(Config, Name, IncludesSystem) ->
+    Venv = filename:join(proplists:get_value(directory, Config), Name),
+    Packages = filename:join(Venv, packages_of_venv()),
+    Beside = filename:join(Venv, "beside_it"),
+    ok = write(filename:join(Venv, "pyvenv.cfg"), [
+        "home = /usr/bin\ninclude-system-site-packages = ", IncludesSystem, "\nversion = ", version(), ".0\n"
+    ]),
+    ok = write(filename:join(Packages, "of_venv.py"), ["name = '", Name, "'"]),
+    ok = write(filename:join(Packages, "beside.pth"), [Beside, "\n"]),
+    ok = write(filename:join(Beside, "beside.py"), "name = 'by pth'"),
+    ok = write(filename:join(Venv, "bin/python3"), ""),
+    Venv.
+
+packages_of_venv() ->
+    "lib/python" ++ version() ++ "/site-packages".
+
+version() ->
+    #{python := Version} = py_nif:version(),
+    binary_to_list(Version).
+
+write(File, Text) ->
+    ok = filelib:ensure_dir(File),
+    file:write_file(File, Text).
+
+with_context(Config, Options, Fun) ->
+    with_vm(fun(Vm) ->
+        {ok, _} = peer:call(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), Options], 60000),
+        Fun(fun(Expression) -> peer:call(Vm, py, eval, [1, Expression]) end)
+    end).
+
+with_vm(Fun) ->
+    Ebin = filename:absname(filename:dirname(code:which(py))),
+    {ok, Vm, _Node} = peer:start_link(#{connection => standard_io, args => ["-pa", Ebin], wait_boot => 60000}),
+    try
+        Fun(Vm)
+    after
+        peer:stop(Vm)
+    end.
