@@ -1,9 +1,10 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-faults test-bench soak bench loom asan lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults test-bench soak bench loom fuzz asan lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
+FUZZ_SECONDS ?= 60
 # cargo and the tests must use the Python that the library is linked to.
 WITH_PYTHON = PYO3_PYTHON="$$(bash scripts/find_python.sh)"
 
@@ -50,6 +51,10 @@ test-bench: setup ## the benchmark harness: clippy, tests, and its report in a b
 	cargo clippy --locked --all-targets $(HARNESS) -- -D warnings
 	cargo test --locked $(HARNESS) -- --include-ignored
 
+fuzz: setup ## connections in any order of events, coverage-guided (FUZZ_SECONDS=60); needs a nightly toolchain
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	cargo +nightly fuzz run --target-dir target/fuzz connections -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+
 # The leak checker does not know what Python and the tests keep on purpose.
 asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain
 	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
@@ -61,10 +66,12 @@ lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
 fmt: ## format the Rust code
 	cargo fmt
 	cargo fmt --manifest-path models/Cargo.toml
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 fmt-check: setup
 	cargo fmt --check
 	cargo fmt --check --manifest-path models/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 clippy: setup ## the Rust code, warnings are errors
 	$(WITH_PYTHON) cargo clippy --locked --all-targets -- -D warnings

@@ -11,12 +11,12 @@ use crate::mailbox::{Mailbox, Name, Notice, Place, ReplyTo};
 use crate::outbox::{Outbox, datagram_cost};
 use crate::python::dispatch::slow_notice;
 use crate::python::{addresses, bytes_like, reactor_buffer};
-use crate::token::{ConnId, GENERATION_MASK};
+use crate::table::Table;
+use crate::token::ConnId;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
@@ -101,58 +101,6 @@ pub struct Connection {
     pub _place: Place,
 }
 
-/// The connections of a context. A slot's generation changes whenever it is freed (I6).
-#[derive(Default)]
-pub struct Table {
-    slots: Slab<Connection>,
-    generations: Vec<u32>,
-}
-
-impl Table {
-    /// Adds a connection.
-    pub fn insert(&mut self, connection: Connection) -> ConnId {
-        let index = self.slots.insert(connection);
-        if index == self.generations.len() {
-            self.generations.push(0);
-        }
-        ConnId { index: index as u32, generation: self.generations[index] }
-    }
-
-    /// The connection that `id` names, unless it is gone.
-    #[inline]
-    pub fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
-        let index = id.index as usize;
-        if self.generations.get(index) != Some(&id.generation) {
-            return None;
-        }
-        self.slots.get_mut(index)
-    }
-
-    /// Takes a connection out; its name is never valid again.
-    pub fn remove(&mut self, id: ConnId) -> Option<Connection> {
-        self.get(id)?;
-        let index = id.index as usize;
-        self.generations[index] = (id.generation + 1) & GENERATION_MASK;
-        self.slots.try_remove(index)
-    }
-
-    /// The names of all connections.
-    pub fn ids(&self) -> Vec<ConnId> {
-        let name = |(index, _)| ConnId { index: index as u32, generation: self.generations[index] };
-        self.slots.iter().map(name).collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-}
-
 /// The part of a context that its thread's Python code may reach.
 pub struct Context {
     /// Never the same for two contexts of a process.
@@ -162,7 +110,7 @@ pub struct Context {
     /// Limits of each connection.
     pub limits: Limits,
     /// The connections.
-    pub table: RefCell<Table>,
+    pub table: RefCell<Table<Connection>>,
     /// The protocol factory.
     pub factory: RefCell<Option<Py<PyAny>>>,
     /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.

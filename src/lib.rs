@@ -39,6 +39,7 @@ mod resource;
 mod select;
 mod stats;
 mod sync;
+mod table;
 mod thread;
 mod token;
 mod uring;

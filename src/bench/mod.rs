@@ -6,13 +6,14 @@ mod turns;
 
 use crate::buffer::{self, Pool, Shared};
 use crate::config::INBOX_BYTES;
-use crate::context::{Connection, Pulse, Table};
+use crate::context::{Connection, Pulse};
 use crate::descriptors::{Descriptor, How};
 use crate::inbox::Inbox;
 use crate::machine::{Action, Callback, Directions, Limits, Machine, Next};
 use crate::mailbox::{Command, Job, Mailbox, Place};
 use crate::outbox::Outbox;
 use crate::python::interpreter;
+use crate::table::Table;
 use crate::token::ConnId;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -224,7 +225,7 @@ pub fn start_python() -> Result<(), String> {
 
 /// The table of connections. Used, and dropped, attached to Python.
 pub struct Connections {
-    table: Table,
+    table: Table<Connection>,
     ids: Vec<ConnId>,
 }
 
