@@ -55,7 +55,7 @@ threads_are_refused_too(Config) ->
 %% They look for an OSError.
 libraries_that_look_for_a_program_go_on(Config) ->
     with_safety(Config, fun(Context) ->
-        ?assertMatch({ok, _}, py:call(Context, safety, find_a_library, []))
+        ?assertMatch({ok, _}, py:call(Context, safety, look_for_a_program, []))
     end).
 
 programs_may_be_allowed(Config) ->
