@@ -292,9 +292,22 @@ impl Results {
 }
 
 impl Results {
-    /// Servers that are in no case, and why.
-    pub fn absent(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.servers.iter().filter_map(|server| Some((server.name.as_str(), self.reason_of_absence(&server.name)?)))
+    /// Servers that are in no case: for each reason, whom it concerns.
+    pub fn absent(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut absent: Vec<(&str, Vec<&str>)> = Vec::new();
+        for server in &self.servers {
+            let Some(why) = self.reason_of_absence(&server.name) else { continue };
+            match absent.iter_mut().find(|(reason, _)| *reason == why) {
+                Some((_, servers)) => servers.push(&server.name),
+                None => absent.push((why, vec![&server.name])),
+            }
+        }
+        absent
+    }
+
+    /// The other servers.
+    pub fn present(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|server| server.name.as_str()).filter(|name| self.takes_part(name))
     }
 
     /// Whether a server could do anything at all.

@@ -69,7 +69,7 @@ fn how_to_read(results: &Results) -> Markup {
 fn case_section(results: &Results, case: &CaseResult) -> Markup {
     let measured = || {
         case.entries.iter().filter_map(|entry| {
-            let number = results.servers.iter().position(|server| server.name == entry.server)?;
+            let number = results.present().position(|server| server == entry.server)?;
             Some((entry.server.as_str(), number, entry.measured()?))
         })
     };

@@ -29,8 +29,8 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
             writeln!(text, "- {}: {version}", server.name)?;
         }
     }
-    for (server, why) in results.absent() {
-        writeln!(text, "- {server}: not available: {why}")?;
+    for (why, servers) in results.absent() {
+        writeln!(text, "- {}: not available: {why}", servers.join(", "))?;
     }
     writeln!(text)?;
     overview(text, results)?;
@@ -61,8 +61,7 @@ fn overview_table(
     cases: &[&CaseResult],
     figure: impl Fn(&Entry, &Measured) -> String,
 ) -> std::fmt::Result {
-    let names = results.servers.iter().map(|server| server.name.as_str()).filter(|name| results.takes_part(name));
-    let names: Vec<&str> = names.collect();
+    let names: Vec<&str> = results.present().collect();
     writeln!(text, "| case | {} |", names.join(" | "))?;
     writeln!(text, "|---|{}", "--:|".repeat(names.len()))?;
     let cell = |entry: &Entry| match &entry.outcome {

@@ -45,9 +45,9 @@ pub(super) fn overview(results: &Results) -> Markup {
 
 fn absent(results: &Results) -> Markup {
     html! {
-        @if results.absent().next().is_some() {
+        @if !results.absent().is_empty() {
             h3 { "Not available here" }
-            ul { @for (server, why) in results.absent() { li { strong { (server) } ": " (why) } } }
+            ul { @for (why, servers) in results.absent() { li { strong { (servers.join(", ")) } ": " (why) } } }
         }
     }
 }
@@ -65,8 +65,8 @@ fn overview_table<'a>(
             table.overview {
                 thead { tr {
                     th scope="col" { "case" }
-                    @for (at, server) in results.servers.iter().enumerate().filter(|(_, server)| results.takes_part(&server.name)) {
-                        th scope="col" { span.swatch style=(colour(at)) {} " " (server.name) }
+                    @for (at, server) in results.present().enumerate() {
+                        th scope="col" { span.swatch style=(colour(at)) {} " " (server) }
                     }
                 } }
                 tbody {
