@@ -24,8 +24,8 @@ pub enum Budget {
         deadline: Instant,
         /// What a measurement has taken besides its window.
         besides: Duration,
-        /// What it has taken to start the servers of a case.
-        starting: Duration,
+        /// What it has taken from one case to the next, to stop and to start servers.
+        between: Duration,
     },
 }
 
@@ -33,15 +33,15 @@ impl Budget {
     /// The time of `--quick` begins now.
     pub fn quick() -> Budget {
         let deadline = Instant::now() + QUICK - QUICK_RESERVE;
-        Budget::Until { deadline, besides: FIRST_GUESS, starting: Duration::ZERO }
+        Budget::Until { deadline, besides: FIRST_GUESS, between: Duration::ZERO }
     }
 
     /// The window of each of `measurements`, when `cases_behind` more cases of the same size will follow.
     pub fn window(&self, now: Instant, measurements: usize, cases_behind: usize) -> Window {
         let length = match self {
             Budget::Fixed(length) => *length,
-            Budget::Until { deadline, besides, starting } => {
-                let left = deadline.saturating_duration_since(now).saturating_sub(*starting * cases_behind as u32);
+            Budget::Until { deadline, besides, between } => {
+                let left = deadline.saturating_duration_since(now).saturating_sub(*between * cases_behind as u32);
                 let each = left / (measurements.max(1) * (cases_behind + 1)) as u32;
                 let length = each.saturating_sub(*besides).div_f64(1.0 + WARM_UP_PART);
                 length.clamp(WINDOW_MIN, WINDOW_MAX)
@@ -58,11 +58,16 @@ impl Budget {
         }
     }
 
-    /// Starting the servers of a case took so long.
-    pub fn started(&mut self, took: Duration) {
-        if let Budget::Until { starting, .. } = self {
-            *starting = took;
+    /// From one case to the next it took so long.
+    pub fn between_cases(&mut self, took: Duration) {
+        if let Budget::Until { between, .. } = self {
+            *between = took;
         }
+    }
+
+    /// Whether what is left undone should stay so.
+    pub fn is_over(&self, now: Instant) -> bool {
+        matches!(self, Budget::Until { deadline, .. } if now >= *deadline)
     }
 }
 
@@ -77,27 +82,46 @@ mod tests {
     }
 
     #[test]
-    fn quick_ends_in_time_whatever_there_is_to_measure() {
+    fn quick_ends_in_time_with_windows_alike_whatever_there_is_to_measure() {
         let ms = Duration::from_millis;
-        for (measurements, cases, overhead, start) in
-            [(30, 5, ms(150), ms(3000)), (6, 5, ms(40), ms(500)), (60, 5, ms(90), ms(6000))]
+        let cases = 5;
+        for (measurements, overhead, start) in
+            [(30, ms(150), ms(3000)), (6, ms(40), ms(500)), (30, ms(90), ms(9000)), (30, ms(400), ms(1000))]
         {
             let begin = Instant::now();
-            let mut now = begin;
-            let Budget::Until { besides, starting, .. } = Budget::quick() else { unreachable!() };
-            let mut budget = Budget::Until { deadline: begin + QUICK - QUICK_RESERVE, besides, starting };
+            let (mut now, mut lengths) = (begin, Vec::new());
+            let mut budget = Budget::Until {
+                deadline: begin + QUICK - QUICK_RESERVE,
+                besides: FIRST_GUESS,
+                between: Duration::ZERO,
+            };
             for case in 0..cases {
                 now += start;
-                budget.started(start);
+                budget.between_cases(start);
                 let window = budget.window(now, measurements, cases - case - 1);
-                assert!(window.length >= WINDOW_MIN);
+                lengths.push(window.length);
                 for _ in 0..measurements {
                     let took = window.warm_up + window.length + overhead;
                     budget.measured(window, took);
                     now += took;
                 }
             }
-            assert!(now - begin < QUICK, "{measurements} × {cases}: {:?}", now - begin);
+            let took = now - begin;
+            assert!(took < QUICK, "{measurements}, {overhead:?}, {start:?}: {took:?}");
+            assert!(lengths.iter().all(|length| *length >= WINDOW_MIN));
+            // The first cannot know what the others will have learned.
+            assert!(
+                lengths[1..].iter().max().unwrap().div_f64(1.2) < *lengths[1..].iter().min().unwrap(),
+                "{lengths:?}"
+            );
         }
+    }
+
+    #[test]
+    fn too_slow_a_machine_runs_out_of_time() {
+        let now = Instant::now();
+        assert!(!Budget::quick().is_over(now));
+        assert!(Budget::quick().is_over(now + QUICK));
+        assert!(!Budget::Fixed(Duration::from_secs(1)).is_over(now + QUICK * 100));
     }
 }

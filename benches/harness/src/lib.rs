@@ -12,6 +12,7 @@ pub mod latency;
 pub mod limits;
 pub mod load;
 pub mod machine;
+pub mod observe;
 pub mod pattern;
 pub mod pin;
 pub mod progress;

@@ -23,6 +23,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// `uname -sr`.
     pub kernel: String,
+    /// How TCP avoids congestion; some ways pace what is sent even over loopback.
+    pub tcp_congestion_control: Option<String>,
     /// The kernel's defences against leaks of the CPU: they make system calls dearer.
     pub mitigations: BTreeMap<String, String>,
     /// The load average of the last minute, before the start.
@@ -46,6 +48,7 @@ impl Machine {
             cpu_flags: flags,
             memory_bytes: procfs::Meminfo::current().map_or(0, |memory| memory.mem_total),
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+            tcp_congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
             mitigations: mitigations(),
             load: procfs::LoadAverage::current().map_or(0.0, |load| f64::from(load.one)),
             commit: commit(),

@@ -291,6 +291,42 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Servers that are in no case: for each reason, whom it concerns.
+    pub fn absent(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut absent: Vec<(&str, Vec<&str>)> = Vec::new();
+        for server in &self.servers {
+            let Some(why) = self.reason_of_absence(&server.name) else { continue };
+            match absent.iter_mut().find(|(reason, _)| *reason == why) {
+                Some((_, servers)) => servers.push(&server.name),
+                None => absent.push((why, vec![&server.name])),
+            }
+        }
+        absent
+    }
+
+    /// The other servers.
+    pub fn present(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|server| server.name.as_str()).filter(|name| self.takes_part(name))
+    }
+
+    /// Whether a server could do anything at all.
+    pub fn takes_part(&self, server: &str) -> bool {
+        self.reason_of_absence(server).is_none()
+    }
+
+    fn reason_of_absence(&self, server: &str) -> Option<&str> {
+        let entries = self.cases.iter().flat_map(|case| &case.entries).filter(|entry| entry.server == server);
+        let reasons: Option<Vec<&str>> = entries
+            .map(|entry| match &entry.outcome {
+                Outcome::Unavailable(why) => Some(why.as_str()),
+                Outcome::Measured(_) | Outcome::Failed(_) => None,
+            })
+            .collect();
+        reasons?.first().copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +364,17 @@ mod tests {
         assert_eq!(summary.p50, None);
         assert_eq!(Summary::of(&[round(1.0)], 64).unwrap().memory_per_connection, None);
         assert!(Summary::of(&[], 1).is_none());
+    }
+
+    #[test]
+    fn a_percentile_that_a_slow_round_lacks_is_missing() {
+        let with = |p999| Round {
+            latency_us: Some(Percentiles { p50: 1.0, p99: 2.0, p999, max: 4.0, samples: 1 }),
+            ..round(1.0)
+        };
+        let p999 = |rounds: &[Round]| Summary::of(rounds, 1).unwrap().p999;
+        assert_eq!(p999(&[with(Some(3.0)), with(Some(5.0))]).unwrap().median, 4.0);
+        assert_eq!(p999(&[with(Some(3.0)), with(None)]), None);
     }
 
     #[test]

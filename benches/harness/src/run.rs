@@ -8,18 +8,17 @@ use crate::cases::{Case, Loop};
 use crate::cli::Cli;
 use crate::latency::Latencies;
 use crate::limits::{check_open_files, raise_open_files};
-use crate::load::{Fault, Generator, Observer, Outcome as Load, Window};
+use crate::load::{Fault, Generator, Observer, Window};
 use crate::machine::Machine;
+use crate::observe::Usage;
 use crate::pin::Placement;
 use crate::progress::Progress;
 use crate::report;
 use crate::results::{
-    CaseResult, Counting, CpuPerMessage, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings,
-    Summary, warnings,
+    CaseResult, Counting, Entry, FORMAT, Measured, Outcome, Results, Round, ServerInfo, Settings, Summary, warnings,
 };
 use crate::server::{self, Contender, Server, Started};
 use crate::syscalls::{Counter, Tool};
-use crate::usage::{CpuTime, MachineTime, Tree};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -63,6 +62,8 @@ struct Run<'a> {
     placement: Placement,
     tool: Option<Tool>,
     generator: Generator,
+    /// Since when nothing has been measured.
+    idle_since: Instant,
     results: Results,
 }
 
@@ -107,21 +108,31 @@ impl<'a> Run<'a> {
             servers: contenders.iter().map(info).collect(),
             cases: Vec::new(),
         };
-        Ok(Run { cli, contenders, budget, placement, tool: tool.ok(), generator: Generator::default(), results })
+        Ok(Run {
+            cli,
+            contenders,
+            budget,
+            placement,
+            tool: tool.ok(),
+            generator: Generator::default(),
+            idle_since: Instant::now(),
+            results,
+        })
     }
 
     fn case(&mut self, case: &Case, cases_behind: usize, progress: &Progress) -> Result<CaseResult> {
         progress.now(&format!("{}: starting", case.name));
-        let since = Instant::now();
         let (mut runners, entries) = self.start(case, progress)?;
-        self.budget.started(since.elapsed());
+        self.budget.between_cases(self.idle_since.elapsed());
         let rate = self.rate(case, &mut runners);
         let rounds = self.results.settings.rounds;
         let window = self.budget.window(Instant::now(), runners.len() * rounds as usize, cases_behind);
         progress.done(u64::from(rounds) * (self.contenders.len() - runners.len()) as u64);
         for (round, at) in turns(rounds, runners.len()) {
             let runner = &mut runners[at];
-            if runner.failed.is_none() {
+            // One round there is in any case.
+            let late = round > 0 && self.budget.is_over(Instant::now());
+            if runner.failed.is_none() && !late {
                 progress.now(&format!("{} round {}: {}", case.name, round + 1, runner.server.name));
                 let since = Instant::now();
                 self.measure(case, rate, window, runner);
@@ -129,6 +140,7 @@ impl<'a> Run<'a> {
             }
             progress.done(1);
         }
+        self.idle_since = Instant::now();
         if let Some(tool) = self.tool.filter(|_| case.pace == Loop::Closed) {
             for runner in runners.iter_mut().filter(|runner| runner.failed.is_none()) {
                 progress.now(&format!("{} system calls: {}", case.name, runner.server.name));
@@ -223,7 +235,7 @@ impl<'a> Run<'a> {
         match measured {
             Ok((usage, load)) => {
                 runner.latencies.add(&load.latencies);
-                runner.rounds.push(usage.round(&load, runner.server.resident_bytes_at_start()));
+                runner.rounds.push(usage.round(&load));
                 settle(&runner.server);
             }
             Err(fault) => runner.failed = Some(format!("{fault}{}", runner.server.state())),
@@ -247,6 +259,8 @@ impl<'a> Run<'a> {
 
     /// Stops the servers, and puts the entries into the order of the contenders.
     fn finish(&self, case: &Case, rate: Option<f64>, runners: Vec<Runner>, mut entries: Vec<Entry>) -> Vec<Entry> {
+        let mut runners = runners;
+        runners.iter_mut().for_each(|runner| runner.server.ask_to_end());
         for runner in runners {
             let name = runner.server.name.clone();
             runner.server.stop();
@@ -320,73 +334,6 @@ impl Observer for Nobody {
     }
 
     fn end(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// What a server and the machine use in a window.
-struct Usage {
-    tree: Option<Tree>,
-    server: CpuTime,
-    machine: Option<MachineTime>,
-    busy: Duration,
-    stolen: Duration,
-    resident_bytes: u64,
-}
-
-impl Usage {
-    fn of(server: &Server) -> Result<Usage> {
-        Ok(Usage {
-            tree: server.tree()?,
-            server: CpuTime::default(),
-            machine: None,
-            busy: Duration::ZERO,
-            stolen: Duration::ZERO,
-            resident_bytes: 0,
-        })
-    }
-
-    fn round(&self, load: &Load, resident_bytes_at_start: u64) -> Round {
-        let seconds = load.elapsed.as_secs_f64();
-        let per_message = |time: Duration| time.as_secs_f64() * 1e6 / load.messages.max(1) as f64;
-        let others = self.busy.saturating_sub(self.server.total()).saturating_sub(load.own_cpu);
-        Round {
-            seconds,
-            messages: load.messages,
-            per_second: load.messages as f64 / seconds,
-            megabytes_per_second: load.bytes as f64 / 1e6 / seconds,
-            latency_us: load.latencies.percentiles(),
-            cpu_us: self.tree.as_ref().map(|_| CpuPerMessage {
-                user: per_message(self.server.user),
-                system: per_message(self.server.system),
-            }),
-            grown_bytes: self.tree.as_ref().map(|_| self.resident_bytes.saturating_sub(resident_bytes_at_start)),
-            generator_cpus: load.own_cpu.saturating_sub(load.own_waiting).as_secs_f64() / seconds,
-            other_cpus: others.as_secs_f64() / seconds,
-            stolen_cpus: self.stolen.as_secs_f64() / seconds,
-            retransmissions: load.retransmissions,
-        }
-    }
-}
-
-impl Observer for Usage {
-    fn begin(&mut self) -> Result<()> {
-        self.machine = Some(MachineTime::now()?);
-        if let Some(tree) = &self.tree {
-            self.server = tree.cpu()?;
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<()> {
-        if let Some(tree) = &self.tree {
-            self.server = tree.cpu()?.since(self.server);
-            self.resident_bytes = tree.resident_bytes();
-        }
-        if let (Some(before), now) = (self.machine, MachineTime::now()?) {
-            self.busy = now.busy.saturating_sub(before.busy);
-            self.stolen = now.stolen.saturating_sub(before.stolen);
-        }
         Ok(())
     }
 }

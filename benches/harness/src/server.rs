@@ -250,6 +250,13 @@ impl Server {
         }
     }
 
+    /// Closes its standard input, so that it ends when it likes.
+    pub fn ask_to_end(&mut self) {
+        if let Some(own) = &mut self.own {
+            drop(own.child.stdin.take());
+        }
+    }
+
     /// Ends it.
     pub fn stop(mut self) {
         if let Some(own) = &mut self.own {
@@ -320,7 +327,8 @@ mod tests {
 
     #[test]
     fn a_server_tells_where_it_listens_and_ends_with_its_input() {
-        let (_dir, started) = started(r#"echo "{\"port\": 1, \"pid\": $$, \"version\": \"$1 $2 $CONTEXTS\"}"; cat"#);
+        let script = r#"echo "{\"port\": 1, \"pid\": $$, \"version\": \"$1 $2 $CONTEXTS\"}"; cat; echo >"$0.ended""#;
+        let (dir, started) = started(script);
         let Started::Ready(server) = started else { panic!("it is not ready") };
         assert_eq!(server.version, "it echo 1");
         assert_eq!(server.address.port(), 1);
@@ -328,6 +336,7 @@ mod tests {
         assert!(server.resident_bytes_at_start() > 0);
         server.stop();
         assert!(tree.cpu().is_err());
+        assert!(dir.path().join("run.ended").exists(), "it was killed");
     }
 
     #[test]

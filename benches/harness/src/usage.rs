@@ -103,22 +103,21 @@ impl MachineTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
     use std::time::Instant;
 
     #[test]
     fn a_tree_has_its_grandchildren_and_nobody_elses() {
-        let script = "sleep 100 & echo; wait";
-        let mut child = Command::new("bash")
-            .args(["-c", &format!("bash -c '{script}' & wait")])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-        let tree = Tree::of(child.id() as i32).unwrap();
-        let names: Vec<String> = tree.pids().iter().map(|pid| stat(*pid).unwrap().comm).collect();
-        assert_eq!(names, ["bash", "bash", "sleep"]);
+        let mut child = Command::new("bash").args(["-c", "bash -c 'sleep 100 & wait' & wait"]).spawn().unwrap();
+        let names = |tree: &Tree| -> Vec<String> {
+            tree.pids().iter().filter_map(|pid| stat(*pid).ok()).map(|stat| stat.comm).collect()
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut tree = Tree::of(child.id() as i32).unwrap();
+        while names(&tree) != ["bash", "bash", "sleep"] && Instant::now() < deadline {
+            tree = Tree::of(child.id() as i32).unwrap();
+        }
+        assert_eq!(names(&tree), ["bash", "bash", "sleep"]);
         for pid in tree.pids() {
             let pid = rustix::process::Pid::from_raw(*pid).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();

@@ -62,7 +62,7 @@ fn one_measurement_of_each_kind() {
         let report = fs::read_to_string(dir.path().join(file)).unwrap();
         assert!(report.contains("HTTP/1.1 keep-alive") && report.contains("this mode is not there yet"), "{file}");
     }
-    assert!(text(&output.stdout).contains("| case | absent | honest |"));
+    assert!(text(&output.stdout).contains("| case | honest |"));
 }
 
 #[test]

@@ -68,8 +68,9 @@ pub(super) fn median(spread: Option<&Spread>, format: fn(f64) -> String) -> Stri
 pub(super) fn machine(machine: &Machine) -> String {
     let kind = if machine.virtual_machine { ", a virtual machine" } else { "" };
     let governor = machine.governor.as_ref().map(|governor| format!(", governor {governor}")).unwrap_or_default();
+    let tcp = machine.tcp_congestion_control.as_ref().map(|name| format!(", TCP {name}")).unwrap_or_default();
     format!(
-        "{} CPUs, {}{kind}{governor}, {} of memory, {}",
+        "{} CPUs, {}{kind}{governor}, {} of memory, {}{tcp}",
         machine.cpus,
         machine.cpu,
         bytes(machine.memory_bytes as f64),

@@ -2,7 +2,7 @@
 
 use super::charts::{self, Bar, Line, Stack};
 use super::format::{self, bytes, count, digits, median, range, ratio, time};
-use super::overview::{overview, takes_part};
+use super::overview::overview;
 use crate::results::{CaseResult, Counting, Outcome, Results};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -69,7 +69,7 @@ fn how_to_read(results: &Results) -> Markup {
 fn case_section(results: &Results, case: &CaseResult) -> Markup {
     let measured = || {
         case.entries.iter().filter_map(|entry| {
-            let number = results.servers.iter().position(|server| server.name == entry.server)?;
+            let number = results.present().position(|server| server == entry.server)?;
             Some((entry.server.as_str(), number, entry.measured()?))
         })
     };
@@ -139,7 +139,7 @@ fn notes(results: &Results, case: &CaseResult) -> Markup {
         @for entry in &case.entries {
             @match &entry.outcome {
                 // Those who are in no case have been named at the top.
-                Outcome::Unavailable(why) => @if takes_part(results, &entry.server) {
+                Outcome::Unavailable(why) => @if results.takes_part(&entry.server) {
                     p.quiet { strong { (entry.server) } " is not available: " (why) }
                 },
                 Outcome::Failed(why) => { p.bad { strong { (entry.server) } " failed:" } pre { (why) } },

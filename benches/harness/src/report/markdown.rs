@@ -29,9 +29,12 @@ fn write_all(text: &mut String, results: &Results) -> std::fmt::Result {
             writeln!(text, "- {}: {version}", server.name)?;
         }
     }
+    for (why, servers) in results.absent() {
+        writeln!(text, "- {}: not available: {why}", servers.join(", "))?;
+    }
     writeln!(text)?;
     overview(text, results)?;
-    results.cases.iter().try_for_each(|case| details(text, case))
+    results.cases.iter().try_for_each(|case| details(text, results, case))
 }
 
 /// Case by case: throughput, or the latency at a fixed rate.
@@ -58,7 +61,7 @@ fn overview_table(
     cases: &[&CaseResult],
     figure: impl Fn(&Entry, &Measured) -> String,
 ) -> std::fmt::Result {
-    let names: Vec<&str> = results.servers.iter().map(|server| server.name.as_str()).collect();
+    let names: Vec<&str> = results.present().collect();
     writeln!(text, "| case | {} |", names.join(" | "))?;
     writeln!(text, "|---|{}", "--:|".repeat(names.len()))?;
     let cell = |entry: &Entry| match &entry.outcome {
@@ -67,13 +70,14 @@ fn overview_table(
         Outcome::Measured(measured) => figure(entry, measured) + if measured.warnings.is_empty() { "" } else { " ⚠" },
     };
     for case in cases {
-        let cells: Vec<String> = case.entries.iter().map(cell).collect();
+        let entries = case.entries.iter().filter(|entry| results.takes_part(&entry.server));
+        let cells: Vec<String> = entries.map(cell).collect();
         writeln!(text, "| {} | {} |", case.name, cells.join(" | "))?;
     }
     writeln!(text)
 }
 
-fn details(text: &mut String, case: &CaseResult) -> std::fmt::Result {
+fn details(text: &mut String, results: &Results, case: &CaseResult) -> std::fmt::Result {
     let rate = case.rate.map(|rate| format!(" ({} {} per second)", count(rate), case.unit)).unwrap_or_default();
     writeln!(text, "### {}\n", case.title.clone() + &rate)?;
     writeln!(
@@ -83,7 +87,7 @@ fn details(text: &mut String, case: &CaseResult) -> std::fmt::Result {
         case.name, case.unit
     )?;
     writeln!(text, "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
-    for entry in &case.entries {
+    for entry in case.entries.iter().filter(|entry| results.takes_part(&entry.server)) {
         match &entry.outcome {
             Outcome::Measured(measured) => details_row(text, &entry.server, measured)?,
             Outcome::Unavailable(why) => writeln!(text, "| {} | not available: {} |", entry.server, cell(why))?,

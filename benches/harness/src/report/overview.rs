@@ -43,32 +43,11 @@ pub(super) fn overview(results: &Results) -> Markup {
     }
 }
 
-/// Whether a server could do anything at all.
-pub(super) fn takes_part(results: &Results, server: &str) -> bool {
-    reason_of_absence(results, server).is_none()
-}
-
-/// Why a server is in no case, if it is in none.
-fn reason_of_absence<'a>(results: &'a Results, server: &str) -> Option<&'a str> {
-    let entries = results.cases.iter().flat_map(|case| &case.entries).filter(|entry| entry.server == server);
-    let reasons: Option<Vec<&str>> = entries
-        .map(|entry| match &entry.outcome {
-            Outcome::Unavailable(why) => Some(why.as_str()),
-            Outcome::Measured(_) | Outcome::Failed(_) => None,
-        })
-        .collect();
-    reasons?.first().copied()
-}
-
 fn absent(results: &Results) -> Markup {
-    let absent = || {
-        let reason = |name: &'_ str| reason_of_absence(results, name);
-        results.servers.iter().filter_map(move |server| Some((server.name.as_str(), reason(&server.name)?)))
-    };
     html! {
-        @if absent().next().is_some() {
+        @if !results.absent().is_empty() {
             h3 { "Not available here" }
-            ul { @for (server, why) in absent() { li { strong { (server) } ": " (why) } } }
+            ul { @for (why, servers) in results.absent() { li { strong { (servers.join(", ")) } ": " (why) } } }
         }
     }
 }
@@ -86,15 +65,15 @@ fn overview_table<'a>(
             table.overview {
                 thead { tr {
                     th scope="col" { "case" }
-                    @for (at, server) in results.servers.iter().enumerate().filter(|(_, server)| takes_part(results, &server.name)) {
-                        th scope="col" { span.swatch style=(colour(at)) {} " " (server.name) }
+                    @for (at, server) in results.present().enumerate() {
+                        th scope="col" { span.swatch style=(colour(at)) {} " " (server) }
                     }
                 } }
                 tbody {
                     @for case in cases {
                         tr {
                             th scope="row" { a href=(format!("#{}", case.name)) title=(case.title) { (case.name) } }
-                            @for entry in case.entries.iter().filter(|entry| takes_part(results, &entry.server)) {
+                            @for entry in case.entries.iter().filter(|entry| results.takes_part(&entry.server)) {
                                 (overview_cell(case, entry, cell))
                             }
                         }
