@@ -174,12 +174,11 @@ pub struct Summary {
     pub p99: Option<Spread>,
     /// One in a thousand took longer.
     pub p999: Option<Spread>,
-    /// CPU time per message in the server.
-    pub cpu_user: Option<Spread>,
-    /// CPU time per message in the kernel.
-    pub cpu_system: Option<Spread>,
-    /// Both.
+    /// CPU time per message.
     pub cpu: Option<Spread>,
+    /// The part of its median that was spent in the program; the rest was spent in the kernel. The kernel tells them
+    /// apart by samples: all rounds together have the most.
+    pub cpu_user: Option<f64>,
     /// System calls of the server per message.
     pub syscalls: Option<f64>,
     /// Bytes of memory per open connection.
@@ -199,7 +198,7 @@ impl Summary {
             let values = rounds.iter().map(|round| round.latency_us.as_ref().and_then(part));
             values.collect::<Option<Vec<f64>>>().and_then(Spread::of)
         };
-        let cpu = |part: fn(CpuPerMessage) -> f64| Spread::of_some(rounds.iter().map(|round| round.cpu_us.map(part)));
+        let cpu = Spread::of_some(rounds.iter().map(|round| round.cpu_us.map(|cpu| cpu.user + cpu.system)));
         let memory = rounds.iter().map(|round| Some(round.grown_bytes? as f64 / connections as f64));
         let (sent, again) =
             rounds.iter().fold((0, 0), |(sent, again), round| (sent + round.messages, again + round.retransmissions));
@@ -210,9 +209,8 @@ impl Summary {
             p50: latency(|latency| Some(latency.p50)),
             p99: latency(|latency| Some(latency.p99)),
             p999: latency(|latency| latency.p999),
-            cpu_user: cpu(|cpu| cpu.user),
-            cpu_system: cpu(|cpu| cpu.system),
-            cpu: cpu(|cpu| cpu.user + cpu.system),
+            cpu,
+            cpu_user: cpu.and_then(|cpu| Some(cpu.median * user_share(rounds)?)),
             syscalls: None,
             memory_per_connection: if connections >= CONNECTIONS_MIN_FOR_MEMORY {
                 Spread::of_some(memory)
@@ -222,6 +220,14 @@ impl Summary {
             retransmitted_per_million: (again > 0).then(|| again as f64 * 1e6 / sent.max(1) as f64),
         })
     }
+}
+
+fn user_share(rounds: &[Round]) -> Option<f64> {
+    let spent = rounds.iter().filter_map(|round| Some((round.messages as f64, round.cpu_us?)));
+    let (user, all) = spent.fold((0.0, 0.0), |(user, all), (messages, cpu)| {
+        (user + messages * cpu.user, all + messages * (cpu.user + cpu.system))
+    });
+    (all > 0.0).then(|| user / all)
 }
 
 /// What a reader should know before believing these rounds.
@@ -359,7 +365,7 @@ mod tests {
         let Outcome::Measured(measured) = entry("a", &[10.0, 30.0, 20.0]).outcome else { unreachable!() };
         let summary = measured.summary;
         assert_eq!(summary.per_second, Spread { median: 20.0, min: 10.0, max: 30.0 });
-        assert_eq!(summary.cpu.unwrap().median, 8.0);
+        assert_eq!((summary.cpu.unwrap().median, summary.cpu_user), (8.0, Some(3.0)));
         assert_eq!(summary.memory_per_connection.unwrap().median, 4000.0);
         assert_eq!(summary.p50, None);
         assert_eq!(Summary::of(&[round(1.0)], 64).unwrap().memory_per_connection, None);

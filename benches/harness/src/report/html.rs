@@ -86,7 +86,8 @@ fn case_section(results: &Results, case: &CaseResult) -> Markup {
         measured().map(|(server, colour, measured)| Line { server, colour, curve: &measured.curve }).collect();
     let stacks: Vec<Stack<'_>> = measured()
         .filter_map(|(server, colour, measured)| {
-            let (user, system) = (measured.summary.cpu_user?.median, measured.summary.cpu_system?.median);
+            let user = measured.summary.cpu_user?;
+            let system = measured.summary.cpu?.median - user;
             Some(Stack { server, colour, user, system })
         })
         .collect();
@@ -158,7 +159,7 @@ fn table(case: &CaseResult) -> Markup {
             div.scroll { table {
                 thead { tr {
                     @for title in ["server", "per second", "range", "× baseline", "range", "MB/s", "p50", "p99", "p99.9",
-                        "CPU µs each", "user", "system", "syscalls each", "memory per connection", "generator CPUs", "other CPUs"] {
+                        "CPU µs each", "of it user", "syscalls each", "memory per connection", "generator CPUs", "other CPUs"] {
                         th scope="col" { (title) }
                     }
                 } }
@@ -179,8 +180,7 @@ fn table(case: &CaseResult) -> Markup {
                             td { (median(summary.p99.as_ref(), time)) }
                             td { (median(summary.p999.as_ref(), time)) }
                             td { (median(summary.cpu.as_ref(), digits)) }
-                            td { (median(summary.cpu_user.as_ref(), digits)) }
-                            td { (median(summary.cpu_system.as_ref(), digits)) }
+                            td { (summary.cpu_user.map_or_else(|| String::from("–"), digits)) }
                             td { (summary.syscalls.map_or_else(|| String::from("–"), digits)) }
                             td { (median(summary.memory_per_connection.as_ref(), bytes)) }
                             td { (mean(|round| round.generator_cpus)) }

@@ -104,8 +104,8 @@ fn details(text: &mut String, results: &Results, case: &CaseResult) -> std::fmt:
 
 fn details_row(text: &mut String, server: &str, measured: &Measured) -> std::fmt::Result {
     let summary = &measured.summary;
-    let parts = match (&summary.cpu_user, &summary.cpu_system) {
-        (Some(user), Some(system)) => in_brackets(format!("{} + {}", digits(user.median), digits(system.median))),
+    let parts = match (&summary.cpu, summary.cpu_user) {
+        (Some(cpu), Some(user)) => in_brackets(format!("{} + {}", digits(user), digits(cpu.median - user))),
         _ => String::new(),
     };
     writeln!(
