@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-faults test-bench soak bench loom fuzz asan lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check clippy dialyzer xref clean
 
 REBAR := rebar3
 FUZZ_SECONDS ?= 60
@@ -60,6 +60,9 @@ asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly to
 	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
 	RUSTFLAGS="-Zsanitizer=address --cfg pyo3_disable_reference_pool" \
 	cargo +nightly test --lib --locked --target $$(rustc -vV | sed -n 's/^host: //p')
+
+memcheck: setup ## the suites and the soak over a library that AddressSanitizer watches; needs a nightly toolchain (SUITES= SOAK_SECONDS=60)
+	bash scripts/memcheck.sh
 
 lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
 

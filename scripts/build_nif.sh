@@ -25,7 +25,7 @@ install_file() {
 }
 
 mkdir -p priv
-install_file "${CARGO_TARGET_DIR:-target}/release/libpy_reactor_nif.so" priv/py_reactor_nif.so
+install_file "${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/libpy_reactor_nif.so" priv/py_reactor_nif.so
 
 new=priv/python.new.$$
 trap 'rm -rf "$new"' EXIT
