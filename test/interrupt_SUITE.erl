@@ -15,6 +15,7 @@ all() ->
 groups() ->
     reactor_test:backend_groups([
         endless_callbacks,
+        an_endless_message,
         endless_requests,
         idle_contexts_say_so,
         what_came_too_late_reaches_nobody,
@@ -59,6 +60,26 @@ endless_callbacks(Config) ->
             end
          || Method <- [<<"connection_made">>, <<"data_received">>, <<"write_ready">>, <<"eof_received">>, <<"connection_lost">>]
         ]
+    end).
+
+an_endless_message(Config) ->
+    serving(Config, "endless.Endless", #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        Flag = unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())),
+        {Client, _} = client(Context, Config, #{endless => <<"message_received">>, flag => Flag}),
+        [#{connection := Connection}] = py_reactor_context:connections(Context),
+        _ = spawn_link(fun() -> py_reactor_context:notify(Context, Connection, go) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        try
+            ?assertEqual(ok, py_reactor_context:interrupt(Context))
+        catch
+            %% Nothing else would end it, and the context must not outlive the case.
+            error:Reason:Stack ->
+                exit(Context, kill),
+                erlang:raise(error, Reason, Stack)
+        end,
+        {error, _, #{method := <<"message_received">>}} = log_collector:await(Id, ["Interrupted", "_spin"]),
+        expect_eof(Client)
     end).
 
 endless_requests(Config) ->

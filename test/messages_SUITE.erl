@@ -102,7 +102,8 @@ remote_echo_loop(Parent) ->
 
 start_peer() ->
     _ = os:cmd("epmd -daemon"),
-    case net_kernel:start(['messages_suite', shortnames]) of
+    %% Another run on this machine must not have the name.
+    case net_kernel:start([list_to_atom("messages_suite_" ++ os:getpid()), shortnames]) of
         {ok, _} -> peer();
         {error, {already_started, _}} -> peer();
         {error, Why} -> {skip, {no_distribution, Why}}

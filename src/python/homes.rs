@@ -1,24 +1,18 @@
 //! Which context hears of what happens in an interpreter on a thread of the user's own.
 
+use super::interpreter::current_id;
 use crate::context;
 use crate::mailbox::Mailbox;
 use crate::sync::lock;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::{Arc, Mutex};
 
 /// Interpreters and their contexts, the oldest first.
-static HOMES: Mutex<Vec<(usize, Arc<Mailbox>)>> = Mutex::new(Vec::new());
-
-/// Only a name: it is never followed.
-fn interpreter(_: Python<'_>) -> usize {
-    // SAFETY: attached.
-    unsafe { ffi::PyInterpreterState_Get() as usize }
-}
+static HOMES: Mutex<Vec<(i64, Arc<Mailbox>)>> = Mutex::new(Vec::new());
 
 /// The context lives in the interpreter of the calling thread.
 pub fn add(py: Python<'_>, mailbox: &Arc<Mailbox>) {
-    lock(&HOMES).push((interpreter(py), Arc::clone(mailbox)));
+    lock(&HOMES).push((current_id(py), Arc::clone(mailbox)));
 }
 
 /// It is about to end.
@@ -31,6 +25,6 @@ pub fn current(py: Python<'_>) -> Option<Arc<Mailbox>> {
     if let Some(context) = context::current() {
         return Some(Arc::clone(&context.mailbox));
     }
-    let here = interpreter(py);
+    let here = current_id(py);
     lock(&HOMES).iter().find(|(interpreter, _)| *interpreter == here).map(|(_, mailbox)| Arc::clone(mailbox))
 }

@@ -90,9 +90,8 @@ impl Reactor {
     pub(super) fn message_received(&mut self, py: Python<'_>, id: ConnId, message: &Bound<'_, PyAny>) {
         let open = self.with(id, |connection| connection.machine.is_open()).unwrap_or_default();
         let Some(protocol) = self.protocol(py, id).filter(|_| open) else { return };
-        self.context.calling.set(Some(id));
-        let answer = self.python.names.message_received(&protocol, message);
-        self.context.calling.set(None);
+        let run = || self.python.names.message_received(&protocol, message);
+        let answer = self.context.callback(&protocol, Some(id), "message_received", run);
         self.answered(&protocol, id, Callback::MessageReceived, "message_received", answer);
         self.settle(py, id);
     }

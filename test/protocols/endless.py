@@ -33,6 +33,10 @@ class Endless(recorder.Recording):
         self._begin("write_ready")
         return super().write_ready()
 
+    def message_received(self, message):
+        self._begin("message_received")
+        return "continue"
+
     def eof_received(self):
         self._begin("eof_received")
         return "close"
