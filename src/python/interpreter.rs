@@ -5,6 +5,7 @@ use super::{audit, module};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
 
@@ -37,7 +38,7 @@ pub fn on_main_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static)
     receiver.recv().map_err(|_| LOST.to_owned())
 }
 
-const LOST: &str = "the thread of the main Python interpreter died";
+const LOST: &str = "the thread of the main Python interpreter gave no answer: a panic in py_reactor, please report it";
 
 fn start() -> Result<Sender<Errand>, String> {
     pin_libraries()?;
@@ -54,10 +55,11 @@ fn start() -> Result<Sender<Errand>, String> {
             };
             let _ = sender.send(Ok(()));
             for errand in to_do {
-                // SAFETY: this thread's own state, saved whenever no errand runs.
+                // SAFETY: this thread's own state, saved whenever no errand runs. A panic must not end the thread, which
+                // would keep the GIL for ever; whoever waits for the errand hears of it.
                 unsafe {
                     ffi::PyEval_RestoreThread(state);
-                    errand();
+                    let _ = catch_unwind(AssertUnwindSafe(errand));
                     ffi::PyEval_SaveThread();
                 }
             }
@@ -187,4 +189,20 @@ pub fn current_id(_py: Python<'_>) -> i64 {
 pub fn version(py: Python<'_>) -> String {
     let version = py.version_info();
     format!("{}.{}.{}", version.major, version.minor, version.patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errand_that_panics_costs_no_other() {
+        let lost = on_main_thread(|| {
+            if Python::attach(|_| true) {
+                panic!("as if by mistake");
+            }
+        });
+        assert_eq!(lost, Err(LOST.to_owned()));
+        assert_eq!(on_main_thread(|| Python::attach(|_| 42)), Ok(42));
+    }
 }
