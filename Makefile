@@ -46,10 +46,11 @@ bench: compile ## compare with other servers, on this machine (ARGS="--quick" fo
 	bash benches/servers/setup.sh
 	cargo run --release --locked $(HARNESS) -- $(ARGS)
 
-test-bench: setup ## the benchmark harness: clippy, tests, and its report in a browser (chromium)
+test-bench: setup ## the benchmark harness (its report in a browser: chromium), and that the micro-benchmarks run
 	cargo fmt --check $(HARNESS)
 	cargo clippy --locked --all-targets $(HARNESS) -- -D warnings
 	cargo test --locked $(HARNESS) -- --include-ignored
+	$(WITH_PYTHON) cargo bench --locked -- --test
 
 fuzz: setup ## connections in any order of events, coverage-guided (FUZZ_SECONDS=60); needs a nightly toolchain
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz

@@ -130,8 +130,7 @@ accept(#state{listener = Listener, contexts = Contexts} = State) ->
                 {_Accepted, _Refused, more} ->
                     self() ! accept,
                     State#state{trouble = none};
-                {_Accepted, _Refused, done} ->
-                    ok = py_nif:listener_arm(Listener),
+                {_Accepted, _Refused, armed} ->
                     State#state{trouble = none};
                 {_Accepted, _Refused, {error, Posix}} ->
                     pause(Posix, State)

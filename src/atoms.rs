@@ -96,5 +96,5 @@ rustler::atoms! {
     // Messages.
     py_thread_exit,
     more,
-    done,
+    armed,
 }

@@ -3,11 +3,32 @@
 
 use crate::buffer::datagram;
 use crate::driver::{Io, Payload, Target};
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
+use std::ptr;
 
 fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+// The C library's `recv` and `send` are cancellation points: in a process with threads each switches the cancellation
+// type there and back, by two atomic operations. Nobody cancels our threads, so these go to the kernel directly.
+
+/// # Safety
+/// As for `recv`.
+unsafe fn raw_recv(fd: RawFd, address: *mut u8, len: usize, flags: i32) -> libc::ssize_t {
+    let nobody = ptr::null_mut::<c_void>();
+    // SAFETY: the caller's promise; the arguments are those of recvfrom(2).
+    unsafe { libc::syscall(libc::SYS_recvfrom, fd, address, len, flags, nobody, nobody) as libc::ssize_t }
+}
+
+/// # Safety
+/// As for `send`.
+unsafe fn raw_send(fd: RawFd, start: *const u8, len: usize, flags: i32) -> libc::ssize_t {
+    let nobody = ptr::null::<c_void>();
+    // SAFETY: the caller's promise; the arguments are those of sendto(2).
+    unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, 0usize) as libc::ssize_t }
 }
 
 /// Receives without waiting. The error is the `errno`.
@@ -18,7 +39,7 @@ pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -
     // SAFETY: the caller's promise. Files were made non-blocking when they were adopted.
     let received = unsafe {
         match io {
-            Io::Socket => libc::recv(fd, address.cast(), len, libc::MSG_DONTWAIT),
+            Io::Socket => raw_recv(fd, address, len, libc::MSG_DONTWAIT),
             Io::Datagram => return receive_datagram(fd, address, len),
             Io::File => libc::read(fd, address.cast(), len),
         }
@@ -35,7 +56,7 @@ pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<u32, i
     // SAFETY: the caller's promise.
     let sent = unsafe {
         match (io, payload) {
-            (Io::Socket | Io::Datagram, Payload::Bytes(start, len)) => libc::send(fd, start.cast(), len, flags),
+            (Io::Socket | Io::Datagram, Payload::Bytes(start, len)) => raw_send(fd, start, len, flags),
             (Io::Socket | Io::Datagram, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
             (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
             (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),

@@ -267,10 +267,12 @@ impl Context {
             let start = ffi::PyByteArray_AsString(object).cast::<u8>();
             let bytes = std::slice::from_raw_parts(start, len);
             let taken = self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken]))?;
-            if taken > 0 && ffi::PySequence_DelSlice(object, 0, taken as ffi::Py_ssize_t) < 0 {
-                return Err(PyErr::fetch(buffer.py()));
-            }
-            Ok(taken == len)
+            let cut = match taken {
+                0 => 0,
+                _ if taken == len => ffi::PyByteArray_Resize(object, 0),
+                _ => ffi::PySequence_DelSlice(object, 0, taken as ffi::Py_ssize_t),
+            };
+            if cut < 0 { Err(PyErr::fetch(buffer.py())) } else { Ok(taken == len) }
         }
     }
 

@@ -221,6 +221,21 @@ impl Descriptor {
         Ok(Descriptor { fd: ours, abilities, identity: identity(&stat), promised: false, unblocked: false })
     }
 
+    /// A TCP connection that was just accepted: nobody else has its number, so there is nothing to check.
+    ///
+    /// # Errors
+    /// The kernel does not say which socket it is.
+    pub fn accepted(fd: OwnedFd) -> io::Result<Self> {
+        let identity = identity(&status(fd.as_raw_fd())?);
+        let mut registry = registry();
+        // Whoever was given the number before has closed it.
+        registry.duplicates.remove(&fd.as_raw_fd());
+        registry.served.insert(identity);
+        drop(registry);
+        let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
+        Ok(Descriptor { fd, abilities, identity, promised: false, unblocked: false })
+    }
+
     /// The number.
     pub fn number(&self) -> RawFd {
         self.fd.as_raw_fd()

@@ -1,13 +1,13 @@
 //! Listening sockets: accepted in batches when the VM says that one is ready, and handed straight to the contexts.
 
 use crate::address::{Address, Meaning};
-use crate::descriptors::{Descriptor, How};
-use crate::mailbox::{Command, Parcel, Place};
+use crate::descriptors::Descriptor;
+use crate::mailbox::{Command, Info, Place};
 use crate::resource::ContextHandle;
 use rustler::ResourceArc;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// How a batch ended.
 pub enum Rest {
@@ -61,11 +61,10 @@ pub fn accept(
     contexts: &[ResourceArc<ContextHandle>],
     first: usize,
     max: usize,
-    info: impl Fn(SocketAddr) -> Parcel,
 ) -> (usize, usize, Rest) {
     let (mut taken, mut refused) = (0, 0);
     while taken + refused < max {
-        let (fd, peer) = match accept_one(socket) {
+        let (accepted, peer) = match accept_one(socket) {
             Ok(accepted) => accepted,
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) => return (taken, refused, Rest::Empty),
@@ -75,7 +74,7 @@ pub fn accept(
             },
         };
         let handle = &contexts[(first + taken + refused) % contexts.len()];
-        if hand_over(handle, fd, || info(peer)).is_some() {
+        if hand_over(handle, accepted, peer).is_some() {
             taken += 1;
         } else {
             refused += 1;
@@ -85,21 +84,22 @@ pub fn accept(
 }
 
 /// Gives an accepted descriptor to a context; one that is refused is closed.
-fn hand_over(handle: &ContextHandle, fd: RawFd, info: impl FnOnce() -> Parcel) -> Option<()> {
-    let descriptor = Descriptor::claim(fd, How::Adopt).ok()?;
+fn hand_over(handle: &ContextHandle, accepted: OwnedFd, peer: SocketAddr) -> Option<()> {
+    let descriptor = Descriptor::accepted(accepted).ok()?;
     let place = Place::take(&handle.mailbox, handle.max_connections)?;
-    handle.mailbox.inbox.post(Command::Adopt { descriptor, place, info: info() }).ok()
+    handle.mailbox.inbox.post(Command::Adopt { descriptor, place, info: Info::Peer(peer) }).ok()
 }
 
-fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(RawFd, SocketAddr)> {
+fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let mut peer = Address::empty();
     let (address, len) = peer.as_c_mut();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: the call fills in an address of our own, whose size it knows.
-    let fd = check(unsafe { libc::accept4(socket.as_raw_fd(), address, len, flags) })?;
+    // SAFETY: the call fills in an address of our own, whose size it knows; the result is checked, and is then ours alone.
+    let accepted =
+        unsafe { OwnedFd::from_raw_fd(check(libc::accept4(socket.as_raw_fd(), address, len, flags))?) };
     match peer.meaning() {
-        Meaning::Ip(address) => Ok((fd, address)),
-        _ => Ok((fd, SocketAddr::from(([0, 0, 0, 0], 0)))),
+        Meaning::Ip(address) => Ok((accepted, address)),
+        _ => Ok((accepted, SocketAddr::from(([0, 0, 0, 0], 0)))),
     }
 }
 

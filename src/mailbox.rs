@@ -19,6 +19,7 @@ use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -91,6 +92,14 @@ impl ReplyTo {
     }
 }
 
+/// What `client_info` is made of.
+pub enum Info {
+    /// A map.
+    Map(Parcel),
+    /// The peer of an accepted TCP connection.
+    Peer(SocketAddr),
+}
+
 /// What Python is asked to run.
 pub enum Job {
     /// Statements, in the context's globals.
@@ -139,8 +148,8 @@ pub enum Command {
         descriptor: Descriptor,
         /// Its place among the connections.
         place: Place,
-        /// A map that becomes `client_info`.
-        info: Parcel,
+        /// What Erlang says of it.
+        info: Info,
     },
     /// Run Python.
     Run {

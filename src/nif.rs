@@ -6,7 +6,7 @@ use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
+use crate::mailbox::{Command, Info, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
 use crate::python::audit;
 use crate::python::running::NoInterrupt;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -16,7 +16,7 @@ use crate::select::Selectable;
 use crate::thread::{self, Owner};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -191,7 +191,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         descriptor.promise();
         (atoms::max_connections(), max).encode(env)
     })?;
-    let command = Command::Adopt { descriptor, place, info: Parcel::new(info) };
+    let command = Command::Adopt { descriptor, place, info: Info::Map(Parcel::new(info)) };
     context.mailbox.inbox.post(command).map_err(|refused| refused.encode(env))
 }
 
@@ -380,21 +380,15 @@ fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>,
     if contexts.is_empty() {
         return Err(Error::BadArg);
     }
-    let info = |peer: SocketAddr| {
-        let pairs = [
-            (atoms::addr().encode(env), peer.ip().to_string().encode(env)),
-            (atoms::port().encode(env), peer.port().encode(env)),
-            (atoms::r#type().encode(env), atoms::tcp().encode(env)),
-        ];
-        let map = Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env));
-        Parcel::new(map)
-    };
     let first = TURN.load(Ordering::Relaxed);
-    let (taken, refused, rest) = listener::accept(socket, &contexts, first, max, info);
+    let (taken, refused, rest) = listener::accept(socket, &contexts, first, max);
     TURN.fetch_add(taken + refused, Ordering::Relaxed);
     let rest = match rest {
         Rest::More => atoms::more().encode(env),
-        Rest::Empty => atoms::done().encode(env),
+        Rest::Empty => {
+            listener.arm(env);
+            atoms::armed().encode(env)
+        }
         Rest::Failed(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
     };
     Ok((taken, refused, rest).encode(env))

@@ -48,6 +48,10 @@ impl Chunk {
     }
 }
 
+/// Memory of copies up to so many bytes is kept for the next one: most answers are small, and connections that have
+/// nothing to say cost little.
+const SPARE_BYTES_MAX: usize = 1024;
+
 /// What a datagram of `len` bytes counts for against the marks: an empty one must count, too.
 pub fn datagram_cost(len: usize) -> usize {
     len + 1
@@ -66,6 +70,8 @@ pub struct Outbox {
     /// How many chunks at the front the kernel is sending: those are not touched.
     in_flight: usize,
     gather: Option<Box<Gather>>,
+    /// Empty memory for the next copy.
+    spare: Vec<u8>,
 }
 
 impl Outbox {
@@ -83,8 +89,9 @@ impl Outbox {
         {
             last.extend_from_slice(bytes);
         } else {
-            let memory = Memory::Copy { bytes: bytes.to_vec(), sent: 0 };
-            self.chunks.push_back(Chunk { memory, form: Form::Stream });
+            let mut copy = std::mem::take(&mut self.spare);
+            copy.extend_from_slice(bytes);
+            self.chunks.push_back(Chunk { memory: Memory::Copy { bytes: copy, sent: 0 }, form: Form::Stream });
         }
     }
 
@@ -142,7 +149,15 @@ impl Outbox {
                     break;
                 }
                 bytes -= len;
-                sent.extend(self.chunks.pop_front().map(Sent));
+                match self.chunks.pop_front() {
+                    Some(Chunk { memory: Memory::Copy { bytes: mut copy, .. }, .. })
+                        if copy.capacity() <= SPARE_BYTES_MAX =>
+                    {
+                        copy.clear();
+                        self.spare = copy;
+                    }
+                    done => sent.extend(done.map(Sent)),
+                }
             }
         }
         if self.chunks.is_empty() {

@@ -4,9 +4,9 @@
 
 use super::dispatch::Names;
 use super::terms::Carriers;
-use crate::mailbox::Parcel;
+use crate::mailbox::Info;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 /// The Python side of a context.
 pub struct Workspace {
@@ -47,8 +47,19 @@ impl Workspace {
     ///
     /// # Errors
     /// It cannot be converted.
-    pub fn client_info<'py>(&self, py: Python<'py>, info: &Parcel) -> PyResult<Bound<'py, PyDict>> {
-        let info = info.open(|term| self.carriers.to_python(py, term).map(Bound::unbind))?;
-        Ok(self.convert_info.bind(py).call1((info,))?.cast_into()?)
+    pub fn client_info<'py>(&self, py: Python<'py>, info: &Info) -> PyResult<Bound<'py, PyDict>> {
+        match info {
+            Info::Map(map) => {
+                let map = map.open(|term| self.carriers.to_python(py, term).map(Bound::unbind))?;
+                Ok(self.convert_info.bind(py).call1((map,))?.cast_into()?)
+            }
+            Info::Peer(peer) => {
+                let info = PyDict::new(py);
+                info.set_item(PyString::intern(py, "addr"), peer.ip().to_string())?;
+                info.set_item(PyString::intern(py, "port"), peer.port())?;
+                info.set_item(PyString::intern(py, "type"), PyString::intern(py, "tcp"))?;
+                Ok(info)
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::context::{Connection, Datagrams, Pulse};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, End, Machine};
-use crate::mailbox::{Command, Notice, Parcel, Place, ReplyTo};
+use crate::mailbox::{Command, Info, Notice, Place, ReplyTo};
 use crate::outbox::Outbox;
 use crate::python::dispatch::{Fault, format_exception};
 use crate::python::{jobs, protocol};
@@ -93,7 +93,7 @@ impl Reactor {
         !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty()
     }
 
-    fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Parcel) {
+    fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Info) {
         let fd = descriptor.number();
         // The handoff was answered `ok': from here on a failure ends the connection, and its peer is to see that.
         descriptor.promise();
@@ -128,7 +128,7 @@ impl Reactor {
         py: Python<'py>,
         mut descriptor: Descriptor,
         place: Place,
-        info: &Parcel,
+        info: &Info,
     ) -> PyResult<(ConnId, Bound<'py, PyAny>, Bound<'py, PyDict>)> {
         let info = self.python.client_info(py, info)?;
         let factory = self.context.factory.borrow().as_ref().map(|factory| factory.clone_ref(py));

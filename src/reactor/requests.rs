@@ -148,6 +148,9 @@ fn say_down(watcher: ReplyTo, fd: i32, reason: Atom) {
 
 /// Tells those who watch a connection why it has ended.
 pub(super) fn tell_watchers(connection: &mut Connection) {
+    if connection.watchers.is_empty() {
+        return;
+    }
     let reason = match connection.machine.end() {
         End::Closed => atoms::closed(),
         End::PeerClosed => atoms::peer_closed(),
