@@ -16,7 +16,7 @@ use crate::token::ConnId;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
@@ -256,8 +256,8 @@ impl Context {
     ///
     /// # Errors
     /// `BufferError`: somebody holds a view of the bytearray.
-    pub fn drain(&self, id: ConnId, buffer: &Bound<'_, PyAny>) -> PyResult<bool> {
-        // SAFETY: attached, and `buffer` is a bytearray (its setter sees to that), which nobody changes in between.
+    pub fn drain(&self, id: ConnId, buffer: &Bound<'_, PyByteArray>) -> PyResult<bool> {
+        // SAFETY: attached, and nobody changes the bytearray in between.
         unsafe {
             let object = buffer.as_ptr();
             let len = ffi::PyByteArray_Size(object) as usize;

@@ -95,8 +95,7 @@ fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let (address, len) = peer.as_c_mut();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: the call fills in an address of our own, whose size it knows; the result is checked, and is then ours alone.
-    let accepted =
-        unsafe { OwnedFd::from_raw_fd(check(libc::accept4(socket.as_raw_fd(), address, len, flags))?) };
+    let accepted = unsafe { OwnedFd::from_raw_fd(check(libc::accept4(socket.as_raw_fd(), address, len, flags))?) };
     match peer.meaning() {
         Meaning::Ip(address) => Ok((accepted, address)),
         _ => Ok((accepted, SocketAddr::from(([0, 0, 0, 0], 0)))),

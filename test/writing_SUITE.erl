@@ -32,7 +32,8 @@ groups() ->
         read_at_the_end_is_empty,
         read_in_parts,
         base_write_ready_called_from_python,
-        write_buffer_may_be_replaced
+        write_buffer_may_be_replaced,
+        only_by_a_bytearray
     ]).
 
 init_per_group(Group, Config) ->
@@ -264,3 +265,23 @@ write_buffer_may_be_replaced(Config) ->
         send(Client, <<"x">>),
         expect(Client, <<"replaced">>)
     end).
+
+only_by_a_bytearray(Config) ->
+    ok = log_collector:install(),
+    try
+        serving(Config, "writes.LosesBuffer", fun(Context) ->
+            {ok, Id} = py_reactor_table:id(Context),
+            [
+                begin
+                    {Client, Tag} = client(Context, Config, #{}),
+                    send(Client, Sent),
+                    expect_eof(Client),
+                    wait_lost(Context, Tag),
+                    log_collector:await(Id, ["LosesBuffer.write_ready raised", "write_buffer must be a bytearray, not " ++ Kind])
+                end
+             || {Sent, Kind} <- [{<<"immutable">>, "bytes"}, {<<"deleted">>, "deleted"}]
+            ]
+        end)
+    after
+        log_collector:remove()
+    end.

@@ -41,34 +41,23 @@ class Protocol:
     ``-> str``, or ``-> Action`` to have the type checker look at each value.
     """
 
-    __slots__ = ("_write_buffer", "client_info", "closed", "fd")
+    __slots__ = ("client_info", "closed", "fd", "write_buffer")
 
     fd: int
     client_info: dict[str, Any]
     closed: bool
-    _write_buffer: bytearray
+    write_buffer: bytearray
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         self = super().__new__(cls)
         self.fd = -1
         self.client_info = {}
         self.closed = False
-        self._write_buffer = bytearray()
+        self.write_buffer = bytearray()
         return self
 
     def __init__(self) -> None:
         super().__init__()
-
-    @property
-    def write_buffer(self) -> bytearray:
-        """Output that the default :meth:`write_ready` drains; TypeError unless a bytearray."""
-        return self._write_buffer
-
-    @write_buffer.setter
-    def write_buffer(self, value: bytearray) -> None:
-        if not isinstance(value, bytearray):
-            raise TypeError(f"write_buffer must be a bytearray, not {type(value).__name__}")
-        self._write_buffer = value
 
     def connection_made(self, fd: int, client_info: dict[str, Any]) -> None:
         """The connection is there. Called once, first of all.
@@ -105,11 +94,17 @@ class Protocol:
             ``"continue"``: call again once there is room (here: bytes are left).
             ``"read_pending"``: back to reading (here: all is written).
             ``"write_pending"``: call again as soon as possible. ``"close"``: as above.
+
+        Raises:
+            TypeError: ``write_buffer`` is not a bytearray.
         """
-        if self._write_buffer:
-            written = self.write(self._write_buffer)
-            del self._write_buffer[:written]
-        return "continue" if self._write_buffer else "read_pending"
+        buffer: object = self.write_buffer
+        if not isinstance(buffer, bytearray):
+            raise TypeError(f"write_buffer must be a bytearray, not {type(buffer).__name__}")
+        if buffer:
+            written = self.write(buffer)
+            del buffer[:written]
+        return "continue" if buffer else "read_pending"
 
     def eof_received(self) -> str:
         """The peer will send nothing more, but may still read.

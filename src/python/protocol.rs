@@ -6,7 +6,7 @@
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
 use super::dispatch::class_name;
-use super::module::{self, Static, guarded, guarded_object, method};
+use super::module::{self, Static, guarded_object, method};
 use super::plain;
 use crate::context::{self, Context};
 use crate::token::ConnId;
@@ -87,9 +87,18 @@ pub fn detach(protocol: &Bound<'_, PyAny>) {
 }
 
 /// The `write_buffer` of `protocol` (a `Protocol`).
-pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
-    // SAFETY: as in `detach`; `new` and the setter keep a bytearray there.
-    unsafe { Bound::from_borrowed_ptr(protocol.py(), (*instance(protocol)).write_buffer) }
+///
+/// # Errors
+/// `TypeError`: it was set to something else, or deleted.
+pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByteArray>> {
+    // SAFETY: as in `detach`.
+    let buffer = unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).write_buffer) };
+    let wrong = match buffer.map(Bound::cast_into::<PyByteArray>) {
+        Some(Ok(buffer)) => return Ok(buffer),
+        Some(Err(error)) => class_name(&error.into_inner().get_type()),
+        None => "deleted".to_owned(),
+    };
+    Err(PyTypeError::new_err(format!("write_buffer must be a bytearray, not {wrong}")))
 }
 
 /// The number of the descriptor of `protocol` (a `Protocol`), if it has one.
@@ -344,44 +353,20 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let protocol = unsafe { bound(py, this) };
-        let buffer = write_buffer(&protocol);
+        let buffer = write_buffer(&protocol)?;
         let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
         let overridden = !protocol.get_type().getattr("write")?.is(&base.getattr("write")?);
         let drained = match route(&protocol)? {
             Route::Context(context, id) if !overridden => context.drain(id, &buffer)?,
-            _ if buffer.len()? == 0 => true,
+            _ if buffer.is_empty() => true,
             _ => {
                 let bytes = py.get_type::<PyBytes>().call1((&buffer,))?;
                 let written: usize = protocol.call_method1("write", (bytes,))?.extract()?;
                 buffer.del_item(pyo3::types::PySlice::new(py, 0, written as isize, 1))?;
-                buffer.len()? == 0
+                buffer.is_empty()
             }
         };
         Ok(PyString::intern(py, if drained { "read_pending" } else { "continue" }).into_any())
-    })
-}
-
-unsafe extern "C" fn get_write_buffer(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: CPython's argument; as in `write_buffer`. Nothing in here can fail, and every message comes here.
-    unsafe {
-        let buffer = (*this.cast::<Instance>()).write_buffer;
-        ffi::Py_INCREF(buffer);
-        buffer
-    }
-}
-
-unsafe extern "C" fn set_write_buffer(this: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
-    guarded(-1, |_| {
-        // SAFETY: `self` is an instance; the old object is released after the new one is in place.
-        unsafe {
-            if value.is_null() || ffi::PyByteArray_Check(value) == 0 {
-                return Err(PyTypeError::new_err("write_buffer must be a bytearray"));
-            }
-            ffi::Py_INCREF(value);
-            let old = ptr::replace(&raw mut (*this.cast::<Instance>()).write_buffer, value);
-            ffi::Py_XDECREF(old);
-        }
-        Ok(0)
     })
 }
 
@@ -427,7 +412,7 @@ const fn member(name: &'static CStr, kind: c_int, offset: usize, doc: &'static C
     ffi::PyMemberDef { name: name.as_ptr(), type_code: kind, offset, flags: 0, doc: doc.as_ptr() }
 }
 
-static MEMBERS: Static<[ffi::PyMemberDef; 4]> = Static([
+static MEMBERS: Static<[ffi::PyMemberDef; 5]> = Static([
     member(c"fd", ffi::Py_T_INT, offset_of!(Instance, fd), c"Number of the descriptor; -1 before there is one."),
     member(c"closed", ffi::Py_T_BOOL, offset_of!(Instance, closed), c"Whether the connection is gone."),
     member(
@@ -436,18 +421,15 @@ static MEMBERS: Static<[ffi::PyMemberDef; 4]> = Static([
         offset_of!(Instance, client_info),
         c"What Erlang said of the connection.",
     ),
+    // Not a property that checks what it is set to: Python reads a member without calling anything, several times for each
+    // message. `write_buffer` below checks.
+    member(
+        c"write_buffer",
+        ffi::Py_T_OBJECT_EX,
+        offset_of!(Instance, write_buffer),
+        c"Output that the base class's write_ready sends: a bytearray.",
+    ),
     ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
-]);
-
-static PROPERTIES: Static<[ffi::PyGetSetDef; 2]> = Static([
-    ffi::PyGetSetDef {
-        name: c"write_buffer".as_ptr(),
-        get: Some(get_write_buffer),
-        set: Some(set_write_buffer),
-        doc: c"Output that the base class's write_ready sends: a bytearray.".as_ptr(),
-        closure: ptr::null_mut(),
-    },
-    ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
 /// Makes the type for the interpreter that `module` belongs to.
@@ -463,7 +445,6 @@ pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAn
         (ffi::Py_tp_dealloc, dealloc as *mut c_void),
         (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
         (ffi::Py_tp_members, MEMBERS.0.as_ptr() as *mut c_void),
-        (ffi::Py_tp_getset, PROPERTIES.0.as_ptr() as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     module::make_type(module, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)

@@ -253,7 +253,7 @@ impl Reactor {
             return self.call(py, id, Callback::WriteReady, "write_ready");
         }
         let Some(protocol) = self.protocol(py, id) else { return };
-        let drain = || self.context.drain(id, &protocol::write_buffer(&protocol));
+        let drain = || self.context.drain(id, &protocol::write_buffer(&protocol)?);
         let drained = self.context.callback(&protocol, Some(id), "write_ready", drain);
         let answer = match drained {
             Ok(true) => Ok(Action::ReadPending),

@@ -136,3 +136,14 @@ class ReplacesBuffer(Recording):
     def data_received(self, data):
         self.write_buffer = bytearray(b"replaced")
         return "write_pending"
+
+
+class LosesBuffer(Recording):
+    """What data_received is sent becomes of write_buffer."""
+
+    def data_received(self, data):
+        if data == b"deleted":
+            del self.write_buffer
+        else:
+            self.write_buffer = bytes(data)
+        return "write_pending"

@@ -55,11 +55,12 @@ def test_write_buffer_is_a_bytearray():
     mine = bytearray(b"mine")
     proto.write_buffer = mine
     assert proto.write_buffer is mine
-    for wrong in (b"bytes", None, "text", []):
-        with pytest.raises(TypeError, match=f"not {type(wrong).__name__}"):
-            proto.write_buffer = wrong
     proto.write_buffer += b" too"
     assert mine == b"mine too"
+    for wrong in (b"bytes", None, "text", []):
+        proto.write_buffer = wrong
+        with pytest.raises(TypeError, match=f"write_buffer must be a bytearray, not {type(wrong).__name__}"):
+            proto.write_ready()
 
 
 def test_base_connection_made(pair):
