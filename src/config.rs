@@ -92,6 +92,13 @@ pub const REMOTE_NAMES_MAX: usize = 4096;
 /// Runs of bytes that one gathered send may have.
 pub const GATHER_MAX: usize = 64;
 
+/// Memory for copies of output that a context keeps while nothing needs it.
+pub const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A `write_buffer` of at least so many bytes is sent from where it is. Smaller ones are cheaper to copy: theirs is used
+/// again, while each that is given away means new memory.
+pub const GIVEN_BYTES_MIN: usize = 64 * 1024;
+
 /// Stack of a reactor thread, in bytes: Python recursion needs it.
 pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 

@@ -4,19 +4,20 @@
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
 use crate::address::Address;
-use crate::config::UNAWARE_CLASSES_MAX;
+use crate::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
 use crate::descriptors::{self, Descriptor};
 use crate::machine::{End, Limits, Machine};
 use crate::mailbox::{Mailbox, Name, Notice, Place, ReplyTo};
-use crate::outbox::{Outbox, datagram_cost};
+use crate::outbox::{Outbox, Spares, datagram_cost};
 use crate::python::dispatch::slow_notice;
-use crate::python::{addresses, bytes_like, reactor_buffer};
+use crate::python::{addresses, bytes_like, protocol, reactor_buffer};
 use crate::table::Table;
 use crate::token::ConnId;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::PyByteArrayMethods;
+use pyo3::types::PyBytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
@@ -113,6 +114,8 @@ pub struct Context {
     pub table: RefCell<Table<Connection>>,
     /// The protocol factory.
     pub factory: RefCell<Option<Py<PyAny>>>,
+    /// Memory for copies of output.
+    pub spares: RefCell<Spares>,
     /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.
     pub due: RefCell<Vec<ConnId>>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
@@ -161,7 +164,9 @@ impl Context {
                 });
             }
         }
-        bytes_like::with_bytes(data, |bytes| self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken])))
+        bytes_like::with_bytes(data, |bytes| {
+            self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()))
+        })
     }
 
     /// `Protocol.sendto`: queues a datagram, all of it or nothing, and answers how many bytes were taken.
@@ -246,34 +251,52 @@ impl Context {
         }
         if !bytes.is_empty() {
             connection.machine.wrote(bytes.len(), bytes.len());
-            connection.outbox.push_copy(bytes);
+            connection.outbox.push_copy(bytes, &mut self.spares.borrow_mut());
         }
         Ok(())
     }
 
-    /// The base class's `write_ready`: queues what there is room for of the protocol's `write_buffer` (a `bytearray`),
-    /// and answers whether that emptied it.
+    /// The base class's `write_ready`: queues what there is room for of the protocol's `write_buffer`, and answers whether
+    /// that emptied it. A large one that nobody else can see is sent from where it is, and the protocol gets a new one.
     ///
     /// # Errors
-    /// `BufferError`: somebody holds a view of the bytearray.
-    pub fn drain(&self, id: ConnId, buffer: &Bound<'_, PyByteArray>) -> PyResult<bool> {
+    /// `TypeError`: it is no bytearray. `BufferError`: somebody holds a view of it.
+    pub fn drain(&self, id: ConnId, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let buffer = protocol::write_buffer(protocol)?;
+        let object = buffer.as_ptr();
+        let len = buffer.len();
+        if len == 0 {
+            return Ok(true);
+        }
+        // Two references, the protocol's and ours: no other code can see it, nor a view of it, which would have a third.
+        // SAFETY: attached.
+        let alone = unsafe { ffi::PyByteArray_CheckExact(object) == 1 && ffi::Py_REFCNT(object) == 2 };
+        let mut fresh = match alone && len >= GIVEN_BYTES_MIN {
+            true => Some(protocol::new_write_buffer(buffer.py())?),
+            false => None,
+        };
+        let mut given = false;
         // SAFETY: attached, and nobody changes the bytearray in between.
-        unsafe {
-            let object = buffer.as_ptr();
-            let len = ffi::PyByteArray_Size(object) as usize;
-            if len == 0 {
-                return Ok(true);
+        let bytes = unsafe { std::slice::from_raw_parts(ffi::PyByteArray_AsString(object).cast::<u8>(), len) };
+        let taken = self.accept(id, bytes, |outbox, taken| match fresh.take_if(|_| taken == len) {
+            Some(fresh) => {
+                // I2: from here on the outbox alone has it, so nobody changes it.
+                protocol::set_write_buffer(protocol, fresh);
+                outbox.push_object(buffer.clone().into_any().unbind(), bytes.as_ptr(), len);
+                given = true;
             }
-            let start = ffi::PyByteArray_AsString(object).cast::<u8>();
-            let bytes = std::slice::from_raw_parts(start, len);
-            let taken = self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken]))?;
-            let cut = match taken {
+            None => outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()),
+        })?;
+        // SAFETY: attached; a bytearray.
+        let cut = unsafe {
+            match taken {
                 0 => 0,
+                _ if given => 0,
                 _ if taken == len => ffi::PyByteArray_Resize(object, 0),
                 _ => ffi::PySequence_DelSlice(object, 0, taken as ffi::Py_ssize_t),
-            };
-            if cut < 0 { Err(PyErr::fetch(buffer.py())) } else { Ok(taken == len) }
-        }
+            }
+        };
+        if cut < 0 { Err(PyErr::fetch(buffer.py())) } else { Ok(taken == len) }
     }
 
     /// `Protocol.read`: up to `size` bytes that arrived and were not delivered; empty at the end, `None` if none are

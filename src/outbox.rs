@@ -1,7 +1,7 @@
 //! What a connection has accepted and not sent yet: in order, and unchanged until the kernel is done with it (I2).
 
 use crate::address::Address;
-use crate::config::GATHER_MAX;
+use crate::config::{GATHER_MAX, SPARE_BYTES_MAX};
 use crate::driver::Payload;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
@@ -48,10 +48,6 @@ impl Chunk {
     }
 }
 
-/// Memory of copies up to so many bytes is kept for the next one: most answers are small, and connections that have
-/// nothing to say cost little.
-const SPARE_BYTES_MAX: usize = 1024;
-
 /// What a datagram of `len` bytes counts for against the marks: an empty one must count, too.
 pub fn datagram_cost(len: usize) -> usize {
     len + 1
@@ -63,6 +59,30 @@ struct Gather {
     vectors: [libc::iovec; GATHER_MAX],
 }
 
+/// Memory of copies that were sent, for the next ones, the warmest first. What is given back to the allocator may be given
+/// back to the system, and large copies would cost page faults each time.
+#[derive(Default)]
+pub struct Spares {
+    memory: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Spares {
+    fn take(&mut self) -> Vec<u8> {
+        let memory = self.memory.pop().unwrap_or_default();
+        self.bytes -= memory.capacity();
+        memory
+    }
+
+    fn put(&mut self, mut memory: Vec<u8>) {
+        if self.bytes + memory.capacity() <= SPARE_BYTES_MAX {
+            self.bytes += memory.capacity();
+            memory.clear();
+            self.memory.push(memory);
+        }
+    }
+}
+
 /// The send queue of one connection.
 #[derive(Default)]
 pub struct Outbox {
@@ -70,8 +90,6 @@ pub struct Outbox {
     /// How many chunks at the front the kernel is sending: those are not touched.
     in_flight: usize,
     gather: Option<Box<Gather>>,
-    /// Empty memory for the next copy.
-    spare: Vec<u8>,
 }
 
 impl Outbox {
@@ -82,14 +100,14 @@ impl Outbox {
     }
 
     /// Queues a copy of `bytes`, joined to the copy before it where the kernel has not got that yet.
-    pub fn push_copy(&mut self, bytes: &[u8]) {
+    pub fn push_copy(&mut self, bytes: &[u8], spares: &mut Spares) {
         if self.chunks.len() > self.in_flight
             && let Some(Chunk { memory: Memory::Copy { bytes: last, sent: 0 }, form: Form::Stream }) =
                 self.chunks.back_mut()
         {
             last.extend_from_slice(bytes);
         } else {
-            let mut copy = std::mem::take(&mut self.spare);
+            let mut copy = spares.take();
             copy.extend_from_slice(bytes);
             self.chunks.push_back(Chunk { memory: Memory::Copy { bytes: copy, sent: 0 }, form: Form::Stream });
         }
@@ -132,8 +150,8 @@ impl Outbox {
     }
 
     /// The kernel is done with the payload and took `bytes` of it; a datagram is done with in any case. What is sent goes
-    /// into `sent`, to be dropped where a destructor may run. Answers what it counted for against the marks.
-    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>) -> usize {
+    /// into `sent`, to be dropped where a destructor may run, or `spares`. Answers what it counted for against the marks.
+    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>, spares: &mut Spares) -> usize {
         let mut cost = bytes;
         if std::mem::take(&mut self.in_flight) == 1
             && let Some(Chunk { form: Form::Datagram(_), .. }) = self.chunks.front()
@@ -150,12 +168,7 @@ impl Outbox {
                 }
                 bytes -= len;
                 match self.chunks.pop_front() {
-                    Some(Chunk { memory: Memory::Copy { bytes: mut copy, .. }, .. })
-                        if copy.capacity() <= SPARE_BYTES_MAX =>
-                    {
-                        copy.clear();
-                        self.spare = copy;
-                    }
+                    Some(Chunk { memory: Memory::Copy { bytes: copy, .. }, .. }) => spares.put(copy),
                     done => sent.extend(done.map(Sent)),
                 }
             }
@@ -190,26 +203,44 @@ mod tests {
     #[test]
     fn short_sends_go_on_where_they_stopped() {
         let mut outbox = Outbox::default();
-        outbox.push_copy(b"hello ");
-        outbox.push_copy(b"world");
+        outbox.push_copy(b"hello ", &mut Spares::default());
+        outbox.push_copy(b"world", &mut Spares::default());
         assert_eq!(bytes_of(outbox.payload().unwrap()), b"hello world");
-        outbox.sent(4, &mut Vec::new());
+        outbox.sent(4, &mut Vec::new(), &mut Spares::default());
         assert_eq!(bytes_of(outbox.payload().unwrap()), b"o world");
-        outbox.sent(7, &mut Vec::new());
+        outbox.sent(7, &mut Vec::new(), &mut Spares::default());
         assert!(outbox.payload().is_none());
+    }
+
+    #[test]
+    fn memory_of_copies_is_used_again_within_bounds() {
+        let (mut outbox, mut spares) = (Outbox::default(), Spares::default());
+        outbox.push_copy(b"first", &mut spares);
+        outbox.sent(5, &mut Vec::new(), &mut spares);
+        let kept = spares.memory[0].as_ptr();
+        outbox.push_copy(b"again", &mut spares);
+        let Some(Payload::Bytes(start, 5)) = outbox.payload() else { panic!("one chunk") };
+        assert_eq!(start, kept);
+        assert_eq!(spares.bytes, 0);
+        outbox.sent(5, &mut Vec::new(), &mut spares);
+        for _ in 0..3 {
+            spares.put(Vec::with_capacity(SPARE_BYTES_MAX / 2));
+        }
+        let kept: usize = spares.memory.iter().map(Vec::capacity).sum();
+        assert!(kept == spares.bytes && kept <= SPARE_BYTES_MAX, "{kept} bytes are kept, {} counted", spares.bytes);
     }
 
     #[test]
     fn what_is_in_flight_is_not_touched() {
         let mut outbox = Outbox::default();
-        outbox.push_copy(b"first");
+        outbox.push_copy(b"first", &mut Spares::default());
         let Payload::Bytes(start, len) = outbox.payload().unwrap() else { panic!("one chunk") };
         for _ in 0..100 {
-            outbox.push_copy(b"more");
+            outbox.push_copy(b"more", &mut Spares::default());
         }
         // SAFETY: in flight, so it must still be there.
         assert_eq!(unsafe { std::slice::from_raw_parts(start, len) }, b"first");
-        outbox.sent(5, &mut Vec::new());
+        outbox.sent(5, &mut Vec::new(), &mut Spares::default());
         assert_eq!(bytes_of(outbox.payload().unwrap()), b"more".repeat(100));
     }
 
@@ -219,15 +250,15 @@ mod tests {
             let mut outbox = Outbox::default();
             let mut parts: Vec<&[u8]> = vec![b"abcd", b"efgh", b"ijkl"];
             let first = parts.remove(0);
-            outbox.push_copy(first);
+            outbox.push_copy(first, &mut Spares::default());
             outbox.payload().unwrap();
-            outbox.push_copy(parts[0]);
-            outbox.sent(0, &mut Vec::new());
+            outbox.push_copy(parts[0], &mut Spares::default());
+            outbox.sent(0, &mut Vec::new(), &mut Spares::default());
             // Two chunks now: the one that was in flight, and what came after it.
-            outbox.push_copy(parts[1]);
+            outbox.push_copy(parts[1], &mut Spares::default());
             let all = bytes_of(outbox.payload().unwrap());
             assert_eq!(all, b"abcdefghijkl");
-            outbox.sent(cut, &mut Vec::new());
+            outbox.sent(cut, &mut Vec::new(), &mut Spares::default());
             let rest = outbox.payload().map(bytes_of).unwrap_or_default();
             assert_eq!(rest, &all[cut..]);
         }
@@ -241,13 +272,17 @@ mod tests {
         outbox.push_datagram(b"", None);
         outbox.push_datagram(b"three", Some(to.into()));
         assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 3))));
-        assert_eq!(outbox.sent(3, &mut Vec::new()), 4);
+        assert_eq!(outbox.sent(3, &mut Vec::new(), &mut Spares::default()), 4);
         assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 0))));
-        assert_eq!(outbox.sent(0, &mut Vec::new()), 1);
+        assert_eq!(outbox.sent(0, &mut Vec::new(), &mut Spares::default()), 1);
         let Some(Payload::Gather(message)) = outbox.payload() else { panic!("no destination") };
         // SAFETY: the payload points into the outbox.
         assert!(unsafe { !(*message).msg_name.is_null() && (*message).msg_iovlen == 1 });
-        assert_eq!(outbox.sent(0, &mut Vec::new()), 6, "a datagram that failed is done with as well");
+        assert_eq!(
+            outbox.sent(0, &mut Vec::new(), &mut Spares::default()),
+            6,
+            "a datagram that failed is done with as well"
+        );
         assert!(outbox.payload().is_none());
     }
 
@@ -255,9 +290,9 @@ mod tests {
     fn what_is_sent_is_let_go_although_more_comes() {
         let mut outbox = Outbox::default();
         for _ in 0..100 {
-            outbox.push_copy(&[1; 1000]);
+            outbox.push_copy(&[1; 1000], &mut Spares::default());
             outbox.payload();
-            outbox.sent(999, &mut Vec::new());
+            outbox.sent(999, &mut Vec::new(), &mut Spares::default());
         }
         let held: usize = outbox
             .chunks

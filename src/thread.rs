@@ -187,6 +187,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         limits: options.limits,
         table: RefCell::default(),
         factory: RefCell::new(None),
+        spares: RefCell::default(),
         due: RefCell::default(),
         calling: std::cell::Cell::new(None),
         unaware: RefCell::default(),

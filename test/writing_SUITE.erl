@@ -33,7 +33,8 @@ groups() ->
         read_in_parts,
         base_write_ready_called_from_python,
         write_buffer_may_be_replaced,
-        only_by_a_bytearray
+        only_by_a_bytearray,
+        a_write_buffer_that_is_held_is_copied
     ]).
 
 init_per_group(Group, Config) ->
@@ -285,3 +286,15 @@ only_by_a_bytearray(Config) ->
     after
         log_collector:remove()
     end.
+
+%% I2: a large write_buffer is given to the kernel, but not one that the protocol can still reach.
+a_write_buffer_that_is_held_is_copied(Config) ->
+    serving(Config, "writes.HoldsBuffer", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"write">>),
+        expect(Client, <<"a">>),
+        send(Client, <<"change">>),
+        wait_event(Context, Tag, <<"changed">>),
+        ?assertEqual(0, value(Context, Tag, left)),
+        expect(Client, binary:copy(<<"a">>, 199999))
+    end).

@@ -49,6 +49,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
         limits: options.limits,
         table: RefCell::default(),
         factory: RefCell::new(None),
+        spares: RefCell::default(),
         due: RefCell::default(),
         calling: Cell::new(None),
         unaware: RefCell::default(),

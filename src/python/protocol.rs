@@ -101,6 +101,24 @@ pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     Err(PyTypeError::new_err(format!("write_buffer must be a bytearray, not {wrong}")))
 }
 
+/// An empty one.
+///
+/// # Errors
+/// No memory.
+pub fn new_write_buffer(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(ptr::null(), 0)) }
+}
+
+/// Gives `protocol` (a `Protocol`) another `write_buffer`.
+pub fn set_write_buffer(protocol: &Bound<'_, PyAny>, buffer: Bound<'_, PyAny>) {
+    // SAFETY: as in `detach`; the old one is released after the new one is in place.
+    unsafe {
+        let old = ptr::replace(&raw mut (*instance(protocol)).write_buffer, buffer.into_ptr());
+        ffi::Py_XDECREF(old);
+    }
+}
+
 /// The number of the descriptor of `protocol` (a `Protocol`), if it has one.
 pub fn fd(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
     // SAFETY: as in `detach`.
@@ -154,7 +172,7 @@ unsafe extern "C" fn new(
             (*this).link = Link::Plain;
             (*this).fd = -1;
             (*this).client_info = PyDict::new(py).into_ptr();
-            (*this).write_buffer = PyByteArray::new(py, b"").into_ptr();
+            (*this).write_buffer = new_write_buffer(py)?.into_ptr();
             Ok(object)
         }
     })
@@ -353,13 +371,13 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let protocol = unsafe { bound(py, this) };
-        let buffer = write_buffer(&protocol)?;
         let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
         let overridden = !protocol.get_type().getattr("write")?.is(&base.getattr("write")?);
         let drained = match route(&protocol)? {
-            Route::Context(context, id) if !overridden => context.drain(id, &buffer)?,
-            _ if buffer.is_empty() => true,
+            Route::Context(context, id) if !overridden => context.drain(id, &protocol)?,
+            _ if write_buffer(&protocol)?.is_empty() => true,
             _ => {
+                let buffer = write_buffer(&protocol)?;
                 let bytes = py.get_type::<PyBytes>().call1((&buffer,))?;
                 let written: usize = protocol.call_method1("write", (bytes,))?.extract()?;
                 buffer.del_item(pyo3::types::PySlice::new(py, 0, written as isize, 1))?;

@@ -57,7 +57,7 @@ impl Reactor {
     ) {
         let open = self.with(id, |connection| {
             if matches!(outcome, Outcome::SendFailed(_)) {
-                let cost = connection.outbox.sent(0, sent);
+                let cost = connection.outbox.sent(0, sent, &mut self.context.spares.borrow_mut());
                 connection.machine.sent(cost, &self.context.limits);
             } else {
                 connection.machine.receive_cancelled();

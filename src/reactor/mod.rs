@@ -253,7 +253,7 @@ impl Reactor {
             return self.call(py, id, Callback::WriteReady, "write_ready");
         }
         let Some(protocol) = self.protocol(py, id) else { return };
-        let drain = || self.context.drain(id, &protocol::write_buffer(&protocol)?);
+        let drain = || self.context.drain(id, &protocol);
         let drained = self.context.callback(&protocol, Some(id), "write_ready", drain);
         let answer = match drained {
             Ok(true) => Ok(Action::ReadPending),
@@ -444,11 +444,11 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
             connection.moved.1 = connection.moved.1.wrapping_add(u64::from(bytes));
-            let cost = connection.outbox.sent(bytes as usize, sent);
+            let cost = connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
             machine.sent(cost, &context.limits);
         }
         Outcome::SendFailed(_) => {
-            connection.outbox.sent(0, sent);
+            connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
             machine.send_failed();
         }
         Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}

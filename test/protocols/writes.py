@@ -147,3 +147,21 @@ class LosesBuffer(Recording):
         else:
             self.write_buffer = bytes(data)
         return "write_pending"
+
+
+class HoldsBuffer(Recording):
+    """Changes what was its write_buffer, although the client has not read that yet."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.mine = self.write_buffer
+
+    def data_received(self, data):
+        if data == b"write":
+            self.mine.extend(b"a" * 200_000)
+            return "write_pending"
+        self.left = len(self.mine)
+        self.mine.extend(b"b" * 200_000)
+        self.mine.clear()
+        note(self.tag, "changed")
+        return "continue"
