@@ -10,6 +10,7 @@
 %% <li>`{python_error, #{type, message, traceback}}': Python raised; the three are binaries</li>
 %% <li>`{unsupported_term, Why}': an argument or the result has no counterpart on the other side</li>
 %% <li>`{bad_argument, Name, Value, Why}': found before Python was asked</li>
+%% <li>`{would_deadlock, Why}': that context waits for the process that asks, see {@link register_function/2}</li>
 %% <li>`busy': too many requests are queued; `stopped', `{no_context, Context}': there is no such context (any more)</li>
 %% </ul>
 %%
@@ -21,6 +22,7 @@
 -export([start_contexts/0, start_contexts/1, contexts/0, context/0, context/1]).
 -export([exec/1, exec/2, eval/1, eval/2, eval/3]).
 -export([call/3, call/4, call/5, cast/3, cast/4]).
+-export([register_function/2, register_function/3, unregister_function/1]).
 -export([dup_fd/1, version/0]).
 -export_type([code/0, name/0, kwargs/0, result/0, request_error/0]).
 
@@ -35,6 +37,7 @@
     | {bad_argument, atom(), term(), binary()}
     | {context_down, term()}
     | {no_context, term()}
+    | {would_deadlock, binary()}
     | busy
     | stopped
     | term().
@@ -160,6 +163,46 @@ cast(Context, Module, Function, Args) when is_pid(Context); is_integer(Context) 
     queue_call(Context, Module, Function, Args, #{});
 cast(Module, Function, Args, Kwargs) ->
     queue_call(default, Module, Function, Args, Kwargs).
+
+%% @doc Lets Python call a function, by `erlang.call(name, *args)': any fun, which takes as many arguments as are passed.
+%% What was registered under the name before is replaced. The application keeps it until it stops, or until
+%% {@link unregister_function/1}.
+%%
+%% Each call runs in a process of its own, at most 1024 at a time. The context that called waits, and serves nobody else. So the
+%% function must not wait for that context: `py:call' and its like, `py_reactor_context:send', `close', `notify',
+%% `connections', `drain' and `stop' answer `{error, {would_deadlock, Why}}' at once, for every context that waits for the
+%% function, also by way of another context. Other contexts may be called. What a process does that the function has
+%% spawned, or asks, is not known to belong to it: such a circle ends by the timeout of `erlang.call'.
+-spec register_function(name(), fun()) -> ok | {error, {bad_argument, atom(), term(), binary()} | term()}.
+register_function(Name, Function) when is_function(Function) ->
+    put_function(Name, Function);
+register_function(_Name, Other) ->
+    {error, {bad_argument, function, Other, <<"must be a fun; or give a module and the name of its function">>}}.
+
+%% @doc As {@link register_function/2}, of an exported function. It is looked up for each call, so that new code is used.
+-spec register_function(name(), module(), Function :: atom()) ->
+    ok | {error, {bad_argument, atom(), term(), binary()} | term()}.
+register_function(Name, Module, Function) when is_atom(Module), is_atom(Function) ->
+    put_function(Name, {Module, Function});
+register_function(_Name, Module, Function) ->
+    {error, {bad_argument, function, {Module, Function}, <<"a module and a function are atoms">>}}.
+
+%% @doc Python cannot call it any more. Calls that run go on.
+-spec unregister_function(name()) -> ok | {error, {bad_argument, atom(), term(), binary()} | term()}.
+unregister_function(Name) ->
+    with_function_name(Name, fun py_reactor_table:delete_function/1).
+
+-spec put_function(name(), py_functions:callable()) -> ok | {error, term()}.
+put_function(Name, Function) ->
+    with_function_name(Name, fun(Text) -> py_reactor_table:put_function(Text, Function) end).
+
+-spec with_function_name(term(), fun((binary()) -> ok)) -> ok | {error, term()}.
+with_function_name(Name, Do) ->
+    case {py_request:encode([{function, Name}]), py_reactor_app:ensure_started()} of
+        {{ok, [Text]}, ok} when is_binary(Text) -> Do(Text);
+        {{error, _} = Error, _} -> Error;
+        {_, {error, _} = Error} -> Error
+    end.
 
 %% @doc Duplicates a descriptor, for `py_reactor_context:handoff'. The duplicate is closed on exec, and belongs to nobody
 %% until it is handed over.

@@ -23,6 +23,7 @@
     connection_ask/4,
     connection_list/2,
     relay_take/0,
+    answer_call/2,
     dup_fd/1,
     close_fd/1,
     allow_subprocess/1,
@@ -32,7 +33,7 @@
     listener_accept/3,
     listener_close/1
 ]).
--export_type([ctx/0, listener/0, how/0, event/0, context_info/0, reply_ref/0]).
+-export_type([ctx/0, listener/0, how/0, event/0, context_info/0, call_answer/0, waiter/0, reply_ref/0]).
 
 -nifs([
     context_start/4,
@@ -50,6 +51,7 @@
     connection_ask/4,
     connection_list/2,
     relay_take/0,
+    answer_call/2,
     dup_fd/1,
     close_fd/1,
     allow_subprocess/1,
@@ -72,7 +74,11 @@
 -type context_info() :: #{
     backend := uring | epoll, backend_note := binary(), python := binary(), features := [atom()]
 }.
--type reply_ref() :: reference() | undefined.
+-type call_answer() :: reference().
+%% Where the answer to a call from Python goes.
+-type waiter() :: reference() | {reference(), Callers :: [pid(), ...]}.
+%% Who waits for a reply, and the contexts that wait for it meanwhile.
+-type reply_ref() :: waiter() | undefined.
 %% The reply is `{Ref, {ok, Term} | {error, Reason}}'; with `undefined' there is none.
 
 -spec load() -> ok | {error, {atom(), string()}}.
@@ -112,13 +118,13 @@ context_stop(_Ctx, _Ref, _DrainMs) ->
 
 %% Takes no new connections; `{Ref, {ok, 0}}' when the open ones have dealt with what had arrived and are closed,
 %% `{Ref, {error, {connections, N}}}' if that takes longer than `WithinMs'.
--spec context_drain(ctx(), reference(), WithinMs :: non_neg_integer()) -> ok | {error, busy | stopped}.
+-spec context_drain(ctx(), waiter(), WithinMs :: non_neg_integer()) -> ok | {error, busy | stopped}.
 context_drain(_Ctx, _Ref, _WithinMs) ->
     erlang:nif_error(undef).
 
 %% Raises an exception in the Python code that runs, and in no other. `{Ref, {ok, none}}' when that is done,
 %% `{Ref, {error, idle}}' when the code had ended before.
--spec context_interrupt(ctx(), reference()) -> ok | {error, idle | busy | {resources, atom()}}.
+-spec context_interrupt(ctx(), waiter()) -> ok | {error, idle | busy | {resources, atom()}}.
 context_interrupt(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
@@ -135,11 +141,11 @@ handoff(_Ctx, _Fd, _Info, _How) ->
 stats(_Ctx) ->
     erlang:nif_error(undef).
 
--spec exec(ctx(), reference(), binary()) -> ok | {error, term()}.
+-spec exec(ctx(), waiter(), binary()) -> ok | {error, term()}.
 exec(_Ctx, _Ref, _Code) ->
     erlang:nif_error(undef).
 
--spec eval(ctx(), reference(), binary(), map()) -> ok | {error, term()}.
+-spec eval(ctx(), waiter(), binary(), map()) -> ok | {error, term()}.
 eval(_Ctx, _Ref, _Expression, _Locals) ->
     erlang:nif_error(undef).
 
@@ -165,13 +171,18 @@ connection_ask(_Ctx, _Ref, _Connection, _Request) ->
     erlang:nif_error(undef).
 
 %% The reply is `{Ref, {ok, [py_reactor_context:connection_info()]}}'.
--spec connection_list(ctx(), reference()) -> ok | {error, busy | stopped}.
+-spec connection_list(ctx(), waiter()) -> ok | {error, busy | stopped}.
 connection_list(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
 %% Messages of Python for other nodes, oldest first; some of them, `[]' when there are none.
 -spec relay_take() -> [{To :: pid() | {Name :: atom(), node()}, Message :: term()}].
 relay_take() ->
+    erlang:nif_error(undef).
+
+%% Answers a call: `{ok, Value}', or a reason as `erlang/_calls.py' knows them. Only the first answer counts.
+-spec answer_call(call_answer(), {atom(), term()}) -> ok.
+answer_call(_Answer, _Result) ->
     erlang:nif_error(undef).
 
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | atom()}.

@@ -92,20 +92,22 @@ start_link(Id, _Mode, _Options) ->
     {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
 
 %% @doc As {@link stop/2} with the context's own `drain_ms' (5000 ms unless it was set).
--spec stop(context()) -> ok | {error, {no_context, term()}}.
+-spec stop(context()) -> ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
 stop(Context) ->
     stop(Context, default).
 
 %% @doc Ends a context: nothing new is served, what protocols have written is delivered and connections are closed
 %% properly, for at most `DrainMs' milliseconds; what is left then is cut off. Returns when all that is over. A context
 %% of the application's own supervisor is not started again.
--spec stop(context(), DrainMs :: non_neg_integer() | default) -> ok | {error, {no_context, term()}}.
+-spec stop(context(), DrainMs :: non_neg_integer() | default) ->
+    ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
 stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >= 0 ->
     case pid(Context) of
         {ok, Pid} ->
-            case py_reactor_table:id(Pid) of
-                {ok, Id} -> stop(Context, Pid, Id, DrainMs);
-                error -> {error, {no_context, Context}}
+            case {py_reactor_table:id(Pid), py_request:refused(Pid)} of
+                {_, {error, _} = Error} -> Error;
+                {{ok, Id}, ok} -> stop(Context, Pid, Id, DrainMs);
+                {error, ok} -> {error, {no_context, Context}}
             end;
         {error, _} = Error ->
             Error
@@ -150,7 +152,7 @@ drain(Context, WithinMs) when is_integer(WithinMs), WithinMs >= 0 ->
 interrupt(Context) ->
     case resolve(Context) of
         {ok, Pid, Ctx} ->
-            case py_request:run(Pid, fun(Ref) -> py_nif:context_interrupt(Ctx, Ref) end) of
+            case py_request:run_anyway(Pid, fun(Ref) -> py_nif:context_interrupt(Ctx, Ref) end) of
                 {ok, _None} -> ok;
                 {error, _} = Error -> Error
             end;
@@ -224,7 +226,7 @@ connections(Context) ->
 %%
 %% The other errors: `{no_connection, Fd}' when there is none or it is being closed, `{no_destination, Fd}' on a datagram
 %% socket without a peer, `{bad_connection, Connection}', `{bad_data, Data}', `{no_context, Context}', `stopped',
-%% `busy', `{context_down, Reason}', `{unreachable, Node, Why}'.
+%% `busy', `{context_down, Reason}', `{would_deadlock, Why}' (see {@link py:register_function/2}), `{unreachable, Node, Why}'.
 -spec send(context(), connection(), iodata()) -> ok | {error, term()}.
 send(Context, Connection, Data) ->
     try iolist_to_binary(Data) of

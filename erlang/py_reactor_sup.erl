@@ -1,4 +1,5 @@
-%% @doc The root: owns the table, runs the contexts, the listeners that serve them, and the relay to other nodes.
+%% @doc The root: owns the table, runs the contexts, the listeners that serve them, the relay to other nodes, and
+%% the calls of Erlang functions.
 %%
 %% `rest_for_one', because a listener without contexts has nowhere to put a connection.
 %% @private
@@ -29,5 +30,5 @@ init([]) ->
         #{id => Module, start => {Module, start_link, []}, type => supervisor, shutdown => infinity}
      || Module <- [py_context_sup, py_listener_sup]
     ],
-    Relay = #{id => py_relay, start => {py_relay, start_link, []}},
-    {ok, {Flags, Supervisors ++ [Relay]}}.
+    Workers = [#{id => Module, start => {Module, start_link, []}} || Module <- [py_relay, py_functions]],
+    {ok, {Flags, Supervisors ++ Workers}}.

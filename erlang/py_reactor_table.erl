@@ -12,6 +12,7 @@
 -export([new/0, exists/0]).
 -export([claim/1, ready/2, release/0, pid/1, id/1, ctx/1, pids/0]).
 -export([put_listener/3, delete_listener/2, listener/1, listeners/0]).
+-export([put_function/2, delete_function/1, function/1]).
 -export([put_spec/2, delete_spec/1, spec/1, specs/1]).
 -export_type([spec_key/0]).
 
@@ -129,6 +130,23 @@ listener(Name) ->
 listeners() ->
     Rows = select([{{{listener, '$1'}, '$2', '$3'}, [], [{{'$1', '$2', '$3'}}]}]),
     maps:from_list([{Name, Info} || {Name, Pid, Info} <- Rows, is_process_alive(Pid)]).
+
+-spec put_function(binary(), py_functions:callable()) -> ok.
+put_function(Name, Function) ->
+    true = ets:insert(?TABLE, {{function, Name}, Function}),
+    ok.
+
+-spec delete_function(binary()) -> ok.
+delete_function(Name) ->
+    true = ets:delete(?TABLE, {function, Name}),
+    ok.
+
+-spec function(binary()) -> {ok, py_functions:callable()} | error.
+function(Name) ->
+    case lookup({function, Name}) of
+        [{_, Function}] -> {ok, Function};
+        [] -> error
+    end.
 
 -spec put_spec(spec_key(), term()) -> ok.
 put_spec(Key, Arguments) ->

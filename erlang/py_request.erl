@@ -3,12 +3,12 @@
 %% @private
 -module(py_request).
 
--export([encode/1, run/2]).
--export([wait/3]).
+-export([encode/1, run/2, run_anyway/2, refused/1]).
+-export([wait/4]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
--type send() :: fun((reference()) -> ok | {error, term()}).
+-type send() :: fun((py_nif:waiter()) -> ok | {error, term()}).
 
 %% Code and names become binaries, as do the keys of keyword arguments and locals.
 -spec encode([argument()]) -> {ok, [binary() | list() | map()]} | {error, {bad_argument, atom(), term(), binary()}}.
@@ -62,22 +62,44 @@ bad(Name, Value, Why) ->
 %% died: that answer then finds nobody, instead of a stranger's mailbox.
 -spec run(pid(), send()) -> {ok, term()} | {error, term()}.
 run(ContextPid, Send) ->
+    case refused(ContextPid) of
+        ok -> run(ContextPid, Send, py_functions:waiting_contexts());
+        {error, _} = Error -> Error
+    end.
+
+%% As {@link run/2}, where the answer does not depend on the thread.
+-spec run_anyway(pid(), send()) -> {ok, term()} | {error, term()}.
+run_anyway(ContextPid, Send) ->
+    run(ContextPid, Send, []).
+
+%% A context that waits for the caller cannot answer it.
+-spec refused(pid()) -> ok | {error, {would_deadlock, binary()}}.
+refused(ContextPid) ->
+    case lists:member(ContextPid, py_functions:waiting_contexts()) of
+        true ->
+            {error, {would_deadlock, <<"this context waits in erlang.call for the process that asks: use another one">>}};
+        false ->
+            ok
+    end.
+
+-spec run(pid(), send(), [pid()]) -> {ok, term()} | {error, term()}.
+run(ContextPid, Send, Waiting) ->
     Tag = make_ref(),
-    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send]),
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send, Waiting]),
     receive
         {'DOWN', Monitor, process, Waiter, {Tag, Result}} -> Result;
         {'DOWN', Monitor, process, Waiter, Reason} -> {error, {request_failed, Reason}}
     end.
 
--spec wait(reference(), pid(), send()) -> no_return().
-wait(Tag, ContextPid, Send) ->
-    exit({Tag, request(ContextPid, Send)}).
+-spec wait(reference(), pid(), send(), [pid()]) -> no_return().
+wait(Tag, ContextPid, Send, Waiting) ->
+    exit({Tag, request(ContextPid, Send, Waiting)}).
 
--spec request(pid(), send()) -> {ok, term()} | {error, term()}.
-request(ContextPid, Send) ->
+-spec request(pid(), send(), [pid()]) -> {ok, term()} | {error, term()}.
+request(ContextPid, Send, Waiting) ->
     Ref = make_ref(),
     Monitor = monitor(process, ContextPid),
-    case Send(Ref) of
+    case Send(waiter(Ref, Waiting)) of
         ok ->
             receive
                 {Ref, Result} ->
@@ -91,3 +113,7 @@ request(ContextPid, Send) ->
         {error, _} = Error ->
             Error
     end.
+
+-spec waiter(reference(), [pid()]) -> py_nif:waiter().
+waiter(Ref, []) -> Ref;
+waiter(Ref, Waiting) -> {Ref, Waiting}.

@@ -93,6 +93,8 @@ rustler::atoms! {
     killed,
     // Processes.
     py_relay,
+    py_functions,
+    py_call,
     // Messages.
     py_thread_exit,
     more,

@@ -7,7 +7,7 @@ use crate::address::Address;
 use crate::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
 use crate::descriptors::{self, Descriptor};
 use crate::machine::{End, Limits, Machine};
-use crate::mailbox::{Mailbox, Name, Notice, Place, ReplyTo};
+use crate::mailbox::{Mailbox, Name, Notice, Parcel, Place, ReplyTo};
 use crate::outbox::{Outbox, Spares, datagram_cost};
 use crate::python::dispatch::slow_notice;
 use crate::python::{addresses, bytes_like, protocol, reactor_buffer};
@@ -18,6 +18,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArrayMethods;
 use pyo3::types::PyBytes;
+use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
@@ -120,6 +121,8 @@ pub struct Context {
     pub due: RefCell<Vec<ConnId>>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,
+    /// Contexts that wait for what this one does just now.
+    pub callers: RefCell<Option<Parcel>>,
     /// Classes that were said to define no `message_received`.
     pub unaware: RefCell<HashSet<String>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.
@@ -398,6 +401,15 @@ impl Context {
     /// The connection that `name` means, if it is one of this context.
     pub fn named(&self, name: Name) -> Option<ConnId> {
         self.id_of(name.fd).filter(|id| name.means(self.serial, *id))
+    }
+
+    /// Who waits while this context waits: itself, and whoever waits for what it does just now.
+    pub fn callers<'a>(&self, env: Env<'a>) -> Vec<Term<'a>> {
+        let own = self.mailbox.owner.encode(env);
+        let waiting = self.callers.borrow();
+        let others = waiting.as_ref().map(|callers| callers.open(|term| term.in_env(env)));
+        let others = others.and_then(|list| list.decode::<Vec<Term<'a>>>().ok()).unwrap_or_default();
+        std::iter::once(own).chain(others).collect()
     }
 
     /// Says, once for each class, that it does not define `message_received`.

@@ -121,6 +121,11 @@ impl<C: Queued> Inbox<C> {
         self.wake();
     }
 
+    /// Whether the thread is to end as soon as it looks.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
     /// Makes the thread look.
     pub fn wake(&self) {
         self.wake.signal();

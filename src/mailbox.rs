@@ -49,12 +49,24 @@ impl Parcel {
 pub struct ReplyTo {
     pid: LocalPid,
     reference: Parcel,
+    /// Contexts that wait for the caller, which must not wait for them: a list of pids.
+    callers: Option<Parcel>,
 }
 
 impl ReplyTo {
-    /// The caller `pid`, who waits for `reference`.
+    /// The caller `pid`, who waits for `reference`: a reference, or `{Reference, Callers}`.
     pub fn new(pid: LocalPid, reference: Term<'_>) -> Self {
-        ReplyTo { pid, reference: Parcel::new(reference) }
+        match reference.decode::<(Term<'_>, Term<'_>)>() {
+            Ok((reference, callers)) => {
+                ReplyTo { pid, reference: Parcel::new(reference), callers: Some(Parcel::new(callers)) }
+            }
+            Err(_) => ReplyTo { pid, reference: Parcel::new(reference), callers: None },
+        }
+    }
+
+    /// The contexts that wait for the caller, to be remembered while it is served.
+    pub fn take_callers(&mut self) -> Option<Parcel> {
+        self.callers.take()
     }
 
     /// Whether both go to the same process.
@@ -84,7 +96,7 @@ impl ReplyTo {
 
     /// Sends `{py_thread_exit, Ref, Reason}`; as [`ReplyTo::send`].
     pub fn send_exit(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
-        let ReplyTo { pid, reference } = self;
+        let ReplyTo { pid, reference, .. } = self;
         reference.open(|reference| {
             let env = reference.get_env();
             let _ = env.send(&pid, (crate::atoms::py_thread_exit(), reference, make(env)));

@@ -1,5 +1,6 @@
 //! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
 
+use crate::answer::Answer;
 use crate::atoms;
 use crate::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::descriptors::{self, Descriptor, How, Unfit};
@@ -308,6 +309,12 @@ fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<
 #[rustler::nif]
 fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
     relay::take(env)
+}
+
+#[rustler::nif]
+fn answer_call<'a>(answer: ResourceArc<Answer>, term: Term<'a>) -> Atom {
+    answer.give(term);
+    atoms::ok()
 }
 
 #[rustler::nif]

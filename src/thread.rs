@@ -190,6 +190,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         spares: RefCell::default(),
         due: RefCell::default(),
         calling: std::cell::Cell::new(None),
+        callers: RefCell::default(),
         unaware: RefCell::default(),
         buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
     });

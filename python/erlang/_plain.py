@@ -303,6 +303,11 @@ def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
     raise RuntimeError("erlang.send() works inside the Erlang VM only; this is a plain Python interpreter")
 
 
+def call(name: str, args: tuple[Any, ...], timeout: float | None, /) -> tuple[str, Any]:
+    """There are no Erlang functions here."""
+    raise RuntimeError("erlang.call() works inside the Erlang VM only; this is a plain Python interpreter")
+
+
 def own_pid() -> Pid | None:
     """There is no Erlang process here."""
     raise RuntimeError("erlang.self() works inside the Erlang VM only; this is a plain Python interpreter")

@@ -52,6 +52,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
         spares: RefCell::default(),
         due: RefCell::default(),
         calling: Cell::new(None),
+        callers: RefCell::default(),
         unaware: RefCell::default(),
         buffer_type: native.getattr("ReactorBuffer")?.unbind(),
     });

@@ -5,6 +5,7 @@ pub mod addresses;
 pub mod audit;
 pub mod bytes_like;
 pub mod dispatch;
+pub mod erlang_call;
 pub mod homes;
 pub mod interpreter;
 pub mod jobs;

@@ -2,7 +2,7 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
-use super::{homes, interpreter, messages, neighbours, protocol, reactor_buffer};
+use super::{erlang_call, homes, interpreter, messages, neighbours, protocol, reactor_buffer};
 use crate::context;
 use crate::descriptors;
 use crate::mailbox::Notice;
@@ -116,7 +116,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 13]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -157,6 +157,7 @@ static METHODS: Static<[ffi::PyMethodDef; 13]> = Static([
         c"A name of the connection on a descriptor that no later one has, or None.",
     ),
     method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
+    method(c"call", erlang_call::call, ffi::METH_VARARGS, c"Calls a registered function of Erlang and waits."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(
         c"load_in_main",

@@ -19,6 +19,8 @@ pub struct Running {
     calls: AtomicU64,
     /// The watch looks at this.
     watched: AtomicBool,
+    /// An interrupt has been raised in the call that runs.
+    interrupted: AtomicBool,
     /// Something was done to a call: see [`Running::settle`].
     noted: AtomicBool,
     /// The call that was found to be slow, and since when it has been seen.
@@ -56,6 +58,7 @@ impl Running {
         Running {
             calls: AtomicU64::new(0),
             watched: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             slow: Mutex::new(None),
             interrupting: AtomicBool::new(false),
@@ -98,6 +101,7 @@ impl Running {
     #[cold]
     fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
         self.noted.store(false, Ordering::Relaxed);
+        self.interrupted.store(false, Ordering::Relaxed);
         // SAFETY: attached; this thread's own number.
         unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
         let slow = lock(&self.slow).take();
@@ -107,6 +111,11 @@ impl Running {
     /// Whether the watch looks at this from now on.
     pub fn set_watched(&self, watched: bool) {
         self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Whether an interrupt has been raised in the call that runs, which has not taken it yet. On its thread.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     /// The number of the call that runs, or an even one.
@@ -159,6 +168,7 @@ impl Running {
             ffi::PyEval_RestoreThread(state);
             let raised = self.number() == number && ffi::PyThreadState_SetAsyncExc(*thread, exception.as_ptr()) == 1;
             if raised {
+                self.interrupted.store(true, Ordering::Relaxed);
                 self.noted.store(true, Ordering::Release);
             }
             ffi::PyThreadState_Clear(state);

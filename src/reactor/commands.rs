@@ -48,11 +48,17 @@ impl Reactor {
                 command.abandon();
             }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
-            Command::Run { job, reply } => {
+            Command::Run { job, mut reply } => {
                 let globals = self.python.globals.bind(py);
+                self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
                 jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
+                self.context.callers.replace(None);
             }
-            Command::Ask { name, request, reply } => self.ask(py, name, request, reply),
+            Command::Ask { name, request, mut reply } => {
+                self.context.callers.replace(reply.take_callers());
+                self.ask(py, name, request, reply);
+                self.context.callers.replace(None);
+            }
             Command::List { reply } => self.list(py, reply),
             Command::Message { id, message } => self.message_received(py, id, message.bind(py)),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),

@@ -65,3 +65,8 @@ def test_notify_by_hand_calls_nothing(connect):
     assert reactor.notify(fd + 1000, 1) is False
     assert reactor.notify((fd, 1, 1), 1) is False
     assert reactor.connection_handle(fd) is None
+
+
+def test_call_needs_the_vm():
+    with pytest.raises(RuntimeError, match="inside the Erlang VM only"):
+        erlang.call("echo", 1)

@@ -1,0 +1,377 @@
+%% Functions of Erlang that Python calls.
+-module(functions_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [with_context/3, serving/3, send/2, expect/2, wait_until/1]).
+
+-define(WAIT_MS, 30000).
+
+suite() ->
+    [{timetrap, {minutes, 2}}].
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()] ++ [the_server_dies].
+
+groups() ->
+    reactor_test:backend_groups([
+        funs_and_exported_functions,
+        terms_there_and_back,
+        a_later_function_takes_the_name,
+        unknown_names,
+        wrong_number_of_arguments,
+        what_raises,
+        what_is_killed,
+        what_cannot_be_converted,
+        a_timeout_ends_the_wait,
+        the_default_timeout,
+        many_calls,
+        too_many_calls,
+        from_a_callback,
+        from_another_thread,
+        other_python_threads_go_on,
+        the_waiting_context_is_not_asked,
+        nor_by_way_of_another_one,
+        a_message_waits_for_its_sender,
+        what_needs_no_thread_is_allowed,
+        other_contexts_may_be_asked,
+        interrupted,
+        killed_while_it_waits,
+        bad_registrations
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    ok = py:register_function(echo, fun(Term) -> Term end),
+    Config.
+
+call(Context, Function, Args) ->
+    {ok, Value} = py:call(Context, askers, Function, Args),
+    Value.
+
+ask(Context, Args) ->
+    call(Context, ask, Args).
+
+%% What `Fun' answers, later: a process of its own asks.
+later(Fun) ->
+    {_Pid, Monitor} = spawn_monitor(fun() -> exit({answer, Fun()}) end),
+    Monitor.
+
+answer(Monitor) ->
+    receive
+        {'DOWN', Monitor, process, _Pid, {answer, Answer}} -> Answer;
+        {'DOWN', Monitor, process, _Pid, Reason} -> error(Reason)
+    after ?WAIT_MS -> error(no_answer)
+    end.
+
+%% A function that waits until the test lets it go on. The test is told of its process.
+register_waiting(Name) ->
+    Test = self(),
+    ok = py:register_function(Name, fun() ->
+        Test ! {waits, self()},
+        receive
+            {return, Value} -> Value
+        end
+    end).
+
+waiting() ->
+    receive
+        {waits, Pid} -> Pid
+    after ?WAIT_MS -> error(nobody_waits)
+    end.
+
+funs_and_exported_functions(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(add, fun(A, B) -> A + B end),
+        ok = py:register_function(<<"größe"/utf8>>, erlang, byte_size),
+        ok = py:register_function("nothing", fun() -> undefined end),
+        ?assertEqual(7, ask(Context, [<<"add">>, 3, 4])),
+        ?assertEqual(5, ask(Context, [<<"größe"/utf8>>, <<"bytes">>])),
+        ?assertEqual(none, ask(Context, [<<"nothing">>]))
+    end).
+
+terms_there_and_back(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Ref = make_ref(),
+        [
+            ?assertEqual(Term, ask(Context, [<<"echo">>, Term]))
+         || Term <- [1, -1 bsl 100, 2.5, <<"text">>, [1, [2]], {1, {2}}, #{<<"a">> => 1}, true, none, self(), Ref]
+        ]
+    end).
+
+a_later_function_takes_the_name(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(changing, fun() -> 1 end),
+        ok = py:register_function(changing, fun() -> 2 end),
+        ?assertEqual(2, ask(Context, [<<"changing">>])),
+        ok = py:unregister_function(changing),
+        ?assertMatch({<<"LookupError">>, _}, ask(Context, [<<"changing">>]))
+    end).
+
+unknown_names(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {<<"LookupError">>, Text} = ask(Context, [<<"nobody registered this">>]),
+        ?assertMatch({_, _}, binary:match(Text, <<"'nobody registered this': see py:register_function/2">>))
+    end).
+
+wrong_number_of_arguments(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(reverse, lists, reverse),
+        ?assertEqual([2, 1], ask(Context, [<<"reverse">>, [1, 2]])),
+        [
+            begin
+                {<<"TypeError">>, Text} = ask(Context, Args),
+                ?assertMatch({_, _}, binary:match(Text, <<"does not take 3 arguments">>))
+            end
+         || Args <- [[<<"echo">>, 1, 2, 3], [<<"reverse">>, 1, 2, 3]]
+        ]
+    end).
+
+what_raises(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(raises, fun(Class) -> erlang:raise(binary_to_existing_atom(Class), {because, 42}, []) end),
+        [
+            begin
+                {<<"CallError">>, Text} = ask(Context, [<<"raises">>, Class]),
+                ?assertMatch({_, _}, binary:match(Text, <<"'raises' failed: ">>)),
+                ?assertMatch({_, _}, binary:match(Text, <<"{because,42}">>)),
+                ?assertMatch({_, _}, binary:match(Text, Says))
+            end
+         || {Class, Says} <- [{<<"error">>, <<"exception error">>}, {<<"exit">>, <<"exception exit">>}, {<<"throw">>, <<"exception throw">>}]
+        ]
+    end).
+
+what_is_killed(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(killed),
+        Asked = later(fun() -> ask(Context, [<<"killed">>]) end),
+        exit(waiting(), kill),
+        {<<"CallError">>, Text} = answer(Asked),
+        ?assertMatch({_, _}, binary:match(Text, <<"exited with killed">>))
+    end).
+
+what_cannot_be_converted(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ?assertMatch({<<"TypeError">>, _}, call(Context, ask_what_cannot_be_sent, [])),
+        ok = py:register_function(improper, fun() -> [1 | 2] end),
+        {<<"TypeError">>, Text} = ask(Context, [<<"improper">>]),
+        ?assertMatch({_, _}, binary:match(Text, <<"'improper' returned cannot be converted">>))
+    end).
+
+%% The answer that comes too late reaches nobody, not the next call either.
+a_timeout_ends_the_wait(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(slow),
+        {<<"TimeoutError">>, Text} = call(Context, ask_within, [0.01, <<"slow">>]),
+        ?assertMatch({_, _}, binary:match(Text, <<"'slow' did not return within 0.01 s">>)),
+        Late = waiting(),
+        Next = later(fun() -> ask(Context, [<<"slow">>]) end),
+        Second = waiting(),
+        Late ! {return, late},
+        wait_until(fun() -> not is_process_alive(Late) end),
+        Second ! {return, <<"in time">>},
+        ?assertEqual(<<"in time">>, answer(Next))
+    end).
+
+the_default_timeout(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(slow),
+        Asked = later(fun() -> py:call(Context, askers, ask_with_default_timeout, [<<"slow">>]) end),
+        Slow = waiting(),
+        ?assertMatch({error, {python_error, #{type := <<"TimeoutError">>}}}, answer(Asked)),
+        Slow ! {return, none}
+    end).
+
+many_calls(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ?assertEqual(lists:seq(0, 999), call(Context, ask_often, [<<"echo">>, 1000])),
+        wait_until(fun() -> sys:get_state(py_functions) =:= #{} end)
+    end).
+
+%% As many as may run, held up, then one more.
+too_many_calls(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Test = self(),
+        ok = py:register_function(held, fun() ->
+            receive
+            after infinity -> Test
+            end
+        end),
+        [{<<"TimeoutError">>, _} = call(Context, ask_within, [0, <<"held">>]) || _ <- lists:seq(1, 1024)],
+        wait_until(fun() -> map_size(sys:get_state(py_functions)) =:= 1024 end),
+        {<<"BlockingIOError">>, Text} = ask(Context, [<<"echo">>, 1]),
+        ?assertMatch({_, _}, binary:match(Text, <<"'echo' was not called: 1024 calls run already">>)),
+        {monitors, Monitors} = process_info(whereis(py_functions), monitors),
+        [exit(Pid, kill) || {process, Pid} <- Monitors],
+        wait_until(fun() -> sys:get_state(py_functions) =:= #{} end),
+        ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
+    end).
+
+from_a_callback(Config) ->
+    serving(Config, "askers.Asks", fun(Context) ->
+        ok = py:register_function(answer, fun(Request) -> <<Request/binary, "!">> end),
+        Client = plain_client(Context, Config),
+        send(Client, <<"hello">>),
+        expect(Client, <<"hello!">>)
+    end).
+
+from_another_thread(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ?assertEqual(5, call(Context, ask_from_thread, [<<"echo">>, 5]))
+    end).
+
+other_python_threads_go_on(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(slow),
+        ok = py:exec(Context, <<
+            "import threading, erlang\n"
+            "counted = []\n"
+            "stop = threading.Event()\n"
+            "def count():\n"
+            "    while not stop.wait(0.001):\n"
+            "        counted.append(1)\n"
+            "        if len(counted) == 10: erlang.send(test, 'counted')\n"
+        >>),
+        Test = self(),
+        Asked = later(fun() ->
+            py:eval(Context, <<"[globals().update(test=who), threading.Thread(target=count).start(), erlang.call('slow', timeout=None), stop.set()]">>, #{
+                who => Test
+            })
+        end),
+        Slow = waiting(),
+        receive
+            <<"counted">> -> ok
+        after ?WAIT_MS -> error(stood_still)
+        end,
+        Slow ! {return, none},
+        ?assertMatch({ok, _}, answer(Asked))
+    end).
+
+%% Everything that waits for the thread is refused at once.
+the_waiting_context_is_not_asked(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(circle, fun() ->
+            Answers = [
+                py:call(Context, askers, ask, [<<"echo">>, 1]),
+                py:eval(Context, <<"1">>),
+                py:exec(Context, <<"pass">>),
+                py_reactor_context:send(Context, 1, <<"x">>),
+                py_reactor_context:close(Context, 1),
+                py_reactor_context:notify(Context, 1, x),
+                py_reactor_context:connections(Context),
+                py_reactor_context:drain(Context, 1000),
+                py_reactor_context:stop(Context)
+            ],
+            [Kind || {error, {Kind, _Why}} <- Answers]
+        end),
+        ?assertEqual(lists:duplicate(9, <<"would_deadlock">>), ask(Context, [<<"circle">>]))
+    end).
+
+nor_by_way_of_another_one(Config) ->
+    with_context(Config, #{}, fun(First) ->
+        with_context(Config, #{}, fun(Second) ->
+            ok = py:register_function(forth, fun() -> ask(Second, [<<"back">>]) end),
+            ok = py:register_function(back, fun() -> element(1, element(2, py:eval(First, <<"1">>))) end),
+            ?assertEqual(<<"would_deadlock">>, ask(First, [<<"forth">>])),
+            %% From the second one alone there is no circle.
+            ok = py:register_function(back, fun() -> element(2, py:eval(First, <<"1">>)) end),
+            ?assertEqual(1, ask(Second, [<<"back">>]))
+        end)
+    end).
+
+%% A callback that a function brings about belongs to the circle as well.
+a_message_waits_for_its_sender(Config) ->
+    serving(Config, "askers.Asks", fun(Second) ->
+        Client = plain_client(Second, Config),
+        [#{connection := Connection}] = py_reactor_context:connections(Second),
+        with_context(Config, #{}, fun(First) ->
+            ok = py:register_function(forth, fun() ->
+                ok = py_reactor_context:notify(Second, Connection, <<"back">>),
+                done
+            end),
+            ok = py:register_function(back, fun() -> atom_to_binary(element(1, element(2, py:eval(First, <<"1">>)))) end),
+            ?assertEqual(<<"done">>, ask(First, [<<"forth">>])),
+            expect(Client, <<"would_deadlock">>)
+        end)
+    end).
+
+what_needs_no_thread_is_allowed(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(looks, fun() ->
+            #{connections := 0} = py_reactor_context:stats(Context),
+            ok = py:cast(Context, askers, ask, [<<"echo">>, 1]),
+            <<"looked">>
+        end),
+        ?assertEqual(<<"looked">>, ask(Context, [<<"looks">>]))
+    end).
+
+other_contexts_may_be_asked(Config) ->
+    with_context(Config, #{}, fun(First) ->
+        with_context(Config, #{}, fun(Second) ->
+            ok = py:register_function(forward, fun(Code) -> element(2, py:eval(Second, Code)) end),
+            ?assertEqual(42, ask(First, [<<"forward">>, <<"6 * 7">>]))
+        end)
+    end).
+
+interrupted(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(slow),
+        Asked = later(fun() -> py:call(Context, askers, ask, [<<"slow">>]) end),
+        Slow = waiting(),
+        ok = py_reactor_context:interrupt(Context),
+        ?assertMatch({error, {python_error, #{type := <<"erlang.reactor.Interrupted">>}}}, answer(Asked)),
+        Slow ! {return, none},
+        ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
+    end).
+
+%% The thread ends although nobody answers.
+killed_while_it_waits(Config) ->
+    register_waiting(slow),
+    Before = threads(),
+    {Owner, Monitor} = spawn_monitor(fun() ->
+        with_context(Config, #{}, fun(Context) -> ask(Context, [<<"slow">>]) end)
+    end),
+    Slow = waiting(),
+    exit(Owner, kill),
+    receive
+        {'DOWN', Monitor, process, Owner, _} -> ok
+    after ?WAIT_MS -> error(still_there)
+    end,
+    wait_until(fun() -> threads() =< Before end),
+    Slow ! {return, none}.
+
+threads() ->
+    length([T || T <- filelib:wildcard("/proc/self/task/*/comm"), {ok, <<"py_reactor", _/binary>>} <- [file:read_file(T)]]).
+
+%% Whoever waits hears that there will be no answer; the next one finds the next server.
+the_server_dies(Config) ->
+    with_context([{backend, auto} | Config], #{}, fun(Context) ->
+        register_waiting(slow),
+        Asked = later(fun() -> ask(Context, [<<"slow">>]) end),
+        Slow = waiting(),
+        Server = whereis(py_functions),
+        exit(Server, kill),
+        exit(Slow, kill),
+        ?assertMatch({<<"CallError">>, _}, answer(Asked)),
+        wait_until(fun() -> not lists:member(whereis(py_functions), [Server, undefined]) end),
+        ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
+    end).
+
+bad_registrations(_Config) ->
+    ?assertMatch({error, {bad_argument, function, 42, _}}, py:register_function(name, 42)),
+    ?assertMatch({error, {bad_argument, function, {"lists", reverse}, _}}, py:register_function(name, "lists", reverse)),
+    ?assertMatch({error, {bad_argument, function, 42, _}}, py:register_function(42, fun() -> ok end)),
+    ?assertEqual(ok, py:unregister_function("nobody")).
+
+plain_client(Context, Config) ->
+    {Client, Server} = reactor_test:pair(Config),
+    ok = py_reactor_context:handoff(Context, Server, #{}),
+    wait_until(fun() -> maps:get(connections, py_reactor_context:stats(Context)) =:= 1 end),
+    Client.

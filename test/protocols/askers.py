@@ -1,0 +1,51 @@
+"""What functions_SUITE has Python call."""
+
+import threading
+
+import erlang
+import erlang.reactor
+
+
+def ask(name, *args):
+    """The result, or what was raised: its class and text."""
+    return ask_within(None, name, *args)
+
+
+def ask_within(timeout, name, *args):
+    try:
+        return erlang.call(name, *args, timeout=timeout)
+    except Exception as exc:
+        return (type(exc).__name__, str(exc))
+
+
+def ask_with_default_timeout(name):
+    return erlang.call(name)
+
+
+def ask_often(name, count):
+    return [erlang.call(name, number) for number in range(count)]
+
+
+def ask_from_thread(name, *args):
+    """From a thread that Python has started, while the context waits for it."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask(name, *args)))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def ask_what_cannot_be_sent():
+    return ask("echo", object())
+
+
+class Asks(erlang.reactor.Protocol):
+    """Answers with what the function `answer` makes of the request."""
+
+    def data_received(self, data):
+        self.write(erlang.call("answer", bytes(data)).encode())
+        return "continue"
+
+    def message_received(self, message):
+        self.write(erlang.call(message).encode())
+        return "continue"
