@@ -19,6 +19,8 @@ serve([Case, Backend, Style, Mode]) ->
             {ok, listen(Case, Ids), versions(Mode)};
         {error, {Kind, _, _} = Reason} when Kind =:= unsupported_mode ->
             {unavailable, io_lib:format("~0tp", [Reason])};
+        {error, {setup_code, {python_error, #{type := <<"ImportError">>, message := Why}}}} ->
+            {unavailable, Why};
         {error, {backend, _} = Reason} ->
             {unavailable, io_lib:format("~0tp", [Reason])}
     end.

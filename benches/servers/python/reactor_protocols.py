@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from http_answers import HttpAnswers
 from work import Worker
 
 import erlang.reactor as reactor
@@ -70,18 +69,6 @@ class AnswersZerocopy(Answers):
         return "write_pending"
 
 
-class Http(HttpAnswers, Answers):
-    pass
-
-
-class HttpDoc(WritesInPython, Http):
-    pass
-
-
-class HttpZerocopy(HttpAnswers, AnswersZerocopy):
-    pass
-
-
 class Cpu(Worker, Answers):
     pass
 
@@ -110,9 +97,6 @@ PROTOCOLS: dict[tuple[str, str], type[reactor.Protocol]] = {
     ("echo", "base"): Echo,
     ("echo", "doc"): EchoDoc,
     ("echo", "zerocopy"): EchoZerocopy,
-    ("http", "base"): Http,
-    ("http", "doc"): HttpDoc,
-    ("http", "zerocopy"): HttpZerocopy,
     ("cpu", "base"): Cpu,
     ("cpu", "doc"): CpuDoc,
     ("cpu", "zerocopy"): CpuZerocopy,
@@ -123,4 +107,7 @@ PROTOCOLS: dict[tuple[str, str], type[reactor.Protocol]] = {
 
 def serve(case: str, style: str) -> None:
     """Makes this context serve ``case`` in ``style``."""
-    reactor.set_protocol_factory(PROTOCOLS[case, style])
+    protocols = PROTOCOLS
+    if case == "http":
+        from reactor_http import PROTOCOLS as protocols
+    reactor.set_protocol_factory(protocols[case, style])
