@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs all suites of Common Test with each Python of this machine that the reactor can be built with, but the one that
+# `make test' uses. Ends at the first that fails.
+#
+# Each runs in a copy of this checkout, so that its library never gets into priv/ here: _build/matrix/VERSION, which stays
+# there with the logs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# From here on an interpreter has a GIL of its own, which is another way through much of the code.
+OWN_GIL_MINOR=12
+
+usual=$(readlink -f "$(bash scripts/find_python.sh)")
+versions=()
+pythons=()
+own_gil=no
+while IFS=$'\t' read -r version python problem; do
+    if [ -n "$problem" ]; then
+        echo "$version  $python  skipped: $problem"
+        continue
+    fi
+    if [ "$(cut -d. -f2 <<<"$version")" -ge "$OWN_GIL_MINOR" ]; then
+        own_gil=yes
+    fi
+    if [ "$python" = "$usual" ]; then
+        echo "$version  $python  is what \`make test' uses"
+    else
+        echo "$version  $python"
+        versions+=("$version")
+        pythons+=("$python")
+    fi
+done < <(bash scripts/list_pythons.sh)
+
+if [ "$own_gil" = no ]; then
+    cat >&2 <<END
+py_reactor: no Python of 3.$OWN_GIL_MINOR or later was found that the reactor can be built with. Contexts with a GIL of their own need one.
+With pyenv:
+    PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.13
+or the package of a distribution that has it (Debian 13, Ubuntu 24.04):
+    sudo apt-get install python3 python3-dev
+END
+    exit 1
+fi
+
+root=$PWD
+for i in "${!versions[@]}"; do
+    version=${versions[i]}
+    copy=_build/matrix/$version
+    echo "Python $version ($((i + 1)) of ${#versions[@]})"
+    rm -rf "$copy"
+    bash scripts/copy_checkout.sh "$copy"
+    if ! (cd "$copy" && PYTHON=${pythons[i]} CARGO_TARGET_DIR=$root/target/matrix/$version rebar3 ct); then
+        echo "py_reactor: the suites fail with Python $version (${pythons[i]}); logs in $copy/_build/test/logs" >&2
+        exit 1
+    fi
+done
+echo "The suites pass with Python ${versions[*]:-, there is no other}"
