@@ -92,6 +92,22 @@ def matrix(tmp_path: Path) -> Callable[..., Result]:
     return run_matrix
 
 
+def test_the_build_refuses_a_free_threaded_python(stub: Callable[..., Path]) -> None:
+    python = stub("python3", (3, 13, 0), Py_GIL_DISABLED=1)
+    status, output = run("bash", "scripts/build_nif.sh", PYTHON=str(python))
+    assert status != 0
+    assert f"{python} cannot be used: it is a free-threaded build" in output
+
+
+def test_cargo_alone_refuses_a_free_threaded_python(stub: Callable[..., Path]) -> None:
+    # PyO3 itself refuses those before 3.14.
+    python = stub("python3", (3, 14, 0), Py_GIL_DISABLED=1)
+    target = {"PYO3_PYTHON": str(python), "CARGO_TARGET_DIR": str(ROOT / "target/refused")}
+    status, output = run("cargo", "check", "--locked", "--lib", **target)
+    assert status != 0
+    assert f"{python} cannot be used: it is a free-threaded build" in output
+
+
 def test_the_matrix_runs_every_other_python_that_is_supported(
     stub: Callable[..., Path], matrix: Callable[..., Result], tmp_path: Path
 ) -> None:
