@@ -22,7 +22,7 @@ compile: setup ## the native library and the OTP application
 run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT (9000)
 	@bash scripts/run.sh
 
-test: lint loom test-rust test-python test-ct ## everything that the gate checks
+test: lint loom test-rust test-python test-ct ## everything that is checked with one Python
 
 test-rust: setup ## the tests of the crate
 	$(WITH_PYTHON) cargo test --locked
@@ -33,7 +33,7 @@ test-python: setup ## the tests and the types of the Python package
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct
 
-test-matrix: setup ## Common Test with every other Python of this machine; fails if none is 3.12 or newer (SUITES=)
+test-matrix: setup ## Common Test with every other Python of this machine, which must have one of 3.12 or later
 	bash scripts/test_matrix.sh
 
 test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")

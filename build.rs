@@ -6,6 +6,14 @@ fn main() {
     pyo3_build_config::add_libpython_rpath_link_args();
     let config = pyo3_build_config::get();
     let executable = config.executable().unwrap_or("python3");
+    if config.is_free_threaded() {
+        println!(
+            "cargo::error={executable} cannot be used: it is a free-threaded build. The receive buffers are laid out as \
+             objects of a Python with a GIL, and the GIL guards what threads share. Set PYO3_PYTHON=/path/to/python3 to \
+             use another."
+        );
+        return;
+    }
     println!("cargo:rustc-env=PY_REACTOR_PYTHON={executable}");
     let lib_dir = config.lib_dir().unwrap_or_default();
     println!("cargo:rustc-env=PY_REACTOR_PYTHON_LIBDIR={lib_dir}");

@@ -16,7 +16,10 @@ def problem():
     if sys.implementation.name != "cpython":
         return "it is %s, and only CPython can be embedded" % sys.implementation.name
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
-        return "it is a free-threaded build, which is not supported"
+        return (
+            "it is a free-threaded build. The receive buffers are laid out as objects of a Python with a GIL, "
+            "and the GIL guards what threads share"
+        )
     library = sysconfig.get_config_var("LDLIBRARY") or ""
     if not sysconfig.get_config_var("Py_ENABLE_SHARED") or ".so" not in library:
         return (

@@ -42,7 +42,7 @@ finish() {
     exit "$status"
 }
 trap finish EXIT
-git ls-files --cached --others --exclude-standard -z | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -C "$copy" -xf -
+bash scripts/copy_checkout.sh "$copy"
 
 # The proc macros of the build must not be instrumented: rustc loads them. So a target is named.
 export RUSTUP_TOOLCHAIN=nightly CARGO_BUILD_TARGET=$host CARGO_TARGET_DIR=$PWD/target/asan CARGO_PROFILE_RELEASE_LTO=off

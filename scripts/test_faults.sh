@@ -11,7 +11,7 @@ seeds=${SEEDS:-1 2 3}
 suites=${SUITES:-actions closing writing factories descriptors limits}
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-git ls-files --cached --others --exclude-standard -z | tar --null -T - --ignore-failed-read -cf - 2>/dev/null | tar -C "$copy" -xf -
+bash scripts/copy_checkout.sh "$copy"
 
 paths=$(printf 'test/%s_SUITE,' $suites)
 export CARGO_FEATURES=faults CARGO_TARGET_DIR=$PWD/target/faults

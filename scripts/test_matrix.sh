@@ -1,49 +1,57 @@
 #!/usr/bin/env bash
-# Runs Common Test with every other Python of this machine that can be used: python3 on the PATH, and those of pyenv. The one
-# that PYTHON names (default: python3) is left to `make test'. Each runs in a copy of this checkout, so that the library here
-# stays linked to the Python it has.
+# Runs all suites of Common Test with each Python of this machine that the reactor can be built with, but the one that
+# `make test' uses. Ends at the first that fails.
 #
-#   SUITES   (default: all but docs, whose samples do not depend on the version)
-#
-# Fails if nothing from 3.12 on is among them, without which interpreters with a GIL of their own go untested.
+# Each runs in a copy of this checkout, so that its library never gets into priv/ here: _build/matrix/VERSION, which stays
+# there with the logs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-suites=${SUITES:-$(cd test && printf '%s\n' *_SUITE.erl | sed 's/_SUITE.erl//' | grep -vx docs)}
-ours=$(bash scripts/find_python.sh)
-number() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])'; }
+# From here on an interpreter has a GIL of its own, which is another way through much of the code.
+OWN_GIL_MINOR=12
 
-declare -A chosen
-modern=
-for candidate in "$ours" "$(command -v python3)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3; do
-    [ -x "$candidate" ] || continue
-    if ! python=$(PYTHON=$candidate bash scripts/find_python.sh 2>&1); then
-        echo "matrix: skipped: ${python%%$'\n'*}"
+usual=$(readlink -f "$(bash scripts/find_python.sh)")
+versions=()
+pythons=()
+own_gil=no
+while IFS=$'\t' read -r version python problem; do
+    if [ -n "$problem" ]; then
+        echo "$version  $python  skipped: $problem"
         continue
     fi
-    version=$(number "$python")
-    [ -z "${chosen[$version]:-}" ] || continue
-    chosen[$version]=$python
-    case $version in 3.11.*) ;; *) modern=yes ;; esac
-done
-if [ -z "$modern" ]; then
-    echo "matrix: there is no Python 3.12 or newer that can be used. Install one with a shared library" \
-        "(pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.13; Debian: python3-dev), or name it with PYTHON." >&2
+    if [ "$(cut -d. -f2 <<<"$version")" -ge "$OWN_GIL_MINOR" ]; then
+        own_gil=yes
+    fi
+    if [ "$python" = "$usual" ]; then
+        echo "$version  $python  is what \`make test' uses"
+    else
+        echo "$version  $python"
+        versions+=("$version")
+        pythons+=("$python")
+    fi
+done < <(bash scripts/list_pythons.sh)
+
+if [ "$own_gil" = no ]; then
+    cat >&2 <<END
+py_reactor: no Python of 3.$OWN_GIL_MINOR or later was found that the reactor can be built with. Contexts with a GIL of their own need one.
+With pyenv:
+    PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.13
+or the package of a distribution that has it (Debian 13, Ubuntu 24.04):
+    sudo apt-get install python3 python3-dev
+END
     exit 1
 fi
 
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
-paths=$(printf 'test/%s_SUITE,' $suites)
-for version in $(printf '%s\n' "${!chosen[@]}" | sort -V); do
-    python=${chosen[$version]}
-    if [ "$python" = "$ours" ]; then
-        echo "matrix: Python $version ($python): that is what \`make test' uses"
-        continue
+root=$PWD
+for i in "${!versions[@]}"; do
+    version=${versions[i]}
+    copy=_build/matrix/$version
+    echo "Python $version ($((i + 1)) of ${#versions[@]})"
+    rm -rf "$copy"
+    bash scripts/copy_checkout.sh "$copy"
+    if ! (cd "$copy" && PYTHON=${pythons[i]} CARGO_TARGET_DIR=$root/target/matrix/$version rebar3 ct); then
+        echo "py_reactor: the suites fail with Python $version (${pythons[i]}); logs in $copy/_build/test/logs" >&2
+        exit 1
     fi
-    echo "matrix: Python $version ($python)"
-    mkdir "$copy/$version"
-    git ls-files --cached --others --exclude-standard -z | tar --null -T - --ignore-failed-read -cf - 2>/dev/null |
-        tar -C "$copy/$version" -xf -
-    (cd "$copy/$version" && PYTHON=$python CARGO_TARGET_DIR=$OLDPWD/target/python-$version rebar3 ct --suite "${paths%,}")
 done
+echo "The suites pass with Python ${versions[*]:-, there is no other}"

@@ -10,12 +10,6 @@
 //! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B10, which comments
 //! cite by number.
 
-#[cfg(Py_GIL_DISABLED)]
-compile_error!(
-    "py_reactor cannot be built with a free-threaded Python: it relies on the GIL of each interpreter. \
-     Set PYO3_PYTHON (or PYTHON, with rebar3 and make) to a Python with a GIL, 3.11 or newer."
-);
-
 mod address;
 mod answer;
 mod atoms;
