@@ -99,4 +99,7 @@ apply_to(Function, Args) -> apply(Function, Args).
 
 -spec text(io:format(), [term()]) -> binary().
 text(Format, Args) ->
-    unicode:characters_to_binary(io_lib:format(Format, Args, [{chars_limit, ?ERROR_CHARS_MAX}])).
+    case unicode:characters_to_binary(io_lib:format(Format, Args, [{chars_limit, ?ERROR_CHARS_MAX}])) of
+        Text when is_binary(Text) -> Text;
+        _Invalid -> <<"a reason that is no text">>
+    end.

@@ -22,6 +22,9 @@ class CallError(Exception):
     """
 
 
+CallError.__module__ = "erlang"
+
+
 def call(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
     """Call a function that Erlang registered with ``py:register_function``, and wait for it.
 

@@ -29,6 +29,11 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let carriers = Carriers::new(py)?;
         let context = context::current();
+        let is_killed = || context.as_ref().is_some_and(|context| context.mailbox.inbox.is_killed());
+        if is_killed() {
+            // Each `connection_lost` would wait in vain.
+            return pair(py, "killed", py.None().into_bound(py));
+        }
         let awaited = ask(&carriers, context.as_deref(), &name, &args)?;
         loop {
             let slice = Duration::from_millis(CALL_LOOK_MS);
@@ -41,14 +46,12 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
                 }
                 Waited::Nothing => {}
             }
-            if let Some(context) = &context {
-                if context.mailbox.running.is_interrupted() {
-                    // The exception comes with the next step of Python code.
-                    return pair(py, "interrupted", py.None().into_bound(py));
-                }
-                if context.mailbox.inbox.is_killed() {
-                    return pair(py, "killed", py.None().into_bound(py));
-                }
+            if context.as_ref().is_some_and(|context| context.mailbox.running.is_interrupted()) {
+                // The exception comes with the next step of Python code.
+                return pair(py, "interrupted", py.None().into_bound(py));
+            }
+            if is_killed() {
+                return pair(py, "killed", py.None().into_bound(py));
             }
         }
     })
