@@ -7,82 +7,9 @@
 
 #![forbid(unsafe_code)]
 
-/// What a protocol's callback asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Stay in the current mode.
-    Continue,
-    /// Switch to write mode.
-    WritePending,
-    /// Switch to read mode.
-    ReadPending,
-    /// Neither, until signalled.
-    AsyncPending,
-    /// Deliver what was written, then close.
-    Close,
-}
+mod vocabulary;
 
-/// The callbacks whose answer is an action.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Callback {
-    /// `data_received`.
-    DataReceived,
-    /// `eof_received`.
-    EofReceived,
-    /// `write_ready`.
-    WriteReady,
-    /// `message_received`, which comes in any mode and is not asked for by [`Machine::next`].
-    MessageReceived,
-}
-
-impl Callback {
-    /// Whether `action` is one that this callback may answer.
-    pub fn allows(self, action: Action) -> bool {
-        !(self == Callback::WriteReady && action == Action::AsyncPending)
-    }
-}
-
-/// What is to be done next for a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
-    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`] and [`Machine::acted`].
-    DataReceived,
-    /// Tell the protocol that the peer sends no more, then report [`Machine::acted`].
-    EofReceived,
-    /// Ask the protocol for output, then report [`Machine::acted`].
-    WriteReady,
-    /// Tell the protocol, for the first and only time, that its connection is gone.
-    ConnectionLost,
-    /// Start a receive.
-    Receive,
-    /// Cancel the receive.
-    CancelReceive,
-    /// Send from the front of the queue.
-    Send,
-    /// Send FIN: everything that was written is out.
-    ShutdownWrite,
-    /// Shut both directions down and cancel what runs: nothing is to be saved any more.
-    Abort,
-    /// Close the descriptor and forget the connection; no operation names it any more (I4).
-    Close,
-    /// A callback is due, but its turn is over.
-    Yield,
-    /// Wait for an event.
-    Nothing,
-}
-
-/// The limits that all connections of a context share, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// `write` accepts no more once this much is queued.
-    pub write_high_bytes: usize,
-    /// After `write` had to refuse something, `write_ready` is called again at this level.
-    pub write_low_bytes: usize,
-    /// Received bytes that may wait for a protocol that is not in read mode.
-    pub inbox_bytes: usize,
-    /// Input that is discarded after the close was asked for.
-    pub linger_bytes: usize,
-}
+pub use vocabulary::{Action, Callback, Directions, End, Limits, Mode, Next};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -94,17 +21,6 @@ enum Phase {
     Lingering,
     /// Only the end of the running operations is awaited.
     Finished,
-}
-
-/// Which callback a connection waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// `data_received`.
-    Read,
-    /// `write_ready`.
-    Write,
-    /// None, until signalled.
-    Async,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,38 +36,6 @@ enum Eof {
     /// Arrived, but the protocol has not been told.
     Waiting,
     Told,
-}
-
-/// Why a connection ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// Its protocol closed it, or somebody did with `close`.
-    Closed,
-    /// The peer sent its last byte first, and the protocol had no more to say.
-    PeerClosed,
-    /// The peer is gone, or the network to it.
-    Reset,
-    /// Nothing moved for too long.
-    Idle,
-    /// The peer took no output for too long.
-    Stalled,
-    /// A callback raised, or answered no action.
-    Exception,
-    /// Its context was drained or stopped.
-    Stopped,
-    /// Its context was killed, or failed.
-    Killed,
-}
-
-/// What a descriptor can do, as far as the machine cares.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Directions {
-    /// Data can arrive.
-    pub readable: bool,
-    /// Data can leave.
-    pub writable: bool,
-    /// The two can be shut down one by one, so that there is something to linger for.
-    pub half_closes: bool,
 }
 
 /// The state of one connection.
