@@ -1,6 +1,7 @@
 %% @doc Calls from Python (`erlang.call') to functions that Erlang has registered.
 %%
-%% Each call runs in a process of its own, so that a function may wait for what it likes. That process knows which contexts
+%% Each call runs in a process of its own, so that a function may wait for what it likes; the native half bounds how many
+%% there are. That process knows which contexts
 %% wait for it: a request to one of them from there would never be answered, and {@link py_request} refuses it.
 %% @private
 -module(py_functions).
@@ -14,8 +15,6 @@
 -type callable() :: fun() | {module(), Function :: atom()}.
 -type state() :: #{Monitor :: reference() => py_nif:call_answer()}.
 
-%% Calls that may run at a time. Each is a process; who waits for it is a thread of Python.
--define(CALLS_MAX, 1024).
 %% Of what a function raised, so many characters go to Python.
 -define(ERROR_CHARS_MAX, 4000).
 -define(WAITING, py_waiting_contexts).
@@ -48,9 +47,6 @@ handle_cast(_Unknown, Calls) ->
     {noreply, Calls}.
 
 -spec handle_info(term(), state()) -> {noreply, state()}.
-handle_info({py_call, Answer, _Name, _Args, _Contexts}, Calls) when map_size(Calls) >= ?CALLS_MAX ->
-    ok = py_nif:answer_call(Answer, {busy, ?CALLS_MAX}),
-    {noreply, Calls};
 handle_info({py_call, Answer, Name, Args, Contexts}, Calls) ->
     {_Pid, Monitor} = spawn_monitor(?MODULE, run, [Answer, Name, Args, Contexts]),
     {noreply, Calls#{Monitor => Answer}};

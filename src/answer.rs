@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use crate::config::CALLS_MAX;
 use crate::mailbox::Parcel;
 use crate::sync::lock;
 use rustler::{Resource, Term};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +33,15 @@ pub struct Answer(Arc<Shared>);
 #[rustler::resource_impl]
 impl Resource for Answer {}
 
-/// Both sides of a new call.
-pub fn new() -> (Awaited, Answer) {
+/// Calls that nobody has answered, whether their callers still wait or not.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Both sides of a new call, unless too many are open (I9).
+pub fn new() -> Option<(Awaited, Answer)> {
+    let one_more = |open| (open < CALLS_MAX).then_some(open + 1);
+    OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
     let shared = Arc::new(Shared { state: Mutex::new(State::Waiting), changed: Condvar::new() });
-    (Awaited(Arc::clone(&shared)), Answer(shared))
+    Some((Awaited(Arc::clone(&shared)), Answer(shared)))
 }
 
 /// What a wait came to.
@@ -74,6 +81,7 @@ impl Answer {
         let mut state = lock(&self.0.state);
         if matches!(*state, State::Waiting) {
             *state = to;
+            OPEN.fetch_sub(1, Ordering::Relaxed);
             self.0.changed.notify_all();
         }
     }
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn who_forgets_to_answer_lets_the_caller_go() {
-        let (awaited, answer) = new();
+        let (awaited, answer) = new().unwrap();
         assert!(matches!(awaited.wait(Duration::ZERO), Waited::Nothing));
         let waiter = std::thread::spawn(move || matches!(awaited.wait(Duration::from_secs(60)), Waited::Nobody));
         drop(answer);

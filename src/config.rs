@@ -83,6 +83,9 @@ pub const COMMANDS_PER_TURN: usize = 256;
 /// Log records that may wait for the context's process; later ones are counted and dropped.
 pub const NOTICES_MAX: usize = 1024;
 
+/// Calls from Python to Erlang functions that may run at a time. Each is a process.
+pub const CALLS_MAX: usize = 1024;
+
 /// A thread that waits in `erlang.call` looks so often whether it was interrupted or killed.
 pub const CALL_LOOK_MS: u64 = 20;
 

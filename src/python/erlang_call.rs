@@ -8,7 +8,7 @@ use super::module::guarded_object;
 use super::terms::Carriers;
 use crate::answer::{self, Waited};
 use crate::atoms;
-use crate::config::CALL_LOOK_MS;
+use crate::config::{CALL_LOOK_MS, CALLS_MAX};
 use crate::context::{self, Context};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -34,7 +34,9 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
             // Each `connection_lost` would wait in vain.
             return pair(py, "killed", py.None().into_bound(py));
         }
-        let awaited = ask(&carriers, context.as_deref(), &name, &args)?;
+        let Some(awaited) = ask(&carriers, context.as_deref(), &name, &args)? else {
+            return pair(py, "busy", CALLS_MAX.into_pyobject(py)?.into_any());
+        };
         loop {
             let slice = Duration::from_millis(CALL_LOOK_MS);
             let left = deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice));
@@ -57,14 +59,14 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
     })
 }
 
-/// Sends the call to `py_functions`: `{py_call, Answer, Name, Args, Callers}`.
+/// Sends the call to `py_functions`: `{py_call, Answer, Name, Args, Callers}`. `None` if too many run.
 fn ask(
     carriers: &Carriers,
     context: Option<&Context>,
     name: &str,
     args: &Bound<'_, PyTuple>,
-) -> PyResult<answer::Awaited> {
-    let (awaited, answer) = answer::new();
+) -> PyResult<Option<answer::Awaited>> {
+    let Some((awaited, answer)) = answer::new() else { return Ok(None) };
     let answer = ResourceArc::new(answer);
     let mut mail = OwnedEnv::new();
     let message = mail.run(|env| -> PyResult<_> {
@@ -76,7 +78,7 @@ fn ask(
     let to = to.ok_or_else(|| PyRuntimeError::new_err("erlang.call(): the application py_reactor is being stopped"))?;
     // Should it die meanwhile, the answer is dropped with the message.
     let _ = mail.send_and_clear(&to, |env| message.load(env));
-    Ok(awaited)
+    Ok(Some(awaited))
 }
 
 fn answered<'py>(py: Python<'py>, carriers: &Carriers, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {
