@@ -27,4 +27,5 @@ def install(load_in_main: Callable[[str, str], None]) -> None:
         load_in_main(self.name, self.path)
         return original(self, spec)
 
-    ExtensionFileLoader.create_module = create_module
+    # Only 3.12 comes this far, and mypy with it.
+    ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign, unused-ignore]
