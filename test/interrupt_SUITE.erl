@@ -124,7 +124,7 @@ at_any_moment(Config) ->
         Hits = hits(Context, Requests, 0),
         Results = answer(Requests),
         Interrupted = [Result || ?INTERRUPTED = Result <- Results],
-        ct:pal("~b interrupts, ~b requests interrupted", [Hits, length(Interrupted)]),
+        ct:log("~b interrupts, ~b requests interrupted", [Hits, length(Interrupted)]),
         ?assert(length(Interrupted) =< Hits),
         ?assertEqual([], [Result || Result <- Results -- Interrupted, Result =/= {ok, 190}]),
         ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
