@@ -171,9 +171,8 @@ cast(Module, Function, Args, Kwargs) ->
 %% Each call runs in a process of its own, at most 1024 at a time. The context that called waits, and serves nobody else. So the
 %% function must not wait for that context: `py:call' and its like, `py_reactor_context:send', `close', `notify',
 %% `connections', `drain' and `stop' answer `{error, {would_deadlock, Why}}' at once, for every context that waits for the
-%% function, also by way of another context. Other contexts may be called. Two kinds of circle are not known, and end by the
-%% timeout of `erlang.call': by way of a process that the function has spawned, or asks; and where functions of two contexts
-%% ask each other's at the same time.
+%% function, also by way of another context. Other contexts may be called. Some circles are not known, and end by the timeout of
+%% `erlang.call'; the reference names them.
 -spec register_function(name(), fun()) -> ok | {error, {bad_argument, atom(), term(), binary()} | term()}.
 register_function(Name, Function) when is_function(Function) ->
     put_function(Name, Function);

@@ -51,10 +51,14 @@ handle_info({py_call, Answer, Name, Args, Contexts}, Calls) ->
     {_Pid, Monitor} = spawn_monitor(?MODULE, run, [Answer, Name, Args, Contexts]),
     {noreply, Calls#{Monitor => Answer}};
 handle_info({'DOWN', Monitor, process, _Pid, Reason}, Calls) ->
-    {Answer, Left} = maps:take(Monitor, Calls),
-    %% Ignored if it has answered.
-    ok = py_nif:answer_call(Answer, {raised, text("** exited with ~0tp", [Reason])}),
-    {noreply, Left};
+    case maps:take(Monitor, Calls) of
+        {Answer, Left} ->
+            %% Ignored if it has answered.
+            ok = py_nif:answer_call(Answer, {raised, text("** exited with ~0tp", [Reason])}),
+            {noreply, Left};
+        error ->
+            {noreply, Calls}
+    end;
 handle_info(_Unknown, Calls) ->
     {noreply, Calls}.
 

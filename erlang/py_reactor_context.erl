@@ -161,7 +161,7 @@ interrupt(Context) ->
     end.
 
 %% @doc The figures of a context. They are read without asking its thread, so that a busy context answers at once.
--spec stats(context()) -> stats() | {error, {no_context, term()} | stopped}.
+-spec stats(context()) -> stats() | {error, {no_context, term()} | {would_deadlock, binary()} | stopped}.
 stats(Context) ->
     case resolve(Context) of
         {ok, _Pid, Ctx} -> py_nif:stats(Ctx);
@@ -301,7 +301,8 @@ native(Ctx, Ref, {Connection, Request}) -> py_nif:connection_ask(Ctx, Ref, Conne
 
 %% @private
 %% The process and the native context that a pid or a number stands for.
--spec resolve(context() | term()) -> {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | stopped}.
+-spec resolve(context() | term()) ->
+    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | {would_deadlock, binary()} | stopped}.
 resolve(Context) ->
     case pid(Context) of
         {ok, Pid} ->
@@ -314,13 +315,19 @@ resolve(Context) ->
     end.
 
 -spec resolve(context(), pid(), {ok, py_nif:ctx()} | starting | error) ->
-    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()}}.
+    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | {would_deadlock, binary()}}.
 resolve(_Context, Pid, {ok, Ctx}) ->
     {ok, Pid, Ctx};
 resolve(Context, Pid, starting) ->
-    case py_context_server:await(Pid) of
-        {ok, Ctx} -> {ok, Pid, Ctx};
-        error -> {error, {no_context, Context}}
+    %% One whose set-up code waits for the caller would never be ready.
+    case py_request:refused(Pid) of
+        ok ->
+            case py_context_server:await(Pid) of
+                {ok, Ctx} -> {ok, Pid, Ctx};
+                error -> {error, {no_context, Context}}
+            end;
+        {error, _} = Error ->
+            Error
     end;
 resolve(Context, _Pid, error) ->
     {error, {no_context, Context}}.

@@ -101,6 +101,12 @@ pub const GATHER_MAX: usize = 64;
 /// Memory for copies of output that a context keeps while nothing needs it.
 pub const SPARE_BYTES_MAX: usize = 1024 * 1024;
 
+/// And in how many pieces.
+pub const SPARES_MAX: usize = 1024;
+
+/// Such a piece of up to so many bytes is used for any copy, a larger one for copies of at least a quarter of it.
+pub const SPARE_BYTES_FOR_ANY: usize = 4096;
+
 /// A `write_buffer` of at least so many bytes is sent from where it is. Smaller ones are cheaper to copy: theirs is used
 /// again, while each that is given away means new memory.
 pub const GIVEN_BYTES_MIN: usize = 64 * 1024;

@@ -1,7 +1,7 @@
 //! What a connection has accepted and not sent yet: in order, and unchanged until the kernel is done with it (I2).
 
 use crate::address::Address;
-use crate::config::{GATHER_MAX, SPARE_BYTES_MAX};
+use crate::config::{GATHER_MAX, SPARE_BYTES_FOR_ANY, SPARE_BYTES_MAX, SPARES_MAX};
 use crate::driver::Payload;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
@@ -68,14 +68,20 @@ pub struct Spares {
 }
 
 impl Spares {
-    fn take(&mut self) -> Vec<u8> {
-        let memory = self.memory.pop().unwrap_or_default();
-        self.bytes -= memory.capacity();
-        memory
+    /// Memory for `len` bytes: no more of it than that is worth, for a slow reader may hold it for long (B3).
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        let worth = len.saturating_mul(4).max(SPARE_BYTES_FOR_ANY);
+        match self.memory.pop_if(|memory| memory.capacity() <= worth) {
+            Some(memory) => {
+                self.bytes -= memory.capacity();
+                memory
+            }
+            None => Vec::with_capacity(len),
+        }
     }
 
     fn put(&mut self, mut memory: Vec<u8>) {
-        if self.bytes + memory.capacity() <= SPARE_BYTES_MAX {
+        if self.memory.len() < SPARES_MAX && self.bytes + memory.capacity() <= SPARE_BYTES_MAX {
             self.bytes += memory.capacity();
             memory.clear();
             self.memory.push(memory);
@@ -107,7 +113,7 @@ impl Outbox {
         {
             last.extend_from_slice(bytes);
         } else {
-            let mut copy = spares.take();
+            let mut copy = spares.take(bytes.len());
             copy.extend_from_slice(bytes);
             self.chunks.push_back(Chunk { memory: Memory::Copy { bytes: copy, sent: 0 }, form: Form::Stream });
         }
@@ -222,6 +228,9 @@ mod tests {
         let Some(Payload::Bytes(start, 5)) = outbox.payload() else { panic!("one chunk") };
         assert_eq!(start, kept);
         assert_eq!(spares.bytes, 0);
+        spares.put(Vec::with_capacity(100_000));
+        assert!(spares.take(10).capacity() < 100, "a small copy holds a large memory");
+        assert_eq!(spares.take(30_000).capacity(), 100_000);
         outbox.sent(5, &mut Vec::new(), &mut spares);
         for _ in 0..3 {
             spares.put(Vec::with_capacity(SPARE_BYTES_MAX / 2));

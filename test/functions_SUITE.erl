@@ -38,6 +38,8 @@ groups() ->
         what_needs_no_thread_is_allowed,
         other_contexts_may_be_asked,
         interrupted,
+        an_interrupt_that_was_caught_ends_no_other_call,
+        a_context_may_call_while_it_starts,
         killed_while_it_waits,
         bad_registrations
     ]).
@@ -330,6 +332,34 @@ interrupted(Config) ->
         Slow ! {return, none},
         ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
     end).
+
+%% The first call is interrupted, the second one is not, although it takes long.
+an_interrupt_that_was_caught_ends_no_other_call(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(slow),
+        Asked = later(fun() -> call(Context, ask_again_when_interrupted, [<<"slow">>]) end),
+        First = waiting(),
+        ok = py_reactor_context:interrupt(Context),
+        Second = waiting(),
+        receive
+        after 100 -> Second ! {return, <<"second">>}
+        end,
+        ?assertEqual(<<"second">>, answer(Asked)),
+        First ! {return, none}
+    end).
+
+%% A function that asks the context that starts is refused, too.
+a_context_may_call_while_it_starts(Config) ->
+    Id = reactor_test:new_id(),
+    ok = py:register_function(starts, fun() ->
+        {error, {would_deadlock, _}} = py:eval(Id, "1"),
+        <<"refused">>
+    end),
+    SetUp = "import erlang\nanswer = erlang.call('starts')\n",
+    Options = reactor_test:options(Config, #{setup_code => SetUp}),
+    {ok, Context} = py_reactor_context:start_link(Id, reactor_test:mode(Config), Options),
+    ?assertEqual({ok, <<"refused">>}, py:eval(Context, "answer")),
+    ok = py_reactor_context:stop(Context).
 
 %% The thread ends although nobody answers.
 killed_while_it_waits(Config) ->

@@ -69,5 +69,8 @@ def call(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
             raise CallError(f"the Erlang function {name!r} ended without an answer")
         case "killed":
             raise RuntimeError(f"the context was killed while it waited for the Erlang function {name!r}")
-    # An interrupt: its exception has been raised by now, or is about to be.
-    return None
+    raise CallError(f"the Erlang function {name!r}: unknown answer {kind!r}")
+
+
+def step() -> None:
+    """Nothing: what waits to be raised in this thread is raised here."""

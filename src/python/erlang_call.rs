@@ -48,9 +48,9 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
                 }
                 Waited::Nothing => {}
             }
-            if context.as_ref().is_some_and(|context| context.mailbox.running.is_interrupted()) {
-                // The exception comes with the next step of Python code.
-                return pair(py, "interrupted", py.None().into_bound(py));
+            if context.as_ref().is_some_and(|context| context.mailbox.running.take_interrupted()) {
+                // The exception comes with a step of Python code, unless it has come before this call and was caught.
+                py.import("erlang._calls")?.call_method0("step")?;
             }
             if is_killed() {
                 return pair(py, "killed", py.None().into_bound(py));

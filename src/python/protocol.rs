@@ -195,11 +195,13 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: as in `traverse`. Each field is emptied before its object is released. Others rely on `write_buffer`, so it stays
-    // (a bytearray has no references; one of a subclass that refers back is not collected).
+    // SAFETY: as in `traverse`. Each field is emptied before its object is released.
     unsafe {
-        let info = ptr::replace(&raw mut (*object.cast::<Instance>()).client_info, ptr::null_mut());
-        ffi::Py_XDECREF(info);
+        let this = object.cast::<Instance>();
+        for field in [&raw mut (*this).client_info, &raw mut (*this).write_buffer] {
+            let old = ptr::replace(field, ptr::null_mut());
+            ffi::Py_XDECREF(old);
+        }
     }
     0
 }
@@ -210,7 +212,6 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(object);
         ffi::PyObject_GC_UnTrack(object.cast());
         clear(object);
-        ffi::Py_XDECREF((*object.cast::<Instance>()).write_buffer);
         if let Some(free) = (*class).tp_free {
             free(object.cast());
         }

@@ -19,7 +19,7 @@ pub struct Running {
     calls: AtomicU64,
     /// The watch looks at this.
     watched: AtomicBool,
-    /// An interrupt has been raised in the call that runs.
+    /// An interrupt has been raised in the call that runs; see [`Running::take_interrupted`].
     interrupted: AtomicBool,
     /// Something was done to a call: see [`Running::settle`].
     noted: AtomicBool,
@@ -113,9 +113,9 @@ impl Running {
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Whether an interrupt has been raised in the call that runs, which has not taken it yet. On its thread.
-    pub fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+    /// Whether an interrupt has been raised in the call that runs since this was asked the last time. On its thread.
+    pub fn take_interrupted(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
     }
 
     /// The number of the call that runs, or an even one.

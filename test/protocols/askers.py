@@ -18,6 +18,13 @@ def ask_within(timeout, name, *args):
         return (type(exc).__name__, str(exc))
 
 
+def ask_again_when_interrupted(name):
+    try:
+        return erlang.call(name, timeout=None)
+    except erlang.reactor.Interrupted:
+        return erlang.call(name, timeout=None)
+
+
 def ask_with_default_timeout(name):
     return erlang.call(name)
 
