@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all suites of Common Test with each Python of this machine that the reactor can be built with, but the one that
-# `make test' uses. Ends at the first that fails.
+# Runs all suites of Common Test with each Python of this machine that the reactor can be built with, one of each minor
+# version, but for that of the one that `make test' uses. Ends at the first that fails.
 #
 # Each runs in a copy of this checkout, so that its library never gets into priv/ here: _build/matrix/VERSION, which stays
 # there with the logs.
@@ -13,12 +13,19 @@ OWN_GIL_MINOR=12
 usual=$(readlink -f "$(bash scripts/find_python.sh)")
 versions=()
 pythons=()
+declare -A chosen
 own_gil=no
 while IFS=$'\t' read -r version python problem; do
     if [ -n "$problem" ]; then
         echo "$version  $python  skipped: $problem"
         continue
     fi
+    minor=${version%.*}
+    if [ -n "${chosen[$minor]:-}" ]; then
+        echo "$version  $python  skipped: ${chosen[$minor]} is of the same minor version"
+        continue
+    fi
+    chosen[$minor]=$version
     if [ "$(cut -d. -f2 <<<"$version")" -ge "$OWN_GIL_MINOR" ]; then
         own_gil=yes
     fi

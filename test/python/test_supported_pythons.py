@@ -86,7 +86,8 @@ def matrix(tmp_path: Path) -> Callable[..., Result]:
     assert run("git", "init", "-q", cwd=checkout) == (0, "")
 
     def run_matrix(**environment: str) -> Result:
-        environment |= {"PATH": f"{tmp_path / 'bin'}:{tools}", "PYENV_ROOT": "/there/is/none", "PYTHON": "python3"}
+        environment = {"PYENV_ROOT": "/there/is/none"} | environment
+        environment |= {"PATH": f"{tmp_path / 'bin'}:{tools}", "PYTHON": "python3"}
         return run("bash", "scripts/test_matrix.sh", cwd=checkout, **environment)
 
     return run_matrix
@@ -117,15 +118,19 @@ def test_the_matrix_runs_every_other_python_that_is_supported(
     stub("python3.13", (3, 13, 6), Py_ENABLE_SHARED=0)
     stub("python3.13t", (3, 13, 5), Py_GIL_DISABLED=1)
     stub("python3.14", (3, 14, 4)).with_name("python3.99").symlink_to("python3.14")
+    elsewhere = tmp_path / "pyenv/versions/3.14.1/bin"
+    elsewhere.mkdir(parents=True)
+    stub("python3.14.1", (3, 14, 1)).rename(elsewhere / "python3")
     write_program(tmp_path / "bin" / "python3.15", "#!/bin/sh\nexit 1\n")
     stub("python3-config", (3, 12, 1))
-    status, output = matrix()
+    status, output = matrix(PYENV_ROOT=str(tmp_path / "pyenv"))
     programs, built = tmp_path / "bin", tmp_path / "checkout" / "target/matrix"
     for line in (
         f"3.11.9  {programs}/python3.11  is what `make test' uses\n",
         f"3.10.8  {programs}/python3.10  skipped: it is 3.10, and 3.11 is the oldest",
         f"3.13.6  {programs}/python3.13  skipped: it has no shared library",
         f"3.13.5  {programs}/python3.13t  skipped: it is a free-threaded build",
+        f"3.14.1  {elsewhere}/python3  skipped: 3.14.4 is of the same minor version\n",
         f"{programs}/python3.15 does not run\n",
     ):
         assert line in output
