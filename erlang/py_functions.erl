@@ -1,8 +1,8 @@
 %% @doc Calls from Python (`erlang.call') to functions that Erlang has registered.
 %%
 %% Each call runs in a process of its own, so that a function may wait for what it likes; the native half bounds how many
-%% there are. That process knows which contexts
-%% wait for it: a request to one of them from there would never be answered, and {@link py_request} refuses it.
+%% there are. That process knows which contexts wait for it: a request to one of them from there would never be answered,
+%% and {@link py_request} refuses it.
 %% @private
 -module(py_functions).
 -behaviour(gen_server).

@@ -24,7 +24,7 @@ pub enum Callback {
     EofReceived,
     /// `write_ready`.
     WriteReady,
-    /// `message_received`, which comes in any mode and is not asked for by [`Machine::next`].
+    /// `message_received`, which comes in any mode and is not asked for by [`Machine::next`](super::Machine::next).
     MessageReceived,
 }
 
@@ -38,11 +38,11 @@ impl Callback {
 /// What is to be done next for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`] and [`Machine::acted`].
+    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`](super::Machine::delivered) and [`Machine::acted`](super::Machine::acted).
     DataReceived,
-    /// Tell the protocol that the peer sends no more, then report [`Machine::acted`].
+    /// Tell the protocol that the peer sends no more, then report [`Machine::acted`](super::Machine::acted).
     EofReceived,
-    /// Ask the protocol for output, then report [`Machine::acted`].
+    /// Ask the protocol for output, then report [`Machine::acted`](super::Machine::acted).
     WriteReady,
     /// Tell the protocol, for the first and only time, that its connection is gone.
     ConnectionLost,
