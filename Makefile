@@ -33,7 +33,7 @@ test-python: setup ## the tests and the types of the Python package
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct
 
-test-matrix: setup ## Common Test with the other minor versions of Python on this machine, which must have one from 3.12 on
+test-matrix: setup ## Common Test with the other Pythons on this machine, which must have one from 3.12 on
 	bash scripts/test_matrix.sh
 
 test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")

@@ -51,7 +51,7 @@ ends(Config, Reason, Options, Script, Fun) ->
 served(Context, Config, Script) ->
     {Client, Tag} = client(Context, Config, #{script => Script}),
     wait_event(Context, Tag, <<"connection_made">>),
-    {Client, Tag, connections_SUITE:fd(Context, Tag)}.
+    {Client, Tag, mailed_test:fd(Context, Tag)}.
 
 await_down(Monitor, Fd) ->
     receive
@@ -140,7 +140,7 @@ after_connection_lost(Config) ->
 by_handle(Config) ->
     serving(Config, "mailed.Mailed", fun(Context) ->
         {Client, Tag, Fd} = served(Context, Config, #{}),
-        #{connection := {Fd, Serial, Bits} = Handle} = connections_SUITE:connection(Context, Tag),
+        #{connection := {Fd, Serial, Bits} = Handle} = mailed_test:connection(Context, Tag),
         Monitor = py_reactor_context:monitor_connection(Context, Handle),
         Other = py_reactor_context:monitor_connection(Context, {Fd, Serial, Bits + 1}),
         ?assertEqual(noconnection, await_down(Other, Fd)),
@@ -201,7 +201,7 @@ watches_of_the_dead_are_forgotten(Config) ->
     end).
 
 monitors(Context, Tag) ->
-    maps:get(monitors, connections_SUITE:connection(Context, Tag)).
+    maps:get(monitors, mailed_test:connection(Context, Tag)).
 
 from_another_node(Config) ->
     case messages_SUITE:start_peer() of

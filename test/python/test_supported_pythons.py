@@ -130,14 +130,18 @@ def test_the_matrix_runs_every_other_python_that_is_supported(
         f"3.10.8  {programs}/python3.10  skipped: it is 3.10, and 3.11 is the oldest",
         f"3.13.6  {programs}/python3.13  skipped: it has no shared library",
         f"3.13.5  {programs}/python3.13t  skipped: it is a free-threaded build",
-        f"3.14.1  {elsewhere}/python3  skipped: 3.14.4 is of the same minor version\n",
+        f"3.14.1  {elsewhere}/python3  the conformance suites: 3.14.4 is of the same minor version\n",
         f"{programs}/python3.15 does not run\n",
     ):
         assert line in output
-    assert [line for line in output.splitlines() if line.startswith("rebar3")] == [
+    *whole, conformance = [line for line in output.splitlines() if line.startswith("rebar3")]
+    assert whole == [
         f"rebar3 ct with python3.12 in 3.12.7, built in {built}/3.12.7",
         f"rebar3 ct with python3.14 in 3.14.4, built in {built}/3.14.4",
     ]
+    _, _, suites, rest = conformance.replace("rebar3 ct", "", 1).split(" ", 3)
+    assert rest == f"with python3 in 3.14.1, built in {built}/3.14.1"
+    assert all((ROOT / f"{suite}.erl").exists() for suite in suites.split(","))
     assert (tmp_path / "checkout/_build/matrix/3.12.7/scripts/test_matrix.sh").exists()
     assert status == 0
 
