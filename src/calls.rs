@@ -1,8 +1,8 @@
 //! The system calls that move data, without policy and without waiting: the epoll driver's way, and the io_uring driver's
-//! for pipes and terminals.
+//! for pipes, terminals and outgoing datagrams.
 
 use crate::buffer::datagram;
-use crate::driver::{Io, Payload, Target};
+use crate::driver::{Io, Outcome, Payload, Target};
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
@@ -51,18 +51,22 @@ pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -
 ///
 /// # Safety
 /// The payload's memory is valid.
-pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<u32, i32> {
+pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<Outcome, i32> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the caller's promise.
     let sent = unsafe {
         match (io, payload) {
-            (Io::Socket | Io::Datagram, Payload::Bytes(start, len)) => raw_send(fd, start, len, flags),
-            (Io::Socket | Io::Datagram, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
+            (_, Payload::Datagrams(messages, count)) => {
+                let sent = libc::sendmmsg(fd, messages, count as u32, flags);
+                return u32::try_from(sent).map(Outcome::SentDatagrams).map_err(|_| errno());
+            }
             (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
             (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),
+            (_, Payload::Bytes(start, len)) => raw_send(fd, start, len, flags),
+            (_, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
         }
     };
-    u32::try_from(sent).map_err(|_| errno())
+    u32::try_from(sent).map(Outcome::Sent).map_err(|_| errno())
 }
 
 /// Receives a datagram into the layout of [`datagram`].

@@ -209,7 +209,7 @@ impl Context {
         if taken == 0 {
             return Ok(0);
         }
-        connection.outbox.push_datagram(bytes, to);
+        connection.outbox.push_datagram(bytes, to, &mut self.spares.borrow_mut());
         Ok(bytes.len())
     }
 

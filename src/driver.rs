@@ -35,10 +35,11 @@ pub enum Outcome {
     EndOfFile,
     /// The receive has ended with this `errno` (`ECANCELED` after a cancel).
     ReceiveFailed(i32),
-    /// The send has ended: bytes taken by the kernel, perhaps fewer than were given (but at
-    /// least 1, unless it was an empty datagram).
+    /// The send has ended: bytes taken by the kernel, perhaps fewer than were given, but at least 1.
     Sent(u32),
-    /// The send has ended with this `errno`.
+    /// As [`Outcome::Sent`], for [`Payload::Datagrams`]: how many of them, from the first.
+    SentDatagrams(u32),
+    /// The send has ended with this `errno`; of datagrams, it is about the first.
     SendFailed(i32),
     /// A cancel did not find the receive, which may still be running.
     CancelMissed,
@@ -62,6 +63,8 @@ pub enum Payload {
     Bytes(*const u8, usize),
     /// Several runs, gathered by the kernel.
     Gather(*const libc::msghdr),
+    /// Datagrams, at least one, each to its destination or to the socket's peer.
+    Datagrams(*mut libc::mmsghdr, usize),
 }
 
 /// Which system calls a descriptor understands.
@@ -69,7 +72,7 @@ pub enum Payload {
 pub enum Io {
     /// `recv` and `send`.
     Socket,
-    /// `recvmsg` and `sendmsg`, one datagram each.
+    /// `recvmsg`, one datagram each, and `sendmmsg`, for several.
     Datagram,
     /// `read` and `write`: pipes and terminals.
     File,

@@ -364,6 +364,37 @@ on_every_driver! {
         assert_eq!(got, [&b"one"[..], b"", b"three"]);
     }
 
+    fn datagrams_are_sent_up_to_one_that_fails(bench, buffers: 8) {
+        static TOO_LONG: [u8; 70_000] = [0; 70_000];
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        ours.connect(ours.local_addr().unwrap()).unwrap();
+        let target = Target { fd: ours.as_raw_fd(), io: Io::Datagram };
+        let all = [&b"one"[..], b"", &TOO_LONG, b"four"];
+        let mut vectors =
+            all.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+        let mut messages = vectors.each_mut().map(|vector| {
+            // SAFETY: all-zero is a valid `mmsghdr`.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (vector, 1);
+            message
+        });
+        for (first, outcome) in [
+            (0, Outcome::SentDatagrams(2)),
+            (2, Outcome::SendFailed(libc::EMSGSIZE)),
+            (3, Outcome::SentDatagrams(1)),
+        ] {
+            let rest = &mut messages[first..];
+            // SAFETY: the headers and what they name live until the end of this function, and the event is awaited.
+            unsafe { bench.driver.send(id(0), target, Payload::Datagrams(rest.as_mut_ptr(), rest.len())) };
+            assert_eq!(bench.outcome(0), outcome);
+        }
+        let mut buffer = [0; 10];
+        for bytes in [&b"one"[..], b"", b"four"] {
+            let len = ours.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], bytes);
+        }
+    }
+
     fn a_datagram_that_does_not_fit_says_so(bench, buffers: 8) {
         let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         bench.receive(0, Target { fd: ours.as_raw_fd(), io: Io::Datagram });

@@ -9,7 +9,7 @@
 //! It also panics where a peer asks for that ([`PANIC`]): with the seed 0, nothing else goes wrong.
 
 use crate::buffer::Pool;
-use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
+use crate::driver::{Driver, Event, Outcome, Payload, Target};
 use crate::token::ConnId;
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -111,7 +111,7 @@ impl Driver for Faulty {
             // SAFETY: the caller's promise.
             panic_if_asked(b"sending", unsafe { std::slice::from_raw_parts(start, len) });
         }
-        let short = target.io != Io::Datagram && self.one_in(SHORT_SEND);
+        let short = self.one_in(SHORT_SEND);
         let payload = match payload {
             Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),
             Payload::Gather(message) if short => {
@@ -119,6 +119,7 @@ impl Driver for Faulty {
                 let first = unsafe { *(*message).msg_iov };
                 Payload::Bytes(first.iov_base.cast(), first.iov_len)
             }
+            Payload::Datagrams(first, count) if short => Payload::Datagrams(first, 1 + self.below(count)),
             whole => whole,
         };
         // SAFETY: the caller's promise, for a part of the same memory.

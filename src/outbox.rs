@@ -59,6 +59,13 @@ struct Gather {
     vectors: [libc::iovec; GATHER_MAX],
 }
 
+/// The same for datagrams; neither grows while they are in flight.
+#[derive(Default)]
+struct Envelopes {
+    messages: Vec<libc::mmsghdr>,
+    vectors: Vec<libc::iovec>,
+}
+
 /// Memory of copies that were sent, for the next ones, the warmest first. What is given back to the allocator may be given
 /// back to the system, and large copies would cost page faults each time.
 #[derive(Default)]
@@ -89,13 +96,14 @@ impl Spares {
     }
 }
 
-/// The send queue of one connection.
+/// The send queue of one connection: a stream, or datagrams.
 #[derive(Default)]
 pub struct Outbox {
     chunks: VecDeque<Chunk>,
     /// How many chunks at the front the kernel is sending: those are not touched.
     in_flight: usize,
     gather: Option<Box<Gather>>,
+    envelopes: Envelopes,
 }
 
 impl Outbox {
@@ -120,22 +128,23 @@ impl Outbox {
     }
 
     /// Queues a datagram, to `to` or to the socket's peer.
-    pub fn push_datagram(&mut self, bytes: &[u8], to: Option<Address>) {
-        let memory = Memory::Copy { bytes: bytes.to_vec(), sent: 0 };
+    pub fn push_datagram(&mut self, bytes: &[u8], to: Option<Address>, spares: &mut Spares) {
+        let mut copy = spares.take(bytes.len());
+        copy.extend_from_slice(bytes);
+        let memory = Memory::Copy { bytes: copy, sent: 0 };
         self.chunks.push_back(Chunk { memory, form: Form::Datagram(to.map(Box::new)) });
     }
 
-    /// The bytes to send next, as many as one send can take. They stay as they are until [`Outbox::sent`].
+    /// The bytes to send next, as many as one send can take. They stay as they are until [`Outbox::sent`] or
+    /// [`Outbox::sent_datagrams`].
     pub fn payload(&mut self) -> Option<Payload> {
         debug_assert_eq!(self.in_flight, 0, "I3");
         let first = self.chunks.front()?;
-        let to = match &first.form {
-            Form::Stream => None,
-            Form::Datagram(to) => to.as_deref(),
-        };
-        let alone = matches!(first.form, Form::Datagram(_)) || self.chunks.len() == 1;
-        self.in_flight = if alone { 1 } else { self.chunks.len().min(GATHER_MAX) };
-        if self.in_flight == 1 && to.is_none() {
+        self.in_flight = self.chunks.len().min(GATHER_MAX);
+        if let Form::Datagram(_) = first.form {
+            return Some(self.datagrams());
+        }
+        if self.in_flight == 1 {
             let (start, len) = first.bytes();
             return Some(Payload::Bytes(start, len));
         }
@@ -147,42 +156,70 @@ impl Outbox {
         }
         gather.message.msg_iov = gather.vectors.as_mut_ptr();
         gather.message.msg_iovlen = self.in_flight;
-        if let Some(to) = to {
-            let (name, len) = to.as_c();
-            gather.message.msg_name = name.cast_mut().cast();
-            gather.message.msg_namelen = len;
-        }
         Some(Payload::Gather(&raw const gather.message))
     }
 
-    /// The kernel is done with the payload and took `bytes` of it; a datagram is done with in any case. What is sent goes
-    /// into `sent`, to be dropped where a destructor may run, or `spares`. Answers what it counted for against the marks.
-    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>, spares: &mut Spares) -> usize {
-        let mut cost = bytes;
-        if std::mem::take(&mut self.in_flight) == 1
-            && let Some(Chunk { form: Form::Datagram(_), .. }) = self.chunks.front()
-        {
-            let datagram = self.chunks.pop_front();
-            cost = datagram_cost(datagram.as_ref().map_or(0, |chunk| chunk.bytes().1));
-            sent.extend(datagram.map(Sent));
-        } else {
-            while let Some(chunk) = self.chunks.front_mut() {
-                let (_, len) = chunk.bytes();
-                if bytes < len {
-                    chunk.advance(bytes);
-                    break;
-                }
-                bytes -= len;
-                match self.chunks.pop_front() {
-                    Some(Chunk { memory: Memory::Copy { bytes: copy, .. }, .. }) => spares.put(copy),
-                    done => sent.extend(done.map(Sent)),
-                }
+    /// As many of them as may be in flight.
+    fn datagrams(&mut self) -> Payload {
+        let Envelopes { messages, vectors } = &mut self.envelopes;
+        let datagrams = self.chunks.iter().take(self.in_flight);
+        vectors.clear();
+        vectors.extend(datagrams.clone().map(|chunk| {
+            let (start, len) = chunk.bytes();
+            libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }
+        }));
+        messages.clear();
+        messages.extend(datagrams.zip(vectors).map(|(chunk, vector)| {
+            // SAFETY: all-zero is a valid `mmsghdr`.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = vector;
+            message.msg_hdr.msg_iovlen = 1;
+            if let Form::Datagram(Some(to)) = &chunk.form {
+                let (name, len) = to.as_c();
+                message.msg_hdr.msg_name = name.cast_mut().cast();
+                message.msg_hdr.msg_namelen = len;
+            }
+            message
+        }));
+        Payload::Datagrams(messages.as_mut_ptr(), messages.len())
+    }
+
+    /// The kernel is done with the payload and took `bytes` of it. What is sent goes into `sent`, to be dropped where a
+    /// destructor may run, or into `spares`.
+    pub fn sent(&mut self, mut bytes: usize, sent: &mut Vec<Sent>, spares: &mut Spares) {
+        self.in_flight = 0;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let (_, len) = chunk.bytes();
+            if bytes < len {
+                chunk.advance(bytes);
+                break;
+            }
+            bytes -= len;
+            match self.chunks.pop_front() {
+                Some(Chunk { memory: Memory::Copy { bytes: copy, .. }, .. }) => spares.put(copy),
+                done => sent.extend(done.map(Sent)),
             }
         }
         if self.chunks.is_empty() {
             self.gather = None;
         }
-        cost
+    }
+
+    /// The kernel is done with the payload, which was datagrams, and so are we with the first `count`: sent, or failed.
+    /// Answers how many bytes these were, and what they counted for against the marks.
+    pub fn sent_datagrams(&mut self, count: usize, spares: &mut Spares) -> (usize, usize) {
+        debug_assert!(count <= self.in_flight);
+        self.in_flight = 0;
+        let (mut bytes, mut cost) = (0, 0);
+        for chunk in self.chunks.drain(..count) {
+            let (_, len) = chunk.bytes();
+            bytes += len;
+            cost += datagram_cost(len);
+            if let Memory::Copy { bytes: copy, .. } = chunk.memory {
+                spares.put(copy);
+            }
+        }
+        (bytes, cost)
     }
 }
 
@@ -198,6 +235,7 @@ mod tests {
         unsafe {
             match payload {
                 Payload::Bytes(start, len) => std::slice::from_raw_parts(start, len).to_vec(),
+                Payload::Datagrams(..) => panic!("not a stream"),
                 Payload::Gather(message) => std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen)
                     .iter()
                     .flat_map(|v| std::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len).to_vec())
@@ -276,23 +314,30 @@ mod tests {
     #[test]
     fn datagrams_keep_their_bounds_and_their_destination() {
         let to: std::net::SocketAddr = "127.0.0.1:53".parse().unwrap();
-        let mut outbox = Outbox::default();
-        outbox.push_datagram(b"one", None);
-        outbox.push_datagram(b"", None);
-        outbox.push_datagram(b"three", Some(to.into()));
-        assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 3))));
-        assert_eq!(outbox.sent(3, &mut Vec::new(), &mut Spares::default()), 4);
-        assert!(matches!(outbox.payload(), Some(Payload::Bytes(_, 0))));
-        assert_eq!(outbox.sent(0, &mut Vec::new(), &mut Spares::default()), 1);
-        let Some(Payload::Gather(message)) = outbox.payload() else { panic!("no destination") };
-        // SAFETY: the payload points into the outbox.
-        assert!(unsafe { !(*message).msg_name.is_null() && (*message).msg_iovlen == 1 });
-        assert_eq!(
-            outbox.sent(0, &mut Vec::new(), &mut Spares::default()),
-            6,
-            "a datagram that failed is done with as well"
-        );
+        let (mut outbox, mut spares) = (Outbox::default(), Spares::default());
+        outbox.push_datagram(b"one", None, &mut spares);
+        outbox.push_datagram(b"", None, &mut spares);
+        outbox.push_datagram(b"three", Some(to.into()), &mut spares);
+        let lengths_and_names = |outbox: &mut Outbox| {
+            let Some(Payload::Datagrams(messages, count)) = outbox.payload() else { panic!("no datagrams") };
+            // SAFETY: the payload points into the outbox.
+            let messages = unsafe { std::slice::from_raw_parts(messages, count) };
+            let each = messages.iter().map(|message| {
+                assert_eq!(message.msg_hdr.msg_iovlen, 1);
+                // SAFETY: as above.
+                (unsafe { (*message.msg_hdr.msg_iov).iov_len }, !message.msg_hdr.msg_name.is_null())
+            });
+            each.collect::<Vec<_>>()
+        };
+        assert_eq!(lengths_and_names(&mut outbox), [(3, false), (0, false), (5, true)]);
+        assert_eq!(outbox.sent_datagrams(2, &mut spares), (3, 5));
+        assert_eq!(lengths_and_names(&mut outbox), [(5, true)]);
+        assert_eq!(outbox.sent_datagrams(1, &mut spares), (5, 6));
         assert!(outbox.payload().is_none());
+        for _ in 0..=GATHER_MAX {
+            outbox.push_datagram(b"x", None, &mut spares);
+        }
+        assert_eq!(lengths_and_names(&mut outbox).len(), GATHER_MAX);
     }
 
     #[test]

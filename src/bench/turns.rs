@@ -139,6 +139,7 @@ impl Driver for Kernel {
                 let vectors = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
                 vectors.iter().map(|vector| vector.iov_len).sum()
             },
+            Payload::Datagrams(..) => unreachable!("the benchmark has streams"),
         };
         self.ended.push(Event { id, outcome: Outcome::Sent(bytes as u32) });
     }

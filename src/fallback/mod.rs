@@ -16,6 +16,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+/// Datagrams received per readiness: one socket may carry those of many peers, of whom each has a turn.
+const DATAGRAMS_AT_ONCE: usize = 32;
+
 /// What waits for one connection's descriptor.
 struct Slot {
     id: Option<ConnId>,
@@ -92,11 +95,21 @@ impl Epoll {
     }
 
     fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
-        let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return };
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            if !self.receive_once(id, pool, events) {
+                break;
+            }
+        }
+    }
+
+    /// Answers whether to try at once again.
+    fn receive_once(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) -> bool {
+        let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return false };
         let target = slot.target;
         let Some((buffer, address)) = pool.post() else {
             self.starved.push(id);
-            return self.watch(id, true);
+            self.watch(id, true);
+            return false;
         };
         pool.reap(buffer);
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
@@ -105,7 +118,10 @@ impl Epoll {
             Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
             Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
             Ok(0) => Outcome::EndOfFile,
-            Err(libc::EAGAIN | libc::EINTR) => return pool.release(buffer),
+            Err(libc::EAGAIN | libc::EINTR) => {
+                pool.release(buffer);
+                return false;
+            }
             // The other side of a terminal is gone.
             Err(libc::EIO) if target.io == Io::File => Outcome::EndOfFile,
             Err(errno) => Outcome::ReceiveFailed(errno),
@@ -115,6 +131,7 @@ impl Epoll {
             pool.release(buffer);
             self.end_receive(id);
         }
+        matches!(outcome, Outcome::Datagram { .. })
     }
 
     fn end_receive(&mut self, id: ConnId) {
@@ -129,7 +146,7 @@ impl Epoll {
         let Some(payload) = slot.sending else { return };
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
         let outcome = match unsafe { calls::send(slot.target, payload) } {
-            Ok(len) => Outcome::Sent(len),
+            Ok(outcome) => outcome,
             // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
             Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),
             Err(libc::EAGAIN | libc::EINTR) => return,

@@ -5,7 +5,6 @@ use crate::buffer::datagram;
 use crate::driver::Outcome;
 use crate::machine::End;
 use crate::mailbox::Notice;
-use crate::outbox::Sent;
 use crate::python::dispatch::Fault;
 use crate::token::ConnId;
 use pyo3::exceptions::PyOSError;
@@ -47,17 +46,10 @@ impl Reactor {
     }
 
     /// Tells the protocol of such an error, by `error_received(exc)`; the socket goes on.
-    pub(super) fn datagram_failed(
-        &mut self,
-        py: Python<'_>,
-        id: ConnId,
-        outcome: Outcome,
-        errno: i32,
-        sent: &mut Vec<Sent>,
-    ) {
+    pub(super) fn datagram_failed(&mut self, py: Python<'_>, id: ConnId, outcome: Outcome, errno: i32) {
         let open = self.with(id, |connection| {
             if matches!(outcome, Outcome::SendFailed(_)) {
-                let cost = connection.outbox.sent(0, sent, &mut self.context.spares.borrow_mut());
+                let (_, cost) = connection.outbox.sent_datagrams(1, &mut self.context.spares.borrow_mut());
                 connection.machine.sent(cost, &self.context.limits);
             } else {
                 connection.machine.receive_cancelled();

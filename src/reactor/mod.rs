@@ -340,7 +340,7 @@ impl Reactor {
             }
             let target = connection.descriptor.target();
             match connection.outbox.payload() {
-                // SAFETY: I2: the outbox keeps what is in flight until `Outbox::sent`, which only the send's event calls.
+                // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by that event alone.
                 Some(payload) => unsafe { self.driver.send(id, target, payload) },
                 None => connection.machine.sent(0, &self.context.limits),
             }
@@ -375,7 +375,7 @@ impl Reactor {
                 }
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::ReceiveFailed(errno) | Outcome::SendFailed(errno) if self.is_datagram_error(id, errno) => {
-                    self.datagram_failed(py, id, outcome, errno, &mut sent);
+                    self.datagram_failed(py, id, outcome, errno);
                 }
                 _ => {
                     self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
@@ -444,7 +444,13 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
             connection.moved.1 = connection.moved.1.wrapping_add(u64::from(bytes));
-            let cost = connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
+            connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
+            machine.sent(bytes as usize, &context.limits);
+        }
+        Outcome::SentDatagrams(count) => {
+            let (bytes, cost) = connection.outbox.sent_datagrams(count as usize, &mut context.spares.borrow_mut());
+            context.mailbox.stats.bytes_out.add(bytes as u64);
+            connection.moved.1 = connection.moved.1.wrapping_add(bytes as u64);
             machine.sent(cost, &context.limits);
         }
         Outcome::SendFailed(_) => {

@@ -1,8 +1,8 @@
 //! The io_uring driver: one ring, created, submitted to and reaped by its reactor thread (I1).
 //!
 //! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection.
-//! Pipes and terminals, which know neither, are polled and then read or written (`readiness`), and so are datagrams
-//! received where the kernel has no multishot.
+//! Pipes and terminals, which know neither, are polled and then read or written (`readiness`). Datagrams are sent by
+//! calls, many at once, and received so where the kernel has no multishot.
 //! What the kernel may refuse on the way is settled here and not shown to the reactor: a receive that finds no buffer
 //! waits in `starved` until one comes back (B4), an operation that answers `EAGAIN` waits for readiness.
 
@@ -185,13 +185,13 @@ impl Uring {
     fn try_send(&mut self, id: ConnId) {
         let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
         let Some(payload) = payload else { return };
-        let flags = libc::MSG_NOSIGNAL | if io == Io::Socket { libc::MSG_WAITALL } else { 0 };
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = match (io, payload) {
-            (Io::File, _) => return self.write_file(id, payload),
-            (_, Payload::Bytes(start, len)) => {
+            (Io::Socket, Payload::Bytes(start, len)) => {
                 opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
             }
-            (_, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
+            (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
+            _ => return self.send_by_call(id, payload),
         };
         self.push(entry.user_data(Token::new(Kind::Send, id).0));
     }
@@ -276,9 +276,7 @@ impl Uring {
             Kind::PollReceive => return self.polled_receive(id, result, pool),
             Kind::PollSend => return self.polled_send(id, result),
             Kind::Send if -result == libc::EAGAIN => return self.send_again(id),
-            Kind::Send if result > 0 || (result == 0 && self.slot(id).target.io == Io::Datagram) => {
-                Outcome::Sent(result as u32)
-            }
+            Kind::Send if result > 0 => Outcome::Sent(result as u32),
             Kind::Send => Outcome::SendFailed(if result == 0 { libc::EPIPE } else { -result }),
             Kind::CancelReceive => Outcome::CancelMissed,
             Kind::CancelSend => {

@@ -1,5 +1,5 @@
-//! Operations that wait for readiness and are then tried by a system call or once more: those on pipes and terminals,
-//! datagrams on kernels without multishot, and what answered `EAGAIN`.
+//! Operations that are tried by a system call and wait for readiness: those on pipes and terminals, sends of datagrams,
+//! their receives on kernels without multishot, and what answered `EAGAIN`.
 
 use super::Uring;
 use crate::buffer::Pool;
@@ -74,13 +74,20 @@ impl Uring {
         }
     }
 
-    /// Writes what fits; the event is there at the next wait.
-    pub(super) fn write_file(&mut self, id: ConnId, payload: Payload) {
+    /// Sends what fits; the event is there at the next wait. Files know no SEND; and of datagrams, an operation would
+    /// send one at a time (I3), a call sends many.
+    pub(super) fn send_by_call(&mut self, id: ConnId, payload: Payload) {
+        let slot = self.slot(id);
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
-        let outcome = match unsafe { calls::send(self.slot(id).target, payload) } {
-            Ok(len) => Outcome::Sent(len),
+        let outcome = match unsafe { calls::send(slot.target, payload) } {
+            Ok(outcome) => outcome,
+            // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
+            // told. To wait would be to spin; it costs one datagram.
+            Err(libc::EAGAIN) if slot.polls_send && slot.target.io == Io::Datagram => {
+                Outcome::SendFailed(libc::ENOBUFS)
+            }
             Err(libc::EAGAIN | libc::EINTR) => {
-                self.slot(id).polls_send = true;
+                slot.polls_send = true;
                 return self.poll(id, Kind::PollSend, libc::POLLOUT);
             }
             Err(errno) => Outcome::SendFailed(errno),
@@ -92,19 +99,13 @@ impl Uring {
     /// A send answered `EAGAIN`: it waits for room, and is then tried again.
     pub(super) fn send_again(&mut self, id: ConnId) -> Option<Event> {
         let slot = self.slot(id);
-        let errno = if slot.cancelled_send {
-            libc::ECANCELED
-        } else if slot.polls_send {
-            // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
-            // told. To wait would be to spin; it costs one datagram.
-            libc::ENOBUFS
-        } else {
-            slot.polls_send = true;
-            self.poll(id, Kind::PollSend, libc::POLLOUT);
-            return None;
-        };
-        slot.payload = None;
-        Some(Event { id, outcome: Outcome::SendFailed(errno) })
+        if slot.cancelled_send {
+            slot.payload = None;
+            return Some(Event { id, outcome: Outcome::SendFailed(libc::ECANCELED) });
+        }
+        slot.polls_send = true;
+        self.poll(id, Kind::PollSend, libc::POLLOUT);
+        None
     }
 
     /// There is room to send, or the wait failed.
