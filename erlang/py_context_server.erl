@@ -14,7 +14,6 @@
     ctx :: py_nif:ctx(),
     ref :: reference(),
     drain_ms :: non_neg_integer(),
-    thread = running :: running | gone,
     log = py_reactor_log:new() :: py_reactor_log:limit(),
     ticking = false :: boolean()
 }).
@@ -94,7 +93,7 @@ refuse(Starter, Ref, Reason) ->
     Starter ! {Ref, self(), Reason},
     ignore.
 
-%% Where this gives up on a thread that still starts, the exit of this process, which follows, ends the thread.
+%% Where this gives up on a thread, the exit of this process, which follows, ends that as soon as Python lets it.
 -spec start_thread(py_options:id(), py_options:mode(), py_options:complete()) ->
     {ok, py_nif:ctx(), reference()} | {error, term()}.
 start_thread(Id, Mode, #{start_timeout_ms := TimeoutMs} = Options) ->
@@ -102,14 +101,14 @@ start_thread(Id, Mode, #{start_timeout_ms := TimeoutMs} = Options) ->
     case py_nif:context_start(Ref, Id, Mode, py_options:native(Options)) of
         {ok, Ctx} ->
             receive
-                {Ref, {ok, _Info}} ->
+                {Ref, ok} ->
                     {ok, Ctx, Ref};
                 {Ref, {error, Reason}} ->
-                    _ = py_nif:context_join(Ctx),
+                    receive
+                        {py_thread_end, Ref} -> _ = py_nif:context_join(Ctx)
+                    after ?STOP_MARGIN_MS -> warn_of_held_thread(Id)
+                    end,
                     {error, Reason};
-                {py_thread_exit, Ref, Reason} ->
-                    _ = py_nif:context_join(Ctx),
-                    {error, {reactor_thread, Reason}};
                 {?MODULE, stop, _DrainMs} ->
                     {error, stopped};
                 {'EXIT', _Starter, Reason} ->
@@ -140,7 +139,7 @@ handle_info({?MODULE, stop, default}, State) ->
 handle_info({?MODULE, stop, DrainMs}, State) ->
     {stop, normal, State#state{drain_ms = DrainMs}};
 handle_info({py_thread_exit, Ref, Reason}, #state{ref = Ref} = State) ->
-    {stop, {reactor_thread, Reason}, State#state{thread = gone}};
+    {stop, {reactor_thread, Reason}, State#state{drain_ms = 0}};
 handle_info({'DOWN', _Monitor, process, {py_reactor_sup, _Node}, _Reason}, State) ->
     {stop, {shutdown, application_stopped}, State};
 handle_info({'EXIT', _Pid, Reason}, State) when Reason =/= normal ->
@@ -149,36 +148,30 @@ handle_info(_Unknown, State) ->
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{thread = gone, ctx = Ctx} = State) ->
-    %% Nobody is left to answer, but the notifications must be given up.
-    ok = py_nif:context_stop(Ctx, make_ref(), 0),
-    joined(State);
 terminate(_Reason, #state{ctx = Ctx, drain_ms = DrainMs} = State) ->
-    Ref = make_ref(),
-    ok = py_nif:context_stop(Ctx, Ref, DrainMs),
-    _ = erlang:send_after(DrainMs + ?STOP_MARGIN_MS, self(), {Ref, deadline}),
-    drained(Ref, State).
+    ok = py_nif:context_stop(Ctx, DrainMs),
+    Deadline = make_ref(),
+    _ = erlang:send_after(DrainMs + ?STOP_MARGIN_MS, self(), Deadline),
+    drained(Deadline, State).
 
 %% Waits for the thread's last word; what connections have to say while they end is still logged.
 -spec drained(reference(), #state{}) -> ok.
-drained(Ref, State) ->
+drained(Deadline, #state{id = Id, ctx = Ctx, ref = Ref} = State) ->
     receive
-        {Ref, stopped} ->
-            joined(State);
-        {py_thread_exit, _Ref, _Reason} ->
-            joined(State);
-        {Ref, deadline} ->
-            %% A callback that does not return. The thread ends when it does.
-            logger:log(warning, "the thread did not end in time: a Python callback is still running", [], meta(State)),
+        {py_thread_end, Ref} ->
+            _ = py_nif:context_join(Ctx),
+            ended(State);
+        Deadline ->
+            ok = warn_of_held_thread(Id),
             ended(State);
         {select, _Notices, _, ready_input} ->
-            drained(Ref, report_and_arm(State))
+            drained(Deadline, report_and_arm(State))
     end.
 
--spec joined(#state{}) -> ok.
-joined(#state{ctx = Ctx} = State) ->
-    _ = py_nif:context_join(Ctx),
-    ended(State).
+-spec warn_of_held_thread(py_options:id()) -> ok.
+warn_of_held_thread(Id) ->
+    Text = "the context's thread did not end in time: a callback, or a thread that Python code started, is still running",
+    logger:log(warning, Text, [], #{py_context => Id}).
 
 -spec ended(#state{}) -> ok.
 ended(State) ->

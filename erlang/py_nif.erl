@@ -9,7 +9,7 @@
 -export([priv_dir/0]).
 -export([
     context_start/4,
-    context_stop/3,
+    context_stop/2,
     context_drain/3,
     context_interrupt/2,
     context_join/1,
@@ -33,11 +33,11 @@
     listener_accept/3,
     listener_close/1
 ]).
--export_type([ctx/0, listener/0, how/0, event/0, context_info/0, call_answer/0, waiter/0, reply_ref/0]).
+-export_type([ctx/0, listener/0, how/0, event/0, call_answer/0, waiter/0, reply_ref/0]).
 
 -nifs([
     context_start/4,
-    context_stop/3,
+    context_stop/2,
     context_drain/3,
     context_interrupt/2,
     context_join/1,
@@ -71,9 +71,6 @@
 %% What becomes of the number: taken as it is, duplicated, or adopted only if it came from `dup_fd/1'.
 -type event() :: {log, logger:level(), Message :: binary(), Meta :: map()} | {dropped, pos_integer()}.
 %% What is to be logged, and how much more there was no room for.
--type context_info() :: #{
-    backend := uring | epoll, backend_note := binary(), python := binary(), features := [atom()]
-}.
 -type call_answer() :: reference().
 %% Where the answer to a call from Python goes.
 -type waiter() :: reference() | {reference(), Callers :: [pid(), ...]}.
@@ -105,15 +102,16 @@ priv_dir() ->
     end.
 
 %% Starts a reactor thread that the calling process owns: the death of this process ends it. The owner is sent
-%% `{Ref, {ok, context_info()} | {error, Reason}}', and `{py_thread_exit, Ref, Reason}' should the thread die by itself.
+%% `{Ref, ok | {error, Reason}}'; `{py_thread_exit, Ref, Reason}' should the thread die by itself; and in any case, when
+%% the thread has only to be joined, `{py_thread_end, Ref}'.
 -spec context_start(reference(), py_options:id(), py_options:mode(), py_options:native()) ->
     {ok, ctx()} | {error, term()}.
 context_start(_Ref, _Id, _Mode, _Options) ->
     erlang:nif_error(undef).
 
-%% Ends the thread; its last act is to send `{Ref, stopped}' to the caller.
--spec context_stop(ctx(), reference(), DrainMs :: non_neg_integer()) -> ok.
-context_stop(_Ctx, _Ref, _DrainMs) ->
+%% Asks the thread to end. Connections have so long to deliver what was written.
+-spec context_stop(ctx(), DrainMs :: non_neg_integer()) -> ok.
+context_stop(_Ctx, _DrainMs) ->
     erlang:nif_error(undef).
 
 %% Takes no new connections; `{Ref, {ok, 0}}' when the open ones have dealt with what had arrived and are closed,
@@ -128,7 +126,7 @@ context_drain(_Ctx, _Ref, _WithinMs) ->
 context_interrupt(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
-%% Waits for the end of the thread: call it after its last message only. `panic' if it ended by a fault of the library.
+%% Joins the thread, after `py_thread_end' only: it waits without limit. `panic' if it ended by a fault of the library.
 -spec context_join(ctx()) -> ok | panic.
 context_join(_Ctx) ->
     erlang:nif_error(undef).

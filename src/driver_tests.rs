@@ -5,7 +5,7 @@ use crate::buffer::{Pool, datagram};
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::fallback::Epoll;
 use crate::token::ConnId;
-use crate::uring::{Features, Uring};
+use crate::uring::{self, Features, Uring};
 use crate::wake::Wake;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -45,10 +45,9 @@ impl Bench {
         let wake: &'static Wake = Box::leak(Box::new(Wake::new().unwrap()));
         let mut pool = Pool::new(buffers, 256, || wake.signal()).unwrap();
         let mut uring = |features: &Features| {
-            let made = Uring::with_at_most(features, wake.waiter().unwrap(), &mut pool);
-            let made = made.unwrap_or_else(|refusal| panic!("{refusal}"));
-            assert_eq!(made.features(), features);
-            made
+            let proven = uring::probe(features).unwrap_or_else(|refusal| panic!("{refusal}"));
+            assert_eq!(&proven.features, features);
+            Uring::new(proven, wake.waiter().unwrap(), &mut pool).unwrap_or_else(|refusal| panic!("{refusal}"))
         };
         let driver: Box<dyn Driver> = match kind {
             "uring" => Box::new(uring(&Features::ALL)),

@@ -79,27 +79,22 @@ impl ReplyTo {
         self.send(|env| (crate::atoms::error(), crate::atoms::stopped()).encode(env));
     }
 
-    /// Sends `{Ref, Answer}`, with the answer that `make` builds. From the reactor thread only, which the VM does not
-    /// manage.
+    /// Sends `{Ref, Answer}`, with the answer that `make` builds. From a thread that the VM does not manage.
     pub fn send(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
         self.send_first(make);
     }
 
     /// As [`ReplyTo::send`], where more is to follow.
     pub fn send_first(&self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
+        self.tell(|env, reference| (reference, make(env)).encode(env));
+    }
+
+    /// Sends what `make` builds from `Ref`; as [`ReplyTo::send`].
+    pub fn tell(&self, make: impl for<'a> FnOnce(Env<'a>, Term<'a>) -> Term<'a>) {
         self.reference.open(|reference| {
             let env = reference.get_env();
             // A caller that died in the meantime does not want the answer.
-            let _ = env.send(&self.pid, (reference, make(env)));
-        });
-    }
-
-    /// Sends `{py_thread_exit, Ref, Reason}`; as [`ReplyTo::send`].
-    pub fn send_exit(self, make: impl for<'a> FnOnce(Env<'a>) -> Term<'a>) {
-        let ReplyTo { pid, reference, .. } = self;
-        reference.open(|reference| {
-            let env = reference.get_env();
-            let _ = env.send(&pid, (crate::atoms::py_thread_exit(), reference, make(env)));
+            let _ = env.send(&self.pid, make(env, reference));
         });
     }
 }
@@ -198,12 +193,10 @@ pub enum Command {
         /// Who is told `{ok, 0}`, or `{error, {connections, N}}` when it took too long.
         reply: ReplyTo,
     },
-    /// Close every connection and end the thread.
+    /// Close every connection and end the thread, which says so itself.
     Stop {
         /// How long connections may take to deliver what they wrote.
         drain: Duration,
-        /// Who is told `stopped` at the end.
-        reply: ReplyTo,
     },
 }
 
@@ -228,8 +221,7 @@ impl Command {
             | Command::Ask { reply, .. }
             | Command::List { reply }
             | Command::Drain { reply, .. } => reply.stopped(),
-            Command::Run { reply: None, .. } | Command::Message { .. } => {}
-            Command::Stop { reply, .. } => reply.send(|env| crate::atoms::stopped().encode(env)),
+            Command::Run { reply: None, .. } | Command::Message { .. } | Command::Stop { .. } => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::relay;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
-use crate::thread::{self, Owner};
+use crate::thread;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
 use std::io;
 use std::net::IpAddr;
@@ -116,8 +116,7 @@ fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<
     let mailbox = Arc::new(Mailbox::new(options.id, env.pid())?);
     let notices = Selectable::new(env, mailbox.notices_fd()?);
     let max_connections = options.max_connections;
-    let owner = Owner { start: ReplyTo::new(env.pid(), reference), exit: ReplyTo::new(env.pid(), reference) };
-    let thread = thread::spawn(options, Arc::clone(&mailbox), owner)?;
+    let thread = thread::spawn(options, Arc::clone(&mailbox), ReplyTo::new(env.pid(), reference))?;
     let context = ResourceArc::new(ContextHandle::new(mailbox, max_connections, notices, thread));
     if env.monitor(&context, &env.pid()).is_none() {
         context.mailbox.inbox.kill();
@@ -126,13 +125,9 @@ fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<
 }
 
 #[rustler::nif]
-fn context_stop<'a>(env: Env<'a>, context: Context, reference: Term<'a>, drain_ms: u64) -> Atom {
-    let reply = ReplyTo::new(env.pid(), reference);
-    let stop = Command::Stop { drain: Duration::from_millis(drain_ms), reply };
-    if context.mailbox.inbox.post(stop).is_err() {
-        // The thread has ended already, or is about to: there is nothing to wait for but the join.
-        let _ = env.send(&env.pid(), (reference, atoms::stopped()));
-    }
+fn context_stop(context: Context, drain_ms: u64) -> Atom {
+    // Refused where the thread has ended already, or is about to.
+    let _ = context.mailbox.inbox.post(Command::Stop { drain: Duration::from_millis(drain_ms) });
     atoms::ok()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::atoms;
 use crate::buffer::Pool;
-use crate::config::{Backend, Mode, Options, SHUT_DOWN_MS, STACK_BYTES};
+use crate::config::{Backend, Mode, Options, STACK_BYTES};
 use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
@@ -14,10 +14,10 @@ use crate::python::reactor_buffer;
 use crate::python::subinterpreter::Subinterpreter;
 use crate::python::workspace::Workspace;
 use crate::reactor::Reactor;
-use crate::uring::Uring;
+use crate::uring::{self, Features, Refusal, Uring};
 use crate::watch;
 use pyo3::prelude::*;
-use rustler::{Atom, Encoder, Env, Term};
+use rustler::{Encoder, Env, Term};
 use std::any::Any;
 use std::cell::RefCell;
 use std::io;
@@ -25,7 +25,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
 
 /// Why a context did not start, or ended by itself.
 pub enum Failure {
@@ -62,41 +61,31 @@ impl Failure {
     }
 }
 
-/// The two messages that the owner of a context may get.
-pub struct Owner {
-    /// Answered once the context serves, or does not.
-    pub start: ReplyTo,
-    /// Told `py_thread_exit` when the thread ends although nobody stopped it.
-    pub exit: ReplyTo,
-}
-
-/// Starts a reactor thread.
+/// Starts a reactor thread. Its `owner` is told `{Ref, ok}` once the context serves, or `{Ref, {error, Reason}}`;
+/// `{py_thread_exit, Ref, Reason}` if it ends although nobody stopped it; and last, when the thread has only to be
+/// joined, `{py_thread_end, Ref}`. Before that, it waits for threads that Python code has started in its interpreter.
 ///
 /// # Errors
 /// No thread could be made.
-pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: Owner) -> io::Result<JoinHandle<()>> {
+pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: ReplyTo) -> io::Result<JoinHandle<()>> {
     Builder::new().name(format!("py_reactor_{}", options.id)).stack_size(STACK_BYTES).spawn(move || {
-        let stopped = match interpreter_for(options.mode) {
+        match interpreter_for(options.mode) {
             Ok(own) => {
-                let stopped = Python::attach(|py| live(py, &options, &mailbox, owner));
+                Python::attach(|py| live(py, &options, &mailbox, &owner));
                 if let Some(Err(why)) = own.map(Subinterpreter::end) {
                     let message = format!("the context's interpreter is left behind, its memory with it: {why}");
                     mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
                 }
-                stopped
             }
             Err(why) => {
-                owner.start.send(|env| (atoms::error(), Failure::Python(why).term(None, env)).encode(env));
-                None
+                owner.send_first(|env| (atoms::error(), Failure::Python(why).term(None, env)).encode(env));
             }
-        };
+        }
         // Whoever waits for a handoff or a result must not wait for ever.
         for command in mailbox.retire() {
             command.abandon();
         }
-        if let Some(reply) = stopped {
-            reply.send(|env| atoms::stopped().encode(env));
-        }
+        owner.tell(|env, reference| (atoms::py_thread_end(), reference).encode(env));
     })
 }
 
@@ -108,37 +97,35 @@ fn interpreter_for(mode: Mode) -> Result<Option<Subinterpreter>, String> {
     }
 }
 
-/// The life of a thread that is attached to Python. Answers who waits for its end.
-fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: Owner) -> Option<ReplyTo> {
-    let Owner { start, exit } = owner;
+/// The life of a thread that is attached to Python.
+fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: &ReplyTo) {
     let guarded = catch_unwind(AssertUnwindSafe(|| prepare(py, options, mailbox)));
-    let result = match guarded.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))) {
-        Ok(mut reactor) => {
-            start.send(|env| (atoms::ok(), info(env, mailbox, &reactor)).encode(env));
-            let ran = catch_unwind(AssertUnwindSafe(|| reactor.turn.run(py)));
-            let finished = catch_unwind(AssertUnwindSafe(|| reactor.turn.finish(py)));
-            match (ran, finished) {
-                (Ok(Ok(reply)), Ok(())) => Ok(reply),
-                (Ok(Err(error)), _) => Err(Failure::Driver(error)),
-                (Err(panic), _) | (_, Err(panic)) => Err(Failure::Panic(panic_text(&*panic))),
+    match guarded.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))) {
+        Ok(reactor) => {
+            owner.send_first(|env| atoms::ok().encode(env));
+            if let Err(failure) = serve(py, reactor) {
+                owner.tell(|env, reference| {
+                    (atoms::py_thread_exit(), reference, failure.term(Some(py), env)).encode(env)
+                });
             }
         }
-        Err(failure) => {
-            start.send(|env| (atoms::error(), failure.term(Some(py), env)).encode(env));
-            return forget(py, mailbox, None);
-        }
-    };
-    match result {
-        Ok(reply) => forget(py, mailbox, reply),
-        Err(failure) => {
-            exit.send_exit(|env| failure.term(Some(py), env));
-            forget(py, mailbox, None)
-        }
+        Err(failure) => owner.send_first(|env| (atoms::error(), failure.term(Some(py), env)).encode(env)),
+    }
+    forget(py, mailbox);
+}
+
+fn serve(py: Python<'_>, mut reactor: Reactor) -> Result<(), Failure> {
+    let ran = catch_unwind(AssertUnwindSafe(|| reactor.run(py)));
+    let finished = catch_unwind(AssertUnwindSafe(|| reactor.finish(py)));
+    match (ran, finished) {
+        (Ok(Ok(())), Ok(())) => Ok(()),
+        (Ok(Err(error)), _) => Err(Failure::Driver(error)),
+        (Err(panic), _) | (_, Err(panic)) => Err(Failure::Panic(panic_text(&*panic))),
     }
 }
 
 /// Leaves nothing of the context in this thread, while it is still attached.
-fn forget(py: Python<'_>, mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<ReplyTo> {
+fn forget(py: Python<'_>, mailbox: &Mailbox) {
     watch::remove(&mailbox.running);
     homes::remove(mailbox);
     mailbox.running.retire(py);
@@ -148,7 +135,6 @@ fn forget(py: Python<'_>, mailbox: &Mailbox, reply: Option<ReplyTo>) -> Option<R
     }
     context::set_current(None);
     reactor_buffer::set_local_pool(None);
-    reply
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -156,13 +142,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without words").to_owned()
 }
 
-struct Ready {
-    turn: Reactor,
-    python: String,
-    features: Vec<Atom>,
-}
-
-fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Ready, Failure> {
+fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
     if let Some(venv) = &options.venv {
         let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
@@ -171,7 +151,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let waker = Arc::clone(mailbox);
     let mut pool =
         Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;
-    let (driver, features) = choose(options.backend, mailbox, &mut pool)?;
+    let driver = choose(options.backend, mailbox, &mut pool)?;
     #[cfg(feature = "faults")]
     let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
@@ -180,6 +160,8 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     if options.mode != Mode::Worker {
         let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));
         install().map_err(Failure::Setup)?;
+        let alone = || py.import("erlang._ending")?.call_method0("pass_nothing_on");
+        alone().map_err(Failure::Setup)?;
     }
     let context = Rc::new(Context {
         serial: mailbox.serial,
@@ -206,26 +188,23 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
     logging.call_method0("install").map_err(Failure::Setup)?;
-    let version = interpreter::version(py);
-    Ok(Ready { turn: Reactor::new(driver, context, pool, python, options), python: version, features })
+    Ok(Reactor::new(driver, context, pool, python, options))
 }
 
-/// The driver to use. io_uring without DEFER_TASKRUN (before 6.1) costs more than epoll, so `auto` does not take it.
-fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<(Box<dyn Driver>, Vec<Atom>), Failure> {
+/// The driver to use.
+fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<Box<dyn Driver>, Failure> {
     let waiter = || mailbox.inbox.waiter().map_err(Failure::Resources);
     let mut note = String::new();
     if backend != Backend::Epoll {
-        match Uring::new(waiter()?, pool) {
-            Ok(driver) if backend == Backend::Uring || driver.features().defer_taskrun => {
-                let features = driver.features().atoms();
+        let wake_fd = waiter()?;
+        let proven = uring::probe(&Features::ALL).and_then(|proven| match backend {
+            Backend::Auto if !proven.features.defer_taskrun => Err(Refusal::Slower),
+            _ => Ok(proven),
+        });
+        match proven.and_then(|proven| Uring::new(proven, wake_fd, pool)) {
+            Ok(driver) => {
                 let _ = mailbox.backend.set(("uring", note));
-                return Ok((Box::new(driver), features));
-            }
-            Ok(mut driver) => {
-                let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
-                driver.shut_down(pool, deadline);
-                driver.give_back(pool);
-                note = "io_uring of this kernel has no DEFER_TASKRUN (6.1), without which epoll is faster".into();
+                return Ok(Box::new(driver));
             }
             Err(refusal) if backend == Backend::Uring => return Err(Failure::Backend(refusal.to_string())),
             Err(refusal) => note = refusal.to_string(),
@@ -239,7 +218,7 @@ fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<(Box<d
     }
     let driver = Epoll::new(waiter()?).map_err(Failure::Resources)?;
     let _ = mailbox.backend.set(("epoll", note));
-    Ok((Box::new(driver), Vec::new()))
+    Ok(Box::new(driver))
 }
 
 #[cfg(feature = "faults")]
@@ -247,28 +226,5 @@ fn with_faults(driver: Box<dyn Driver>) -> Box<dyn Driver> {
     match std::env::var(crate::faults::VARIABLE).ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => Box::new(crate::faults::Faulty::new(driver, seed)),
         None => driver,
-    }
-}
-
-fn info<'a>(env: Env<'a>, mailbox: &Mailbox, ready: &Ready) -> Term<'a> {
-    let (backend, note) = mailbox.backend.get().cloned().unwrap_or_default();
-    let backend = if backend == "epoll" { atoms::epoll() } else { atoms::uring() };
-    let pairs = [
-        (atoms::backend().encode(env), backend.encode(env)),
-        (atoms::backend_note().encode(env), note.encode(env)),
-        (atoms::python().encode(env), ready.python.encode(env)),
-        (atoms::features().encode(env), ready.features.encode(env)),
-    ];
-    Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
-}
-
-impl crate::uring::Features {
-    fn atoms(&self) -> Vec<Atom> {
-        let all = [
-            (self.defer_taskrun, atoms::defer_taskrun()),
-            (self.single_issuer, atoms::single_issuer()),
-            (self.multishot, atoms::multishot()),
-        ];
-        all.into_iter().filter_map(|(has, atom)| has.then_some(atom)).collect()
     }
 }

@@ -1,6 +1,7 @@
 %% Contexts with an interpreter of their own: what is apart, what runs in parallel, and what is left of them.
 -module(contexts_SUITE).
 
+-include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
 -compile([export_all, nowarn_export_all]).
@@ -14,6 +15,8 @@ all() ->
         own_gils_run_in_parallel,
         threads_and_kept_buffers,
         threads_end_first,
+        threads_are_no_daemons,
+        a_thread_that_stays_holds_nobody_up,
         a_thread_left_behind_aborts_nothing,
         modules_that_refuse_are_errors,
         modules_that_refuse_may_be_asked_again,
@@ -109,6 +112,34 @@ threads_end_first(Config) ->
     ?assertEqual({ok, true}, py:call(Context, apart, start_pool, [])),
     {ok, none} = py:call(Context, apart, start_thread, []),
     ok = py_reactor_context:stop(Context),
+    os_resources:wait_back_to(Before).
+
+%% Unless they are to be, also those of callbacks, whose thread Python has not started.
+threads_are_no_daemons(Config) ->
+    Context = start(Config, "import threading"),
+    ?assertEqual({ok, false}, py:eval(Context, "threading.Thread().daemon")),
+    ok = py_reactor_context:stop(Context).
+
+%% Neither one whose set-up code fails, nor one that is stopped. The thread ends when its file is gone.
+a_thread_that_stays_holds_nobody_up(Config) ->
+    Before = os_resources:snapshot(),
+    File = filename:join(?config(priv_dir, Config), "stay"),
+    ok = file:write_file(File, ""),
+    SetUp = ["import apart; apart.stay_while_there_is('", File, "')\n"],
+    ?assertMatch(
+        {error, {setup_code, {python_error, #{type := <<"ZeroDivisionError">>}}}},
+        py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => [SetUp, "1/0"]}))
+    ),
+    Id = new_id(),
+    {ok, Context} = py_reactor_context:start_link(Id, subinterp, options(Config, #{setup_code => SetUp})),
+    ok = log_collector:install(),
+    try
+        ok = py_reactor_context:stop(Context, 0),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["did not end in time"]))
+    after
+        log_collector:remove()
+    end,
+    ok = file:delete(File),
     os_resources:wait_back_to(Before).
 
 a_thread_left_behind_aborts_nothing(Config) ->

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import threading
 from typing import Any
+
+
+def pass_nothing_on() -> None:
+    """Let threads that the calling one starts be daemons only if they are told to be.
+
+    `threading` takes a thread that it did not start for a daemon, and before 3.12 those that it starts for daemons, too.
+    """
+    vars(threading.current_thread())["_daemonic"] = False
 
 
 def end_threads() -> None:
@@ -11,14 +19,12 @@ def end_threads() -> None:
 
     CPython does this too, but when it is too late to leave the interpreter alone.
     """
-    threading: Any = sys.modules.get("threading")
-    if threading is None:
-        return
+    internals: Any = threading
     try:
-        threading._shutdown()
+        internals._shutdown()
     finally:
         # It must not be called twice.
-        threading._shutdown = _nothing
+        internals._shutdown = _nothing
         # What 3.13 remembers of a thread that it did not start complains once its module is gone.
         local = getattr(threading, "_thread_local_info", None)
         if local is not None:

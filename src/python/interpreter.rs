@@ -185,12 +185,6 @@ pub fn current_id(_py: Python<'_>) -> i64 {
     unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) }
 }
 
-/// Version of the running interpreter, as "3.11.7".
-pub fn version(py: Python<'_>) -> String {
-    let version = py.version_info();
-    format!("{}.{}.{}", version.major, version.minor, version.patch)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

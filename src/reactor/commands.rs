@@ -28,7 +28,7 @@ impl Reactor {
         let context = Rc::clone(&self.context);
         let inbox = &context.mailbox.inbox;
         if inbox.open() {
-            self.end(py, Ending::Cutting(None));
+            self.end(py, Ending::Cutting);
         }
         self.commands_wait = inbox.take_commands(&mut self.commands);
         // One by one: should one of them panic, the others are still there to be abandoned.
@@ -62,7 +62,7 @@ impl Reactor {
             Command::List { reply } => self.list(py, reply),
             Command::Message { id, message } => self.message_received(py, id, message.bind(py)),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
-            Command::Stop { drain, reply } => self.end(py, Ending::Draining(Instant::now() + drain, reply)),
+            Command::Stop { drain } => self.end(py, Ending::Draining(Instant::now() + drain)),
         }
     }
 
@@ -83,7 +83,7 @@ impl Reactor {
         for (_, reply) in self.drains.drain(..) {
             reply.stopped();
         }
-        let cut = matches!(ending, Ending::Cutting(_));
+        let cut = matches!(ending, Ending::Cutting);
         self.ending = ending;
         let ids = self.context.table.borrow().ids();
         for id in ids {

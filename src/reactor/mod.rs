@@ -36,10 +36,10 @@ use timers::Sweeps;
 /// Whether and how the loop is about to end.
 enum Ending {
     No,
-    /// Connections deliver what was written, until the deadline; then `ReplyTo` is told.
-    Draining(Instant, ReplyTo),
+    /// Connections deliver what was written, until the deadline.
+    Draining(Instant),
     /// Connections are cut.
-    Cutting(Option<ReplyTo>),
+    Cutting,
 }
 
 /// One reactor thread's loop.
@@ -93,21 +93,17 @@ impl Reactor {
         }
     }
 
-    /// Turns until it is told to end and every connection is closed. Answers who wants to know.
+    /// Turns until it is told to end and every connection is closed.
     ///
     /// # Errors
     /// The driver failed.
-    pub fn run(&mut self, py: Python<'_>) -> io::Result<Option<ReplyTo>> {
+    pub fn run(&mut self, py: Python<'_>) -> io::Result<()> {
         loop {
             self.run_commands(py);
             self.settle_due(py);
             self.answer_drains();
             if self.has_ended() {
-                return Ok(match std::mem::replace(&mut self.ending, Ending::No) {
-                    Ending::Draining(_, reply) => Some(reply),
-                    Ending::Cutting(reply) => reply,
-                    Ending::No => None,
-                });
+                return Ok(());
             }
             self.flush();
             self.wait(py)?;

@@ -66,7 +66,7 @@ impl Reactor {
         let linger = self.lingering.front().map(|(deadline, _)| *deadline);
         // With nobody to look at, nothing wakes an idle thread.
         let sweep = (!self.context.table.borrow().is_empty()).then_some(self.sweeps.next);
-        let drain = if let Ending::Draining(deadline, _) = &self.ending { Some(*deadline) } else { None };
+        let drain = if let Ending::Draining(deadline) = self.ending { Some(deadline) } else { None };
         let until = [linger, drain, sweep, self.drains.iter().map(|(deadline, _)| *deadline).min()];
         let until = until.into_iter().flatten().min();
         until.map(|deadline| deadline.saturating_duration_since(Instant::now()))
@@ -84,11 +84,10 @@ impl Reactor {
             self.with(id, |connection| connection.machine.linger_expired());
             self.context.touch(id);
         }
-        if let Ending::Draining(deadline, _) = &self.ending
-            && *deadline <= now
-            && let Ending::Draining(_, reply) = std::mem::replace(&mut self.ending, Ending::No)
+        if let Ending::Draining(deadline) = self.ending
+            && deadline <= now
         {
-            self.ending = Ending::Cutting(Some(reply));
+            self.ending = Ending::Cutting;
             let ids = self.context.table.borrow().ids();
             for id in &ids {
                 self.with(*id, |connection| connection.machine.fail(End::Stopped));

@@ -55,17 +55,6 @@ impl BufferRing {
         self.posted -= 1;
     }
 
-    /// Puts every posted slot back into the pool. The ring that this was registered with is closed.
-    pub fn give_back(self, pool: &mut Pool) {
-        for back in 1..=self.posted {
-            let index = usize::from(self.tail.wrapping_sub(back as u16) & self.mask);
-            // SAFETY: as in `refill`; the kernel takes slots in order, so the last `posted` entries are those it holds.
-            let slot = unsafe { (*self.entries.as_ptr().cast::<BufRingEntry>().add(index)).bid() };
-            pool.reap(slot);
-            pool.release(slot);
-        }
-    }
-
     /// Posts free slots, as many as the kernel should hold.
     pub fn refill(&mut self, pool: &mut Pool) {
         let before = self.tail;

@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-pub use probe::{Features, Refusal};
+pub use probe::{Features, Proven, Refusal, probe};
 
 /// `ioprio` bits of RECV, from `linux/io_uring.h`: look for data only after polling; keep going after each completion.
 const RECVSEND_POLL_FIRST: u16 = 1;
@@ -79,20 +79,11 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Sets a ring up and proves that it works (see [`probe`]).
+    /// Receives into the slots of `pool`, by a ring that was found to work.
     ///
     /// # Errors
-    /// Why this process cannot use io_uring.
-    pub fn new(wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
-        Self::with_at_most(&Features::ALL, wake_fd, pool)
-    }
-
-    /// As [`Uring::new`], with nothing that `wanted` has not: as on a kernel that lacks the rest.
-    ///
-    /// # Errors
-    /// As for [`Uring::new`].
-    pub fn with_at_most(wanted: &Features, wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
-        let (ring, features) = probe::create(wanted)?;
+    /// The kernel refuses to take so many buffers.
+    pub fn new(Proven { ring, features }: Proven, wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
         let slots = pool.usage().0;
         let buffers = BufferRing::new(&ring, slots).map_err(|error| Refusal::new("register buffers", error))?;
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
@@ -120,19 +111,6 @@ impl Uring {
         this.buffers.refill(pool);
         this.arm_wake();
         Ok(this)
-    }
-
-    /// Gives the slots that the kernel holds back to the pool, after [`Driver::shut_down`]: another driver is used.
-    pub fn give_back(self, pool: &mut Pool) {
-        let Uring { ring, buffers, .. } = self;
-        // Closing the ring ends the kernel's right to the slots: no operation is left that could take one.
-        drop(ring);
-        buffers.give_back(pool);
-    }
-
-    /// What this kernel offered.
-    pub fn features(&self) -> &Features {
-        &self.features
     }
 
     fn push(&mut self, entry: squeue::Entry) {

@@ -28,22 +28,39 @@ impl Features {
     pub const ALL: Features = Features { defer_taskrun: true, single_issuer: true, multishot: true };
 }
 
+/// A ring that works.
+pub struct Proven {
+    pub(super) ring: IoUring,
+    /// What it can do.
+    pub features: Features,
+}
+
 /// Why io_uring is not used.
 #[derive(Debug)]
-pub struct Refusal {
-    step: &'static str,
-    error: io::Error,
+pub enum Refusal {
+    /// It does not work.
+    Failed {
+        /// What was tried.
+        step: &'static str,
+        /// What became of it.
+        error: io::Error,
+    },
+    /// It works, and epoll is faster.
+    Slower,
 }
 
 impl Refusal {
     pub(super) fn new(step: &'static str, error: io::Error) -> Self {
-        Refusal { step, error }
+        Refusal::Failed { step, error }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hint = match self.error.raw_os_error() {
+        let Refusal::Failed { step, error } = self else {
+            return f.write_str("io_uring of this kernel has no DEFER_TASKRUN (6.1), without which epoll is faster");
+        };
+        let hint = match error.raw_os_error() {
             Some(libc::ENOSYS) => "this kernel or sandbox has no io_uring",
             Some(libc::EPERM) => "a seccomp profile or the sysctl kernel.io_uring_disabled forbids it",
             Some(libc::EACCES) => "a security module forbids it",
@@ -51,22 +68,25 @@ impl fmt::Display for Refusal {
             Some(libc::EINVAL) => "the kernel is too old (5.19 is needed)",
             _ => "it does not work here",
         };
-        write!(f, "io_uring: {}: {} ({hint})", self.step, self.error)
+        write!(f, "io_uring: {step}: {error} ({hint})")
     }
 }
 
 /// Submission and completion queue lengths to try, largest first: they are charged to the locked-memory limit.
 const SIZES: [(u32, u32); 3] = [(1024, 8192), (512, 2048), (256, 1024)];
 
-/// Makes the best ring that this kernel allows, of what is wanted, and proves that it works.
-pub(super) fn create(wanted: &Features) -> Result<(IoUring, Features), Refusal> {
+/// Makes the best ring that this kernel allows, with nothing that `wanted` has not, and proves that it works.
+///
+/// # Errors
+/// Why this process cannot use io_uring.
+pub fn probe(wanted: &Features) -> Result<Proven, Refusal> {
     let mut last = None;
     // Without multishot receive (before 6.0) the ring still works, one completion per receive.
     for multishot in [true, false].into_iter().filter(|multishot| wanted.multishot >= *multishot) {
-        let (mut ring, mut features) = set_up(wanted)?;
+        let (ring, mut features) = set_up(wanted)?;
         features.multishot = multishot;
-        match self_test(&mut ring, multishot) {
-            Ok(()) => return Ok((ring, features)),
+        match self_test(ring, multishot) {
+            Ok(ring) => return Ok(Proven { ring, features }),
             Err(refusal) => last = Some(refusal),
         }
     }
@@ -114,12 +134,12 @@ fn set_up(wanted: &Features) -> Result<(IoUring, Features), Refusal> {
     Err(Refusal::new("set up", last))
 }
 
-/// Passes one byte and an end of file through the ring.
-fn self_test(ring: &mut IoUring, multishot: bool) -> Result<(), Refusal> {
+/// Passes one byte and an end of file through the ring, which goes if that fails.
+fn self_test(mut ring: IoUring, multishot: bool) -> Result<IoUring, Refusal> {
     let fail = |step| move |error| Refusal::new(step, error);
     let (ours, theirs) = UnixStream::pair().map_err(fail("socketpair"))?;
     let mut pool = Pool::new(2, 64, || ()).map_err(fail("map buffers"))?;
-    let mut buffers = BufferRing::new(ring, 2).map_err(fail("register buffers"))?;
+    let mut buffers = BufferRing::new(&ring, 2).map_err(fail("register buffers"))?;
     buffers.refill(&mut pool);
 
     const RECEIVE: u64 = 1;
@@ -129,11 +149,19 @@ fn self_test(ring: &mut IoUring, multishot: bool) -> Result<(), Refusal> {
         .build()
         .flags(squeue::Flags::BUFFER_SELECT)
         .user_data(RECEIVE);
-    let byte = b"x";
-    let send = opcode::Send::new(Fd(theirs.as_raw_fd()), byte.as_ptr(), 1).build().user_data(2);
-    let result = exchange(ring, &receive, &send, theirs, multishot).map_err(fail("self-test"));
-    ring.submitter().unregister_buf_ring(BUFFER_GROUP).map_err(fail("unregister buffers"))?;
-    result
+    static BYTE: u8 = 0;
+    let send = opcode::Send::new(Fd(theirs.as_raw_fd()), &raw const BYTE, 1).build().user_data(2);
+    let passed = exchange(&mut ring, &receive, &send, theirs, multishot).map_err(fail("self-test"));
+    let passed =
+        passed.and_then(|()| ring.submitter().unregister_buf_ring(BUFFER_GROUP).map_err(fail("unregister buffers")));
+    match passed {
+        Ok(()) => Ok(ring),
+        Err(refusal) => {
+            // I2: the receive may still run, and the kernel ends a closed ring's operations when it gets to it.
+            std::mem::forget((pool, buffers));
+            Err(refusal)
+        }
+    }
 }
 
 fn exchange(
@@ -169,7 +197,7 @@ fn exchange(
 }
 
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
-    // SAFETY: the sockets and buffers of the self-test outlive `exchange`, which ends when all operations have.
+    // SAFETY: I2: the byte is static; the receive writes into the pool alone, which `self_test` leaks if it may still run.
     unsafe { ring.submission().push(entry) }.map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
     ring.submit().map(drop)
 }

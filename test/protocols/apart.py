@@ -2,6 +2,7 @@
 
 import _thread
 import concurrent.futures
+import os
 import sys
 import threading
 import time
@@ -40,6 +41,14 @@ def start_pool():
 
 def start_thread():
     threading.Thread(target=time.sleep, args=(0.2,)).start()
+
+
+def stay_while_there_is(path):
+    def stay():
+        while os.path.exists(path):
+            time.sleep(0.05)
+
+    threading.Thread(target=stay).start()
 
 
 class Keeper(reactor.Protocol):
