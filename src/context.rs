@@ -25,15 +25,38 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What a connection has moved.
+#[derive(Clone, Copy, Default)]
+pub struct Traffic {
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes whose sends have ended.
+    pub sent: u64,
+    /// How often either happened: a datagram may be empty.
+    pub events: u64,
+}
+
+impl Traffic {
+    /// Counts a receive.
+    pub fn received(&mut self, bytes: usize) {
+        self.received = self.received.wrapping_add(bytes as u64);
+        self.events = self.events.wrapping_add(1);
+    }
+
+    /// Counts a send that has ended.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.wrapping_add(bytes as u64);
+        self.events = self.events.wrapping_add(1);
+    }
+}
+
 /// What tells whether a connection is alive, sampled by the sweeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
     /// When one of the others last changed.
     pub at: Instant,
-    /// Bytes received.
-    pub received: u64,
-    /// Bytes whose sends have ended.
-    pub sent: u64,
+    /// [`Traffic::events`].
+    pub events: u64,
     /// [`Descriptor::progress`] while there is output: a long send shows here first.
     pub taken: u64,
 }
@@ -41,7 +64,7 @@ pub struct Pulse {
 impl Pulse {
     /// Of a connection that has just begun.
     pub fn new() -> Self {
-        Pulse { at: Instant::now(), received: 0, sent: 0, taken: 0 }
+        Pulse { at: Instant::now(), events: 0, taken: 0 }
     }
 }
 
@@ -94,8 +117,8 @@ pub struct Connection {
     pub native_write_ready: bool,
     /// When it was last looked at and something had moved, and what there was then.
     pub pulse: Pulse,
-    /// Bytes received and bytes sent.
-    pub moved: (u64, u64),
+    /// What it has moved.
+    pub traffic: Traffic,
     /// Who is told of its end.
     pub watchers: Vec<ReplyTo>,
     /// Its place among `max_connections`.

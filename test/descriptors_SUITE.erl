@@ -20,6 +20,8 @@ groups() ->
         udp_many_senders,
         udp_has_nobody_to_write_to,
         udp_refused_is_told_and_survived,
+        udp_to_port_0_is_told_and_survived,
+        udp_is_counted_in_bytes,
         udp_too_long_is_dropped_and_logged,
         unix_datagrams,
         pipe_to_read,
@@ -131,6 +133,24 @@ udp_refused_is_told_and_survived(Config) ->
         {ok, _} = py:call(Context, kinds, close, [Fd]),
         wait_event(Context, Tag, <<"error_received">>),
         ?assertEqual(1, maps:get(connections, py_reactor_context:stats(Context)))
+    end).
+
+%% Whom a protocol answers is for strangers to say.
+udp_to_port_0_is_told_and_survived(Config) ->
+    serving(Config, "kinds.Misled", fun(Context) ->
+        {Client, Address, Port, Tag} = Udp = udp(Context, []),
+        ok = gen_udp:send(Client, Address, Port, <<"port 0">>),
+        wait_event(Context, Tag, <<"error_received">>),
+        ?assertMatch(<<"('127.0.0.1', ", _/binary>>, ask(Udp, <<"hello">>))
+    end).
+
+udp_is_counted_in_bytes(Config) ->
+    serving(Config, "kinds.Mirror", fun(Context) ->
+        Udp = udp(Context, []),
+        [?assertEqual(Data, ask(Udp, Data)) || Data <- [<<"hello">>, <<>>, <<"you">>]],
+        wait_equal([{8, 8}], fun() ->
+            [{Received, Sent} || #{received := Received, sent := Sent} <- py_reactor_context:connections(Context)]
+        end)
     end).
 
 udp_too_long_is_dropped_and_logged(Config) ->

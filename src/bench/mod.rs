@@ -6,10 +6,10 @@ mod turns;
 
 use crate::buffer::{self, Pool, Shared};
 use crate::config::INBOX_BYTES;
-use crate::context::{Connection, Pulse};
+use crate::context::{Connection, Pulse, Traffic};
 use crate::descriptors::{Descriptor, How};
 use crate::inbox::Inbox;
-use crate::machine::{Action, Callback, Directions, Limits, Machine, Next};
+use crate::machine::{Action, Directions, Limits, Machine, Next};
 use crate::mailbox::{Command, Job, Mailbox, Place};
 use crate::outbox::Outbox;
 use crate::python::interpreter;
@@ -116,11 +116,11 @@ impl Steps {
                 match machine.next(&LIMITS, true) {
                     Next::DataReceived => {
                         machine.delivered(bytes);
-                        machine.acted(Callback::DataReceived, Action::WritePending);
+                        machine.acted(Action::WritePending);
                     }
                     Next::WriteReady => {
                         machine.wrote(bytes, bytes.min(machine.room(&LIMITS)));
-                        machine.acted(Callback::WriteReady, Action::ReadPending);
+                        machine.acted(Action::ReadPending);
                     }
                     Next::Nothing => break,
                     _ => {}
@@ -210,7 +210,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
         is_due: false,
         native_write_ready: false,
         pulse: Pulse::new(),
-        moved: (0, 0),
+        traffic: Traffic::default(),
         _place: place,
     })
 }

@@ -243,20 +243,15 @@ impl Machine {
     }
 
     /// A callback answered. The caller has checked [`Callback::allows`].
-    pub fn acted(&mut self, callback: Callback, action: Action) {
+    pub fn acted(&mut self, action: Action) {
         let signalled = std::mem::take(&mut self.signalled_early);
         if self.phase != Phase::Open {
             return;
         }
         match action {
             Action::AsyncPending if signalled => self.mode = Mode::Write,
-            Action::Continue if callback == Callback::WriteReady => self.mode = Mode::Write,
-            Action::Continue if callback == Callback::MessageReceived => {
-                if signalled {
-                    self.signalled();
-                }
-            }
-            Action::Continue => self.mode = Mode::Read,
+            Action::Continue if signalled => self.signalled(),
+            Action::Continue => {}
             Action::WritePending => self.mode = Mode::Write,
             // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
             Action::ReadPending if self.eof == Eof::Told => self.close(End::PeerClosed),

@@ -66,10 +66,10 @@ fn an_echo_takes_no_detour() {
     assert!(machine.received(10, true));
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.delivered(10);
-    machine.acted(Callback::DataReceived, Action::WritePending);
+    machine.acted(Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine), []);
@@ -79,7 +79,7 @@ fn an_echo_takes_no_detour() {
 fn data_waits_while_the_protocol_writes() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Action::AsyncPending);
     machine.received(10, true);
     assert_eq!(settled(&mut machine), []);
     machine.received(45, true);
@@ -87,10 +87,10 @@ fn data_waits_while_the_protocol_writes() {
     machine.receive_cancelled();
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.delivered(55);
-    machine.acted(Callback::DataReceived, Action::Continue);
+    machine.acted(Action::Continue);
     assert_eq!(settled(&mut machine), [Next::Receive], "there is room again");
 }
 
@@ -98,10 +98,10 @@ fn data_waits_while_the_protocol_writes() {
 fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Callback::DataReceived, Action::WritePending);
+    machine.acted(Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(500, 100);
-    machine.acted(Callback::WriteReady, Action::Continue);
+    machine.acted(Action::Continue);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(70, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::Send], "30 left: more than the mark");
@@ -117,12 +117,12 @@ fn what_is_written_after_the_peers_half_close_is_delivered() {
     machine.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.delivered(5);
-    machine.acted(Callback::DataReceived, Action::WritePending);
+    machine.acted(Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(50, 50);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.acted(Callback::EofReceived, Action::Close);
+    machine.acted(Action::Close);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(50, &LIMITS);
     assert_eq!(settled(&mut machine)[..3], [Next::ShutdownWrite, Next::ConnectionLost, Next::Close]);
@@ -136,7 +136,7 @@ fn a_close_lingers_until_the_peer_is_done() {
     machine.next(&LIMITS, true);
     machine.delivered(5);
     machine.wrote(5, 5);
-    machine.acted(Callback::DataReceived, Action::Close);
+    machine.acted(Action::Close);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(5, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::ShutdownWrite, Next::ConnectionLost]);
@@ -158,11 +158,11 @@ fn a_connection_that_was_never_made_is_never_lost() {
 fn a_write_only_end_is_asked_for_output_and_never_read() {
     let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(settled(&mut machine), []);
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Callback::WriteReady, Action::Close);
+    machine.acted(Action::Close);
     assert_eq!(settled(&mut machine)[..3], [Next::ShutdownWrite, Next::ConnectionLost, Next::Close]);
 }
 
@@ -181,14 +181,14 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
     machine.retire();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.delivered(10);
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Action::AsyncPending);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "nothing new is read");
     machine.receive_cancelled();
     assert_eq!(settled(&mut machine), [], "the answer is awaited");
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
@@ -199,12 +199,12 @@ fn a_signal_from_within_the_callback_counts() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.signalled_early();
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Action::AsyncPending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Callback::WriteReady, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     machine.signalled_early();
-    machine.acted(Callback::DataReceived, Action::Continue);
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Action::Continue);
+    machine.acted(Action::AsyncPending);
     assert_eq!(settled(&mut machine), [], "an old signal is not kept");
 }
 
@@ -214,25 +214,36 @@ fn a_signal_from_within_connection_made_is_not_kept_for_later() {
     machine.signalled_early();
     machine.made();
     settled(&mut machine);
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
+    machine.acted(Action::AsyncPending);
     assert_eq!(settled(&mut machine), []);
+}
+
+#[test]
+fn a_signal_from_within_eof_received_counts() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.received_eof();
+    assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
+    machine.signalled_early();
+    machine.acted(Action::Continue);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
 }
 
 #[test]
 fn a_message_leaves_the_mode_unless_it_signals() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Callback::DataReceived, Action::AsyncPending);
-    machine.acted(Callback::MessageReceived, Action::Continue);
+    machine.acted(Action::AsyncPending);
+    machine.acted(Action::Continue);
     assert_eq!(machine.mode(), Some(Mode::Async));
     machine.signalled_early();
-    machine.acted(Callback::MessageReceived, Action::Continue);
+    machine.acted(Action::Continue);
     assert_eq!(machine.mode(), Some(Mode::Write));
-    machine.acted(Callback::MessageReceived, Action::Continue);
+    machine.acted(Action::Continue);
     assert_eq!(machine.mode(), Some(Mode::Write));
-    machine.acted(Callback::MessageReceived, Action::ReadPending);
+    machine.acted(Action::ReadPending);
     assert_eq!(machine.mode(), Some(Mode::Read));
-    machine.acted(Callback::MessageReceived, Action::Close);
+    machine.acted(Action::Close);
     assert_eq!(machine.mode(), None);
 }
 
@@ -246,7 +257,7 @@ fn the_first_cause_of_the_end_counts() {
         machine.fail(End::Killed);
         machine.end()
     };
-    assert_eq!(ended(|machine| machine.acted(Callback::DataReceived, Action::Close)), End::Closed);
+    assert_eq!(ended(|machine| machine.acted(Action::Close)), End::Closed);
     assert_eq!(ended(|machine| machine.receive_failed()), End::Reset);
     assert_eq!(ended(|machine| machine.never_made()), End::Exception);
     assert_eq!(ended(|_| ()), End::Killed);
@@ -254,7 +265,7 @@ fn the_first_cause_of_the_end_counts() {
         ended(|machine| {
             machine.received_eof();
             assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-            machine.acted(Callback::EofReceived, Action::Close);
+            machine.acted(Action::Close);
         }),
         End::PeerClosed
     );

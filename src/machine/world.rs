@@ -178,7 +178,7 @@ impl World {
             self.machine.signalled_early();
         }
         let action = if callback.allows(self.answer) { self.answer } else { Action::Close };
-        self.machine.acted(callback, action);
+        self.machine.acted(action);
     }
 
     fn settle(&mut self) {

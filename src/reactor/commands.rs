@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Ending, Reactor};
-use crate::context::{Connection, Datagrams, Pulse};
+use crate::context::{Connection, Datagrams, Pulse, Traffic};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, End, Machine};
@@ -169,7 +169,7 @@ impl Reactor {
             outbox: Outbox::default(),
             native_write_ready: false,
             pulse: Pulse::new(),
-            moved: (0, 0),
+            traffic: Traffic::default(),
             is_due: false,
             watchers: Vec::new(),
             _place: place,

@@ -28,21 +28,25 @@ impl Reactor {
         self.received(py, id, part, more);
     }
 
-    /// Whether an error is about one datagram (the peer's port is closed, the network is away, it is too long) and not
-    /// about the socket.
-    pub(super) fn is_datagram_error(&self, id: ConnId, errno: i32) -> bool {
-        const ABOUT_ONE: [i32; 9] = [
+    /// The error of one datagram (the peer's port is closed, the network is away, it is too long), if it is not about
+    /// the socket.
+    pub(super) fn datagram_error(&self, id: ConnId, outcome: Outcome) -> Option<i32> {
+        // What a datagram that was sent has come to is told to whoever receives next.
+        const ABOUT_ONE_SENT_BEFORE: [i32; 6] = [
             libc::ECONNREFUSED,
             libc::EHOSTUNREACH,
             libc::ENETUNREACH,
             libc::EHOSTDOWN,
             libc::ENETDOWN,
             libc::EMSGSIZE,
-            libc::ENOBUFS,
-            libc::ENOENT,
-            libc::EACCES,
         ];
-        ABOUT_ONE.contains(&errno) && self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default()
+        let errno = match outcome {
+            // Whom to send to is often the choice of a stranger: a port 0, an address that the firewall forbids.
+            Outcome::SendFailed(errno) if ![libc::EBADF, libc::ENOTSOCK, libc::ECANCELED].contains(&errno) => errno,
+            Outcome::ReceiveFailed(errno) if ABOUT_ONE_SENT_BEFORE.contains(&errno) => errno,
+            _ => return None,
+        };
+        self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default().then_some(errno)
     }
 
     /// Tells the protocol of such an error, by `error_received(exc)`; the socket goes on.

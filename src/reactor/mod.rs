@@ -241,7 +241,7 @@ impl Reactor {
                 Some(from) => self.python.names.datagram_received(&protocol, &data, from),
             }
         });
-        self.answered(&protocol, id, Callback::DataReceived, method, answer);
+        self.answered(&protocol, id, method, answer);
     }
 
     fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
@@ -256,21 +256,20 @@ impl Reactor {
             Ok(false) => Ok(Action::Continue),
             Err(error) => Err(Fault::Raised(error)),
         };
-        self.answered(&protocol, id, Callback::WriteReady, "write_ready", answer);
+        self.answered(&protocol, id, "write_ready", answer);
     }
 
     fn call(&mut self, py: Python<'_>, id: ConnId, callback: Callback, method: &'static str) {
         let Some(protocol) = self.protocol(py, id) else { return };
         let run = || self.python.names.callback(&protocol, callback);
         let answer = self.context.callback(&protocol, Some(id), method, run);
-        self.answered(&protocol, id, callback, method, answer);
+        self.answered(&protocol, id, method, answer);
     }
 
     fn answered(
         &mut self,
         protocol: &Bound<'_, PyAny>,
         id: ConnId,
-        callback: Callback,
         method: &'static str,
         answer: Result<Action, Fault>,
     ) {
@@ -279,7 +278,7 @@ impl Reactor {
             self.with(id, |connection| connection.machine.close(End::Exception));
             Action::Close
         });
-        self.with(id, |connection| connection.machine.acted(callback, action));
+        self.with(id, |connection| connection.machine.acted(action));
     }
 
     /// B8: what a callback does wrong costs its own connection and nothing else.
@@ -370,12 +369,12 @@ impl Reactor {
                     self.received(py, id, part, more);
                 }
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
-                Outcome::ReceiveFailed(errno) | Outcome::SendFailed(errno) if self.is_datagram_error(id, errno) => {
-                    self.datagram_failed(py, id, outcome, errno);
-                }
-                _ => {
-                    self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
-                }
+                _ => match self.datagram_error(id, outcome) {
+                    Some(errno) => self.datagram_failed(py, id, outcome, errno),
+                    None => {
+                        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
+                    }
+                },
             }
             // A destructor may run here: nothing is borrowed.
             sent.clear();
@@ -390,7 +389,7 @@ impl Reactor {
         let mut pool = self.pool.borrow_mut();
         let cost = if from.is_some() { datagram_cost(len) } else { len };
         let kept = self.with(id, |connection| {
-            connection.moved.0 = connection.moved.0.wrapping_add(cost as u64);
+            connection.traffic.received(len);
             connection.machine.received(cost, more)
         });
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
@@ -439,14 +438,14 @@ fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sen
         Outcome::CancelMissed => machine.cancel_missed(),
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
-            connection.moved.1 = connection.moved.1.wrapping_add(u64::from(bytes));
+            connection.traffic.sent(bytes as usize);
             connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
             machine.sent(bytes as usize, &context.limits);
         }
         Outcome::SentDatagrams(count) => {
             let (bytes, cost) = connection.outbox.sent_datagrams(count as usize, &mut context.spares.borrow_mut());
             context.mailbox.stats.bytes_out.add(bytes as u64);
-            connection.moved.1 = connection.moved.1.wrapping_add(bytes as u64);
+            connection.traffic.sent(bytes);
             machine.sent(cost, &context.limits);
         }
         Outcome::SendFailed(_) => {

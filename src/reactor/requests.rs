@@ -5,8 +5,8 @@
 
 use super::Reactor;
 use crate::atoms;
-use crate::context::Connection;
-use crate::machine::{Callback, End, Mode};
+use crate::context::{Connection, Traffic};
+use crate::machine::{End, Mode};
 use crate::mailbox::{Name, Parcel, ReplyTo, Request};
 use crate::python::dispatch::class_name;
 use crate::python::protocol;
@@ -33,7 +33,7 @@ struct Portrait {
     protocol: Py<PyAny>,
     state: Atom,
     waiting: (usize, usize),
-    moved: (u64, u64),
+    traffic: Traffic,
     monitors: usize,
 }
 
@@ -92,7 +92,7 @@ impl Reactor {
         let Some(protocol) = self.protocol(py, id).filter(|_| open) else { return };
         let run = || self.python.names.message_received(&protocol, message);
         let answer = self.context.callback(&protocol, Some(id), "message_received", run);
-        self.answered(&protocol, id, Callback::MessageReceived, "message_received", answer);
+        self.answered(&protocol, id, "message_received", answer);
         self.settle(py, id);
     }
 
@@ -118,7 +118,7 @@ impl Reactor {
                 None => atoms::closing(),
             },
             waiting: connection.machine.waiting_bytes(),
-            moved: connection.moved,
+            traffic: connection.traffic,
             monitors: connection.watchers.len(),
         })
     }
@@ -134,8 +134,8 @@ impl Reactor {
             (atoms::state(), portrait.state.encode(env)),
             (atoms::unread(), portrait.waiting.0.encode(env)),
             (atoms::unsent(), portrait.waiting.1.encode(env)),
-            (atoms::received(), portrait.moved.0.encode(env)),
-            (atoms::sent(), portrait.moved.1.encode(env)),
+            (atoms::received(), portrait.traffic.received.encode(env)),
+            (atoms::sent(), portrait.traffic.sent.encode(env)),
             (atoms::monitors(), portrait.monitors.encode(env)),
         ];
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))

@@ -38,11 +38,11 @@ impl Sweeps {
     }
 
     fn examine(&self, connection: &mut Connection, now: Instant) -> Verdict {
-        let (received, sent) = connection.moved;
+        let events = connection.traffic.events;
         let taken = if connection.machine.has_output() { connection.descriptor.progress() } else { 0 };
         let before = connection.pulse;
-        if (received, sent, taken) != (before.received, before.sent, before.taken) {
-            connection.pulse = Pulse { at: now, received, sent, taken };
+        if (events, taken) != (before.events, before.taken) {
+            connection.pulse = Pulse { at: now, events, taken };
             return Verdict::Alive;
         }
         let silent = now.saturating_duration_since(before.at);
@@ -130,7 +130,7 @@ impl Reactor {
             self.context.mailbox.stats.timed_out.add(1);
             let message = match verdict {
                 Verdict::Stalled => {
-                    "a connection was cut: its peer takes no output (timeouts, or the end of the connection)"
+                    "a connection was cut: its peer took no output for too long (write_stall_timeout_ms, idle_timeout_ms, or a minute while it was being closed)"
                 }
                 _ => "a connection was closed: it was idle (idle_timeout_ms)",
             };

@@ -43,6 +43,15 @@ class Addressed(Recording):
         note(self.tag, "error_received", type(exc).__name__)
 
 
+class Misled(Addressed):
+    """Answers to port 0, as if the sender had said that it is there."""
+
+    def datagram_received(self, data, addr):
+        if data == b"port 0":
+            addr = (addr[0], 0)
+        return super().datagram_received(data, addr)
+
+
 class Nobody(Recording):
     """Writes before anything has arrived, where there is nobody to write to."""
 
