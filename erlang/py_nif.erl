@@ -210,9 +210,9 @@ listen(_Ip, _Port, _Backlog) ->
 listener_arm(_Listener) ->
     erlang:nif_error(undef).
 
-%% Accepts a batch and gives it to the contexts in turn. `armed': nobody waits any more, and `listener_arm' was called.
--spec listener_accept(listener(), [ctx()], pos_integer()) ->
-    {Accepted :: non_neg_integer(), Refused :: non_neg_integer(), more | armed | {error, atom()}}.
+%% Accepts a batch and gives it to the contexts in turn, past those that have no room. `armed': nobody waits any more,
+%% and `listener_arm' was called. `{error, draining}': no context takes connections, and whoever waits goes on waiting.
+-spec listener_accept(listener(), [ctx()], pos_integer()) -> more | armed | {error, atom()}.
 listener_accept(_Listener, _Contexts, _Max) ->
     erlang:nif_error(undef).
 

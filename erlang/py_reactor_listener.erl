@@ -127,13 +127,13 @@ accept(#state{listener = Listener, contexts = Contexts} = State) ->
             pause(no_context_runs, State);
         Running ->
             case py_nif:listener_accept(Listener, Running, ?BATCH_MAX) of
-                {_Accepted, _Refused, more} ->
+                more ->
                     self() ! accept,
                     State#state{trouble = none};
-                {_Accepted, _Refused, armed} ->
+                armed ->
                     State#state{trouble = none};
-                {_Accepted, _Refused, {error, Posix}} ->
-                    pause(Posix, State)
+                {error, Why} ->
+                    pause(Why, State)
             end
     end.
 

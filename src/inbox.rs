@@ -82,15 +82,15 @@ impl<C: Queued> Inbox<C> {
     /// Queues a command and wakes the thread.
     ///
     /// # Errors
-    /// The command was not taken, and has been dropped.
-    pub fn post(&self, command: C) -> Result<(), Refused> {
+    /// The command was not taken; here it is.
+    pub fn post(&self, command: C) -> Result<(), (Refused, C)> {
         let class = command.class();
         let mut commands = lock(&self.commands);
         if commands.closed {
-            return Err(Refused::Stopped);
+            return Err((Refused::Stopped, command));
         }
         if class == Class::NewConnection && self.is_draining() {
-            return Err(Refused::Draining);
+            return Err((Refused::Draining, command));
         }
         let full = match class {
             Class::Last => false,
@@ -98,7 +98,7 @@ impl<C: Queued> Inbox<C> {
             Class::Ordinary | Class::NewConnection => commands.queue.len() - commands.messages >= COMMANDS_MAX,
         };
         if full {
-            return Err(Refused::Busy);
+            return Err((Refused::Busy, command));
         }
         // An `ok' is a promise: what cannot be kept any more is not given.
         commands.closed = class == Class::Last;
@@ -168,6 +168,11 @@ impl<C: Queued> Inbox<C> {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether a new connection would be taken now, if there is room.
+    pub fn takes_connections(&self) -> bool {
+        !self.is_draining() && !lock(&self.commands).closed
+    }
+
     /// Whether new connections are refused.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
@@ -207,9 +212,10 @@ mod tests {
         assert_eq!(lock(&inbox.commands).queue.len(), MESSAGES_MAX + COMMANDS_MAX);
         let mut batch = VecDeque::new();
         assert!(inbox.take_commands(&mut batch));
-        assert_eq!(inbox.post(Class::Ordinary), Err(Refused::Busy), "none of them was a command");
+        let refused = Err((Refused::Busy, Class::Ordinary));
+        assert_eq!(inbox.post(Class::Ordinary), refused, "none of them was a command");
         assert_eq!(inbox.post(Class::Message), Ok(()));
         assert_eq!(inbox.post(Class::Last), Ok(()));
-        assert_eq!(inbox.post(Class::Last), Err(Refused::Stopped));
+        assert_eq!(inbox.post(Class::Last), Err((Refused::Stopped, Class::Last)));
     }
 }

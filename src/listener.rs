@@ -2,7 +2,7 @@
 
 use crate::address::{Address, Meaning};
 use crate::descriptors::Descriptor;
-use crate::mailbox::{Command, Info, Place};
+use crate::mailbox::{Command, Info, Place, no_place};
 use crate::resource::ContextHandle;
 use rustler::ResourceArc;
 use std::io;
@@ -15,6 +15,8 @@ pub enum Rest {
     More,
     /// The queue is empty.
     Empty,
+    /// No context takes connections any more: those who wait stay in the queue, for a context that will.
+    Unwanted,
     /// `accept` failed.
     Failed(io::Error),
 }
@@ -55,39 +57,49 @@ pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
 }
 
 /// Accepts up to `max` connections and gives them to `contexts` in turn, the first one to `contexts[first]`.
-/// Answers how many were taken, how many refused, and how the batch ended.
+/// Answers how many there were, and how the batch ended.
 pub fn accept(
     socket: BorrowedFd<'_>,
     contexts: &[ResourceArc<ContextHandle>],
     first: usize,
     max: usize,
-) -> (usize, usize, Rest) {
-    let (mut taken, mut refused) = (0, 0);
-    while taken + refused < max {
+) -> (usize, Rest) {
+    if !contexts.iter().any(|handle| handle.mailbox.inbox.takes_connections()) {
+        return (0, Rest::Unwanted);
+    }
+    let mut count = 0;
+    while count < max {
         let (accepted, peer) = match accept_one(socket) {
             Ok(accepted) => accepted,
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => return (taken, refused, Rest::Empty),
+                Some(libc::EAGAIN) => return (count, Rest::Empty),
                 // The client gave up while it waited; the next one may be there.
                 Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => continue,
-                _ => return (taken, refused, Rest::Failed(error)),
+                _ => return (count, Rest::Failed(error)),
             },
         };
-        let handle = &contexts[(first + taken + refused) % contexts.len()];
-        if hand_over(handle, accepted, peer).is_some() {
-            taken += 1;
-        } else {
-            refused += 1;
-        }
+        hand_over(contexts, first.wrapping_add(count), accepted, peer);
+        count += 1;
     }
-    (taken, refused, Rest::More)
+    (count, Rest::More)
 }
 
-/// Gives an accepted descriptor to a context; one that is refused is closed.
-fn hand_over(handle: &ContextHandle, accepted: OwnedFd, peer: SocketAddr) -> Option<()> {
-    let descriptor = Descriptor::accepted(accepted).ok()?;
-    let place = Place::take(&handle.mailbox, handle.max_connections)?;
-    handle.mailbox.inbox.post(Command::Adopt { descriptor, place, info: Info::Peer(peer) }).ok()
+/// Gives an accepted descriptor to the context whose turn it is or, where that does not take it, to the next that does.
+/// One that nobody takes is closed.
+fn hand_over(contexts: &[ResourceArc<ContextHandle>], turn: usize, accepted: OwnedFd, peer: SocketAddr) {
+    let Ok(mut descriptor) = Descriptor::accepted(accepted) else { return };
+    let mut why = "no context takes connections now".to_owned();
+    for offset in 0..contexts.len() {
+        let ContextHandle { mailbox, max_connections, .. } = &*contexts[turn.wrapping_add(offset) % contexts.len()];
+        let Some(place) = Place::take(mailbox, *max_connections) else {
+            why = no_place(*max_connections);
+            continue;
+        };
+        let posted = mailbox.inbox.post(Command::Adopt { descriptor, place, info: Info::Peer(peer) });
+        let Err((_, Command::Adopt { descriptor: refused, .. })) = posted else { return };
+        descriptor = refused;
+    }
+    contexts[turn % contexts.len()].mailbox.turned_away(&why);
 }
 
 fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {

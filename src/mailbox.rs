@@ -230,15 +230,9 @@ impl Command {
 pub struct Place(Arc<Mailbox>);
 
 impl Place {
-    /// Takes a place, or counts a refusal if there is none among `max`.
+    /// Takes a place, if there is one among `max`.
     pub fn take(mailbox: &Arc<Mailbox>, max: usize) -> Option<Self> {
-        if mailbox.stats.connections.reserve(max as u64) {
-            return Some(Place(Arc::clone(mailbox)));
-        }
-        mailbox.stats.refused.count();
-        let message = format!("a connection was refused: {max} are open (max_connections)");
-        mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
-        None
+        mailbox.stats.connections.reserve(max as u64).then(|| Place(Arc::clone(mailbox)))
     }
 }
 
@@ -318,6 +312,13 @@ impl Mailbox {
         self.inbox.retire()
     }
 
+    /// Counts and logs that a connection was turned away, which is closed.
+    pub fn turned_away(&self, why: &str) {
+        self.stats.refused.count();
+        let message = format!("a connection was refused: {why}");
+        self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+    }
+
     /// Queues a log record, or counts it when nobody takes them fast enough.
     pub fn notify(&self, notice: Notice) {
         let mut notices = lock(&self.notices);
@@ -344,6 +345,11 @@ impl Mailbox {
         let Notices { waiting, dropped } = std::mem::take(&mut *lock(&self.notices));
         (waiting, dropped)
     }
+}
+
+/// Says that `max` connections are open.
+pub fn no_place(max: usize) -> String {
+    format!("{max} are open (max_connections)")
 }
 
 impl Encoder for Refused {

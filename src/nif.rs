@@ -7,7 +7,7 @@ use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Info, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request};
+use crate::mailbox::{Command, Info, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request, no_place};
 use crate::python::audit;
 use crate::python::running::NoInterrupt;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -185,10 +185,11 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
     let place = Place::take(&context.mailbox, max).ok_or_else(|| {
         // Its peer shall know, whoever else holds the socket.
         descriptor.promise();
+        context.mailbox.turned_away(&no_place(max));
         (atoms::max_connections(), max).encode(env)
     })?;
     let command = Command::Adopt { descriptor, place, info: Info::Map(Parcel::new(info)) };
-    context.mailbox.inbox.post(command).map_err(|refused| refused.encode(env))
+    context.mailbox.inbox.post(command).map_err(|(refused, _)| refused.encode(env))
 }
 
 fn kind_atom(env: Env<'_>, kind: &str) -> Atom {
@@ -210,10 +211,10 @@ fn run<'a>(env: Env<'a>, context: &Context, reference: Term<'a>, job: Job) -> Te
     answer(env, context.mailbox.inbox.post(Command::Run { job, reply }))
 }
 
-fn answer(env: Env<'_>, posted: Result<(), Refused>) -> Term<'_> {
+fn answer(env: Env<'_>, posted: Result<(), (Refused, Command)>) -> Term<'_> {
     match posted {
         Ok(()) => atoms::ok().encode(env),
-        Err(refused) => (atoms::error(), refused).encode(env),
+        Err((refused, _)) => (atoms::error(), refused).encode(env),
     }
 }
 
@@ -378,22 +379,21 @@ fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>,
     /// Contexts take turns over all listeners.
     static TURN: AtomicUsize = AtomicUsize::new(0);
     let listener = Selectable::from_term(listener).ok_or(Error::BadArg)?;
-    let Some(socket) = listener.fd() else { return Ok((0, 0, (atoms::error(), atoms::stopped())).encode(env)) };
+    let Some(socket) = listener.fd() else { return Ok((atoms::error(), atoms::stopped()).encode(env)) };
     if contexts.is_empty() {
         return Err(Error::BadArg);
     }
-    let first = TURN.load(Ordering::Relaxed);
-    let (taken, refused, rest) = listener::accept(socket, &contexts, first, max);
-    TURN.fetch_add(taken + refused, Ordering::Relaxed);
-    let rest = match rest {
+    let (accepted, rest) = listener::accept(socket, &contexts, TURN.load(Ordering::Relaxed), max);
+    TURN.fetch_add(accepted, Ordering::Relaxed);
+    Ok(match rest {
         Rest::More => atoms::more().encode(env),
         Rest::Empty => {
             listener.arm(env);
             atoms::armed().encode(env)
         }
+        Rest::Unwanted => (atoms::error(), atoms::draining()).encode(env),
         Rest::Failed(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
-    };
-    Ok((taken, refused, rest).encode(env))
+    })
 }
 
 #[rustler::nif]

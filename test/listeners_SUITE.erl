@@ -14,6 +14,9 @@ groups() ->
     reactor_test:backend_groups([
         serves,
         contexts_take_turns,
+        who_drains_is_passed_over,
+        who_is_full_is_passed_over,
+        clients_wait_while_all_drain,
         survives_the_restart_of_a_context,
         comes_back_on_its_port,
         port_in_use,
@@ -76,6 +79,58 @@ contexts_take_turns(Config) ->
     Clients = [connect(port()) || _ <- lists:seq(1, 30)],
     [echoes(Client) || Client <- Clients],
     ?assertEqual([10, 10, 10], [maps:get(connections, py_reactor_context:stats(Id)) || Id <- Ids]),
+    [ok = py_reactor_context:stop(Id, 0) || Id <- Ids].
+
+who_drains_is_passed_over(Config) ->
+    two_contexts(Config, #{}, fun(Draining, Open) ->
+        ok = py_reactor_context:drain(Draining, 30000),
+        Clients = [connect(port()) || _ <- lists:seq(1, 10)],
+        [echoes(Client) || Client <- Clients],
+        ?assertMatch(#{connections := 10, refused := 0}, py_reactor_context:stats(Open)),
+        ?assertMatch(#{refused := 0}, py_reactor_context:stats(Draining))
+    end).
+
+%% Only when all are full is a client turned away: closed, counted and logged once.
+who_is_full_is_passed_over(Config) ->
+    two_contexts(Config, #{max_connections => 2}, fun(One, Two) ->
+        Clients = [connect(port()) || _ <- lists:seq(1, 2)],
+        [echoes(Client) || Client <- Clients],
+        ?assertMatch(#{connections := 1}, py_reactor_context:stats(One)),
+        %% One of the two is full after the next.
+        {Direct, Server} = reactor_test:pair(Config),
+        ok = py_reactor_context:handoff(One, Server, #{}),
+        echoes(Direct),
+        Last = connect(port()),
+        echoes(Last),
+        ?assertMatch(#{connections := 2, refused := 0}, py_reactor_context:stats(One)),
+        ?assertMatch(#{connections := 2, refused := 0}, py_reactor_context:stats(Two)),
+        ok = log_collector:install(),
+        try
+            expect_eof(connect(port())),
+            Refused = fun(Context) -> maps:get(refused, py_reactor_context:stats(Context)) end,
+            ?assertEqual(1, Refused(One) + Refused(Two)),
+            [Full] = [Context || Context <- [One, Two], Refused(Context) =:= 1],
+            ?assertMatch({warning, _, _}, log_collector:await(Full, ["a connection was refused", "2 are open"]))
+        after
+            log_collector:remove()
+        end
+    end).
+
+clients_wait_while_all_drain(Config) ->
+    {_, Port} = listen(Config),
+    ok = py_reactor_context:drain(id(Config), 30000),
+    Waiting = connect(Port),
+    ok = py_reactor_context:stop(id(Config), 0),
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    {ok, _} = py_reactor:start_context(id(Config), reactor_test:mode(Config), Options),
+    echoes(Waiting).
+
+two_contexts(Config, Extra, Fun) ->
+    Ids = [One, Two] = [new_id(), new_id()],
+    Options = options(Config, Extra#{setup_code => reactor_test:factory("streams.Echo")}),
+    [{ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options) || Id <- Ids],
+    {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
+    Fun(One, Two),
     [ok = py_reactor_context:stop(Id, 0) || Id <- Ids].
 
 survives_the_restart_of_a_context(Config) ->

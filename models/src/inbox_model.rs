@@ -97,7 +97,7 @@ fn nothing_is_lost_at_the_end() {
     let mut accepted = work.join().unwrap();
     accepted.extend(stop.join().unwrap());
     assert_eq!(reactor.orders, accepted);
-    assert_eq!(reactor.inbox.post(Order::Work(3)), Err(Refused::Stopped));
+    assert_eq!(reactor.inbox.post(Order::Work(3)), Err((Refused::Stopped, Order::Work(3))));
 }
 
 /// The thread ends by itself: what it did not take, the close does; what came later was refused.

@@ -53,10 +53,10 @@ fn leave(py: Python<'_>, connection: &Bound<'_, PyAny>, message: Bound<'_, PyAny
     }
     match mailbox.inbox.post(Command::Message { id, message: message.unbind() }) {
         Ok(()) => Ok(true),
-        Err(Refused::Busy) => Err(PyBlockingIOError::new_err(
+        Err((Refused::Busy, _)) => Err(PyBlockingIOError::new_err(
             "too many messages wait for the protocols of this context: it is busy; try again later",
         )),
-        Err(Refused::Draining | Refused::Stopped) => Ok(false),
+        Err((Refused::Draining | Refused::Stopped, _)) => Ok(false),
     }
 }
 
