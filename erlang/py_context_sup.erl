@@ -1,4 +1,4 @@
-%% @doc The contexts of the application, each a child under its own number.
+%% @doc The contexts of the application, each with a keeper that is a child under its number.
 %%
 %% What they were started with stands in the table, so that this supervisor, should it ever have to start again, starts
 %% them again.
@@ -6,7 +6,7 @@
 -module(py_context_sup).
 -behaviour(supervisor).
 
--export([start_link/0, start_context/3, ensure/1, forget/1]).
+-export([start_link/0, start_context/3, ensure/1, forget/2]).
 -export([init/1]).
 
 %% More than a native thread needs to report its end after its connections were drained.
@@ -32,17 +32,25 @@ start_context(Id, Mode, Options) ->
 -spec start_child(py_options:id(), {py_options:mode(), py_options:complete()}) -> {ok, pid()} | {error, term()}.
 start_child(Id, Arguments) ->
     case supervisor:start_child(?MODULE, child({Id, Arguments})) of
-        {ok, Pid} when is_pid(Pid) ->
-            ok = py_reactor_table:put_spec({context, Id}, Arguments),
-            {ok, Pid};
+        {ok, Keeper} when is_pid(Keeper) ->
+            case py_context_keeper:context(Keeper) of
+                {ok, Context} -> {ok, Context};
+                _FailedAgain -> {error, {restarting, Id}}
+            end;
         {error, already_present} ->
             %% It was stopped, and this call was faster than the one that stopped it.
             _ = supervisor:delete_child(?MODULE, Id),
             start_child(Id, Arguments);
-        {error, {already_started, Pid}} when is_pid(Pid) ->
-            {error, {already_started, Pid}};
+        {error, {already_started, Keeper}} when is_pid(Keeper) ->
+            case py_context_keeper:context(Keeper) of
+                {ok, Context} -> {error, {already_started, Context}};
+                restarting -> {error, {restarting, Id}};
+                ended -> start_child(Id, Arguments)
+            end;
         {error, {already_started, _Restarting}} ->
             {error, {restarting, Id}};
+        {error, {{shutdown, Reason}, _Child}} ->
+            {error, Reason};
         {error, {Reason, _Child}} ->
             {error, Reason}
     end.
@@ -60,31 +68,47 @@ ensure(Id) ->
             end
     end.
 
-%% Drops what is known of a context that was stopped on purpose. It may have a supervisor of its own, or run again.
--spec forget(py_options:id()) -> ok.
-forget(Id) ->
-    try supervisor:delete_child(?MODULE, Id) of
-        ok -> py_reactor_table:delete_spec({context, Id});
-        {error, _RunsAgainOrNotOurs} -> ok
+%% Lets go of a context that was stopped on purpose, or that waits to be started again. It may have a supervisor of its
+%% own, or run again.
+-spec forget(py_options:id(), Stopped :: pid() | none) -> ok | {error, not_found}.
+forget(Id, Stopped) ->
+    try [Keeper || {Child, Keeper, _, _} <- supervisor:which_children(?MODULE), Child =:= Id] of
+        [Keeper] when is_pid(Keeper) ->
+            case py_context_keeper:forget(Keeper, Stopped) of
+                running -> {error, not_found};
+                _Ended -> delete(Id, Keeper)
+            end;
+        [undefined] ->
+            %% It has ended by itself when its context was stopped.
+            delete(Id);
+        _NotOurs ->
+            {error, not_found}
     catch
-        exit:{noproc, _} -> ok
+        exit:{noproc, _} -> {error, not_found}
     end.
+
+-spec delete(py_options:id(), pid()) -> ok.
+delete(Id, Keeper) ->
+    ok = py_context_server:await_end(Keeper),
+    delete(Id).
+
+-spec delete(py_options:id()) -> ok.
+delete(Id) ->
+    %% An error if it runs again.
+    _ = supervisor:delete_child(?MODULE, Id),
+    ok.
 
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
-    Specs = py_reactor_table:specs(context),
-    %% Children of a killed predecessor know that it died, and drain before they give their numbers back.
-    Orphans = [Pid || {Id, _} <- Specs, {ok, Pid} <- [py_reactor_table:pid(Id)]],
-    ok = lists:foreach(fun py_context_server:await_end/1, Orphans),
     Flags = #{strategy => one_for_one, intensity => 10, period => 60},
-    {ok, {Flags, [child(Spec) || Spec <- Specs]}}.
+    {ok, {Flags, [child(Spec) || Spec <- py_reactor_table:specs(context)]}}.
 
-%% `transient': only `py_reactor_context:stop' ends a context normally, and then it is to stay away.
+%% `transient': a keeper whose context was stopped ends, too.
 -spec child({py_options:id(), {py_options:mode(), py_options:complete()}}) -> supervisor:child_spec().
 child({Id, {Mode, #{drain_ms := DrainMs} = Options}}) ->
     #{
         id => Id,
-        start => {py_reactor_context, start_link, [Id, Mode, Options]},
+        start => {py_context_keeper, start_link, [Id, Mode, Options]},
         restart => transient,
         shutdown => DrainMs + ?SHUTDOWN_MARGIN_MS
     }.

@@ -75,7 +75,9 @@ listeners() ->
     py_reactor_table:listeners().
 
 %% @doc Starts a context as `py_reactor_context:start_link/3' does, with the same errors, under the application's own
-%% supervisor: it comes back after a crash, with its options, `setup_code' included. `py_reactor_context:stop' ends it.
+%% supervisor: it comes back after a crash, with its options, `setup_code' included. Where it cannot, that is tried again,
+%% with pauses of up to 10 seconds, and `{restarting, Id}' is the answer meanwhile; other contexts do not notice.
+%% `py_reactor_context:stop' ends it.
 -spec start_context(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
 start_context(Id, Mode, Options) ->
     py_context_sup:start_context(Id, Mode, Options).

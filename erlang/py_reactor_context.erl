@@ -109,6 +109,12 @@ stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >=
                 {{ok, Id}, ok} -> stop(Context, Pid, Id, DrainMs);
                 {error, ok} -> {error, {no_context, Context}}
             end;
+        {error, _} = Error when is_integer(Context) ->
+            %% It may be one that fails again and again.
+            case py_context_sup:forget(Context, none) of
+                ok -> ok;
+                {error, not_found} -> Error
+            end;
         {error, _} = Error ->
             Error
     end.
@@ -119,7 +125,9 @@ stop(Context, Pid, Id, DrainMs) ->
     ok = py_context_server:ask_to_stop(Pid, DrainMs),
     receive
         {'DOWN', Monitor, process, Pid, noproc} -> {error, {no_context, Context}};
-        {'DOWN', Monitor, process, Pid, _Reason} -> py_context_sup:forget(Id)
+        {'DOWN', Monitor, process, Pid, _Reason} ->
+            _ = py_context_sup:forget(Id, Pid),
+            ok
     end.
 
 %% @doc Lets a context run dry: from now on it takes no new connection (a handoff is answered `{error, draining}') and

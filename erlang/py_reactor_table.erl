@@ -67,14 +67,10 @@ release() ->
 
 -spec forget(pid()) -> ok.
 forget(Pid) ->
-    case ets:take(?TABLE, {pid, Pid}) of
-        [{_, Id, _Ctx}] ->
-            %% By the whole object: the number may have a new holder already.
-            true = ets:delete_object(?TABLE, {{id, Id}, Pid}),
-            ok;
-        [] ->
-            ok
-    end.
+    unless_gone(fun() ->
+        %% By the whole object: the number may have a new holder already.
+        [ets:delete_object(?TABLE, {{id, Id}, Pid}) || {_, Id, _Ctx} <- ets:take(?TABLE, {pid, Pid})]
+    end).
 
 %% The living holder of a number.
 -spec pid(py_options:id()) -> {ok, pid()} | error.
@@ -119,8 +115,7 @@ put_listener(Name, Pid, Info) ->
 %% By the holder, too: the name may have a new one already.
 -spec delete_listener(term(), pid()) -> ok.
 delete_listener(Name, Pid) ->
-    true = ets:match_delete(?TABLE, {{listener, Name}, Pid, '_'}),
-    ok.
+    unless_gone(fun() -> ets:match_delete(?TABLE, {{listener, Name}, Pid, '_'}) end).
 
 -spec listener(term()) -> {ok, py_reactor:listener_info()} | error.
 listener(Name) ->
@@ -155,8 +150,7 @@ put_spec(Key, Arguments) ->
 
 -spec delete_spec(spec_key()) -> ok.
 delete_spec(Key) ->
-    true = ets:delete(?TABLE, {spec, Key}),
-    ok.
+    unless_gone(fun() -> ets:delete(?TABLE, {spec, Key}) end).
 
 -spec spec(spec_key()) -> {ok, Arguments :: term()} | error.
 spec(Key) ->
@@ -180,6 +174,15 @@ lookup(Key) ->
         ets:lookup(?TABLE, Key)
     catch
         error:badarg -> []
+    end.
+
+%% For those who tidy up behind them when the table's owner was killed.
+-spec unless_gone(fun(() -> term())) -> ok.
+unless_gone(Tidy) ->
+    try Tidy() of
+        _ -> ok
+    catch
+        error:badarg -> ok
     end.
 
 -spec select(ets:match_spec()) -> [term()].

@@ -37,7 +37,6 @@ init_per_group(Group, Config) ->
 end_per_group(_Group, _Config) ->
     ok.
 
-%% Anew, so that the supervisor counts the restarts of one case only.
 init_per_testcase(_Case, Config) ->
     _ = application:stop(py_reactor),
     {ok, _} = application:ensure_all_started(py_reactor),
@@ -87,7 +86,7 @@ contained(Config, Factory, Reason, Provoke) ->
     {ok, DoomedId} = py_reactor_table:id(Doomed),
     _ = Provoke(Doomed, First),
     [begin expect_eof(Client), gen_tcp:close(Client) end || {Client, _} <- Clients],
-    %% The supervisor says what happened, and starts it again.
+    %% It is said what happened, and the context is started again.
     ?assertEqual({DoomedId, Reason}, reported()),
     wait_until(fun() -> is_another(DoomedId, Doomed) end),
     {Again, _} = client(DoomedId, Config),
@@ -203,10 +202,10 @@ is_another(Id, Old) ->
         error -> false
     end.
 
-%% What the supervisor of contexts reports goes to the test. Reports of the crashed process go nowhere: whoever keeps one
+%% What the keeper of a context reports goes to the test. Reports of the crashed process go nowhere: whoever keeps one
 %% keeps the native context that is in it, and with it two descriptors.
-filter(#{msg := {report, #{label := {supervisor, child_terminated}, report := Report}}}, Test) ->
-    Test ! {reported, proplists:get_value(id, proplists:get_value(offender, Report)), proplists:get_value(reason, Report)},
+filter(#{msg := {"context ~tp failed" ++ _, [Id, Reason]}}, Test) ->
+    Test ! {reported, Id, Reason},
     stop;
 filter(#{level := error, meta := #{domain := [otp | _]}}, _Test) ->
     stop;
