@@ -15,6 +15,10 @@ if ! command -v cargo >/dev/null; then
     echo "py_reactor: cargo is needed to build the native library. See https://rustup.rs" >&2
     exit 1
 fi
+# RUSTFLAGS of the environment would replace what .cargo/config.toml says.
+if [ -n "${RUSTFLAGS:-}" ] && [[ $RUSTFLAGS != *pyo3_disable_reference_pool* ]]; then
+    export RUSTFLAGS="$RUSTFLAGS --cfg pyo3_disable_reference_pool"
+fi
 cargo build --release --locked ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
 
 # A library that is loaded must never be written to, only replaced.

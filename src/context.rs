@@ -5,7 +5,7 @@
 
 use crate::address::Address;
 use crate::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
-use crate::descriptors::{self, Descriptor};
+use crate::descriptors::{self, Descriptor, Served};
 use crate::machine::{End, Limits, Machine};
 use crate::mailbox::{Mailbox, Name, Notice, Parcel, Place, ReplyTo};
 use crate::outbox::{Outbox, Spares, datagram_cost};
@@ -127,8 +127,6 @@ pub struct Connection {
 
 /// The part of a context that its thread's Python code may reach.
 pub struct Context {
-    /// Never the same for two contexts of a process.
-    pub serial: u64,
     /// Queues and figures.
     pub mailbox: Arc<Mailbox>,
     /// Limits of each connection.
@@ -422,7 +420,7 @@ impl Context {
 
     /// The connection that `name` means, if it is one of this context.
     pub fn named(&self, name: Name) -> Option<ConnId> {
-        self.id_of(name.fd).filter(|id| name.means(self.serial, *id))
+        self.own(name.find()?)
     }
 
     /// Who waits while this context waits: itself, and whoever waits for what it does just now.
@@ -447,8 +445,11 @@ impl Context {
     }
 
     fn id_of(&self, fd: c_int) -> Option<ConnId> {
-        let (mailbox, id) = descriptors::find(fd)?;
-        Arc::ptr_eq(&mailbox, &self.mailbox).then_some(id)
+        self.own(descriptors::find(fd)?)
+    }
+
+    fn own(&self, served: Served) -> Option<ConnId> {
+        Arc::ptr_eq(&served.mailbox, &self.mailbox).then_some(served.id)
     }
 
     /// Has the connection's machine asked in the next turn (or, in a callback of its own, after that).

@@ -18,10 +18,12 @@ type Identity = (u64, u64);
 struct Registry {
     /// Duplicates that `dup_fd` made and nobody has handed over yet.
     duplicates: HashMap<RawFd, Identity>,
-    /// Sockets that a reactor serves.
-    served: HashSet<Identity>,
-    /// Connections by number, for `signal_write_ready`.
-    connections: HashMap<RawFd, (Arc<Mailbox>, ConnId)>,
+    /// Sockets and ends of pipes that a reactor serves.
+    served: HashSet<(Identity, Abilities)>,
+    /// Connections by number, for `signal_write_ready` and whoever names one.
+    connections: HashMap<RawFd, Served>,
+    /// How many there have been.
+    connections_ever: u64,
     /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
     /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
     unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
@@ -45,6 +47,24 @@ impl Registry {
             unsafe { libc::fcntl(fd, libc::F_SETFL, *flags) };
             self.unblocked.remove(&which);
         }
+    }
+}
+
+/// A connection, as it is found by its number.
+#[derive(Clone)]
+pub struct Served {
+    /// Of its context.
+    pub mailbox: Arc<Mailbox>,
+    /// What the context calls it.
+    pub id: ConnId,
+    /// No other connection of this VM ever has it.
+    pub serial: u64,
+}
+
+impl Served {
+    /// What tells it from all others, besides its number.
+    pub fn handle(&self) -> (u64, u64) {
+        (self.mailbox.serial, self.serial)
     }
 }
 
@@ -190,10 +210,14 @@ pub struct Descriptor {
     fd: OwnedFd,
     abilities: Abilities,
     identity: Identity,
+    /// Nobody else may serve the same.
+    is_exclusive: bool,
     /// It has been promised to somebody: its end is the connection's end.
     promised: bool,
     /// It is counted among the files that were made non-blocking.
     unblocked: bool,
+    /// [`Served::serial`], once it is registered.
+    serial: u64,
 }
 
 impl Descriptor {
@@ -214,11 +238,20 @@ impl Descriptor {
             Some(fd) => fd,
             None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
         };
-        // Both ends of a pipe, and all openings of a terminal, have one inode: only sockets can be told apart by it.
-        if abilities.io != Io::File && !registry().served.insert(identity(&stat)) {
+        // The ends of a pipe have one inode, and are told apart by what they can do; openings of a terminal cannot be.
+        let is_terminal = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+        if !is_terminal && !registry().served.insert((identity(&stat), abilities)) {
             return Err(Unfit::Served);
         }
-        Ok(Descriptor { fd: ours, abilities, identity: identity(&stat), promised: false, unblocked: false })
+        Ok(Descriptor {
+            fd: ours,
+            abilities,
+            identity: identity(&stat),
+            is_exclusive: !is_terminal,
+            promised: false,
+            unblocked: false,
+            serial: 0,
+        })
     }
 
     /// A TCP connection that was just accepted: nobody else has its number, so there is nothing to check.
@@ -230,10 +263,10 @@ impl Descriptor {
         let mut registry = registry();
         // Whoever was given the number before has closed it.
         registry.duplicates.remove(&fd.as_raw_fd());
-        registry.served.insert(identity);
-        drop(registry);
         let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
-        Ok(Descriptor { fd, abilities, identity, promised: false, unblocked: false })
+        registry.served.insert((identity, abilities));
+        drop(registry);
+        Ok(Descriptor { fd, abilities, identity, is_exclusive: true, promised: false, unblocked: false, serial: 0 })
     }
 
     /// The number.
@@ -278,8 +311,17 @@ impl Descriptor {
     }
 
     /// Remembers which connection this is, for [`find`].
-    pub fn register(&self, mailbox: &Arc<Mailbox>, id: ConnId) {
-        registry().connections.insert(self.number(), (Arc::clone(mailbox), id));
+    pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId) {
+        let mut registry = registry();
+        registry.connections_ever += 1;
+        let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever };
+        self.serial = served.serial;
+        registry.connections.insert(self.number(), served);
+    }
+
+    /// [`Served::serial`].
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// The protocol has lost this connection: [`find`] finds it no more.
@@ -329,8 +371,8 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         let mut registry = registry();
-        if self.abilities.io != Io::File {
-            registry.served.remove(&self.identity);
+        if self.is_exclusive {
+            registry.served.remove(&(self.identity, self.abilities));
         }
         if self.unblocked {
             registry.block_again(self.number(), (self.identity, self.abilities));
@@ -344,7 +386,7 @@ impl Drop for Descriptor {
 }
 
 /// The connection that `fd` is.
-pub fn find(fd: RawFd) -> Option<(Arc<Mailbox>, ConnId)> {
+pub fn find(fd: RawFd) -> Option<Served> {
     registry().connections.get(&fd).cloned()
 }
 
@@ -392,6 +434,16 @@ mod tests {
     }
 
     #[test]
+    fn an_end_of_a_pipe_is_served_once_at_a_time() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let first = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
+        let _other_end = Descriptor::claim(writer.as_raw_fd(), How::Dup).unwrap();
+        assert_eq!(Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        drop(first);
+        assert!(Descriptor::claim(reader.as_raw_fd(), How::Dup).is_ok());
+    }
+
+    #[test]
     fn what_cannot_be_served_is_named() {
         assert_eq!(Descriptor::claim(-1, How::Auto).unwrap_err(), Unfit::Bad);
         let file = std::fs::File::open("Cargo.toml").unwrap();
@@ -432,11 +484,12 @@ mod tests {
 
     #[test]
     fn the_last_file_puts_the_flags_back() {
-        let (reader, _writer) = std::io::pipe().unwrap();
+        // SAFETY: no pointers; the number is new and ours.
+        let terminal = unsafe { OwnedFd::from_raw_fd(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY)) };
         // SAFETY: no pointers.
-        let flags = || unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
-        let mut one = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
-        let mut two = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
+        let flags = || unsafe { libc::fcntl(terminal.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
+        let mut one = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
+        let mut two = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
         one.prepare();
         two.prepare();
         drop(one);

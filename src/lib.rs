@@ -1,7 +1,7 @@
 //! The native half of `py_reactor`: Python protocol classes served inside the Erlang VM, over io_uring.
 //!
 //! ```text
-//! Erlang ── nif ──▶ mailbox ──▶ reactor::Reactor::turn
+//! Erlang ── nif ──▶ mailbox ──▶ reactor::Reactor::run
 //!                                 │  driver (uring) ── event ──▶ machine ── next ──▶ python callback
 //!                                 └──────────◀── send ── outbox ◀── write ─────────────────┘
 //! Erlang ◀── select ── notices ◀──┘
@@ -9,6 +9,12 @@
 //!
 //! `docs/architecture.md` walks through the rooms; `docs/invariants.md` lists I1 to I9 and B1 to B10, which comments
 //! cite by number.
+
+#[cfg(not(pyo3_disable_reference_pool))]
+compile_error!(
+    "build with --cfg pyo3_disable_reference_pool, as .cargo/config.toml says: a RUSTFLAGS of the environment, or rustflags \
+     of another configuration, have replaced it"
+);
 
 mod address;
 mod answer;

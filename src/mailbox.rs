@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::NOTICES_MAX;
-use crate::descriptors::Descriptor;
+use crate::descriptors::{self, Descriptor, Served};
 use crate::inbox::{Class, Inbox, Queued, Refused};
 use crate::python::running::Running;
 use crate::stats::Stats;
@@ -122,14 +122,15 @@ pub enum Job {
 pub struct Name {
     /// The number of its descriptor.
     pub fd: i32,
-    /// [`Mailbox::serial`] and [`ConnId::bits`]. Without them, whoever has the number now is meant.
+    /// [`Mailbox::serial`] and [`Served::serial`]. Without them, whoever has the number now is meant.
     pub exactly: Option<(u64, u64)>,
 }
 
 impl Name {
-    /// Whether it means `id` of the context with this serial number.
-    pub fn means(self, serial: u64, id: ConnId) -> bool {
-        self.exactly.is_none_or(|exactly| exactly == (serial, id.bits()))
+    /// The connection that it means, if that is there.
+    pub fn find(self) -> Option<Served> {
+        let means = |served: &Served| self.exactly.is_none_or(|exactly| exactly == served.handle());
+        descriptors::find(self.fd).filter(means)
     }
 }
 

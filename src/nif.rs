@@ -251,7 +251,7 @@ fn connection_ask<'a>(
     request: Term<'a>,
 ) -> NifResult<Term<'a>> {
     let (fd, exactly) = match connection.decode::<(i64, u64, u64)>() {
-        Ok((fd, serial, bits)) => (fd, Some((serial, bits))),
+        Ok((fd, context, serial)) => (fd, Some((context, serial))),
         Err(_) => (connection.decode::<i64>()?, None),
     };
     let request = match request.decode::<(Atom, Term<'_>)>() {

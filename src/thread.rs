@@ -164,7 +164,6 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         alone().map_err(Failure::Setup)?;
     }
     let context = Rc::new(Context {
-        serial: mailbox.serial,
         mailbox: Arc::clone(mailbox),
         limits: options.limits,
         table: RefCell::default(),

@@ -19,6 +19,7 @@ groups() ->
         signals_are_not_lost_in_a_crowd,
         an_early_signal_is_not_kept,
         write_ready_of_the_instance_counts,
+        write_of_the_instance_counts,
         a_dict_may_change_while_it_is_converted,
         shared_parts_are_counted,
         nothing_is_taken_after_a_stop
@@ -135,6 +136,13 @@ write_ready_of_the_instance_counts(Config) ->
         {Client, _} = client(Context, Config),
         send(Client, <<"x">>),
         ?assertEqual(<<"mine">>, reactor_test:receive_all(Client))
+    end).
+
+write_of_the_instance_counts(Config) ->
+    serving(Config, "hostile.OwnWrite", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        send(Client, <<"x">>),
+        expect(Client, <<"X">>)
     end).
 
 a_dict_may_change_while_it_is_converted(Config) ->

@@ -44,7 +44,6 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let pool = Rc::new(RefCell::new(pool));
     let native = py.import(module::NAME.to_string_lossy().as_ref())?;
     let context = Rc::new(Context {
-        serial: u64::MAX,
         mailbox: Arc::clone(&mailbox),
         limits: options.limits,
         table: RefCell::default(),

@@ -196,7 +196,7 @@ impl Pool {
         self.collect_returns();
     }
 
-    /// The bytes of a slot that the kernel has filled.
+    /// Where the data of a slot begins.
     pub fn data(&self, slot: u16) -> *mut u8 {
         // SAFETY: DATA_OFFSET is less than the stride.
         unsafe { self.start(slot).add(DATA_OFFSET) }

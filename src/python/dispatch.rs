@@ -27,6 +27,16 @@ pub struct Names {
     actions: [(Py<PyString>, Action); 5],
 }
 
+/// Whether the method `name` of `protocol` is the base class's: neither its class nor the instance has another.
+///
+/// # Errors
+/// The Python exception.
+pub fn inherits(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>, base: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let own = protocol.getattr_opt("__dict__")?;
+    let overridden = own.map_or(Ok(false), |own| own.contains(name))?;
+    Ok(!overridden && protocol.get_type().getattr(name)?.is(base))
+}
+
 /// Why a callback did not answer an action.
 pub enum Fault {
     /// It raised this.
@@ -88,16 +98,9 @@ impl Names {
     /// # Errors
     /// The Python exception.
     pub fn writes_natively(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let class = protocol.get_type();
         let py = protocol.py();
-        let own = protocol.getattr_opt("__dict__")?;
-        let overridden = match own {
-            Some(own) => own.contains(&self.write_ready)? || own.contains("write")?,
-            None => false,
-        };
-        Ok(!overridden
-            && class.getattr(&self.write_ready)?.is(self.base_write_ready.bind(py))
-            && class.getattr("write")?.is(self.base_write.bind(py)))
+        Ok(inherits(protocol, self.write_ready.bind(py), self.base_write_ready.bind(py))?
+            && inherits(protocol, &PyString::intern(py, "write"), self.base_write.bind(py))?)
     }
 
     /// Whether `protocol` defines `datagram_received`.

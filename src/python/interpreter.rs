@@ -165,18 +165,20 @@ pub fn text(message: *const c_char) -> String {
     unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
 }
 
-/// Runs `f` with the calling thread detached from Python, so that others may run.
-pub fn detached<R>(_py: Python<'_>, f: impl FnOnce() -> R) -> R {
-    struct Reattach(*mut ffi::PyThreadState);
-    impl Drop for Reattach {
-        fn drop(&mut self) {
-            // SAFETY: this thread's own state, saved below.
-            unsafe { ffi::PyEval_RestoreThread(self.0) };
+/// Runs `f` with the calling thread detached from Python, so that others may run. `f` and its result touch no Python
+/// object (I7): one that is cloned or dropped there ends the process, see `.cargo/config.toml`.
+pub fn detached<R>(py: Python<'_>, f: impl FnOnce() -> R) -> R {
+    /// PyO3 asks for what may go to other threads, as a sign of what may be used detached.
+    struct Detached<T>(T);
+    // SAFETY: it stays on this thread.
+    unsafe impl<T> Send for Detached<T> {}
+    impl<T> Detached<T> {
+        fn take(self) -> T {
+            self.0
         }
     }
-    // SAFETY: `_py` proves that the thread is attached. `f` touches no Python object: it has no token to do so with.
-    let _reattach = Reattach(unsafe { ffi::PyEval_SaveThread() });
-    f()
+    let f = Detached(f);
+    py.detach(move || Detached((f.take())())).take()
 }
 
 /// The number of the interpreter that the calling thread is attached to; no other one of this process ever has it.

@@ -4,7 +4,7 @@
 
 use super::{erlang_call, homes, interpreter, messages, neighbours, protocol, reactor_buffer};
 use crate::context;
-use crate::descriptors;
+use crate::descriptors::{self, Served};
 use crate::mailbox::Notice;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
@@ -238,7 +238,7 @@ unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyO
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let Some((mailbox, id)) = descriptors::find(fd) else { return boolean(py, false) };
+        let Some(Served { mailbox, id, .. }) = descriptors::find(fd) else { return boolean(py, false) };
         match context::current() {
             Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
             _ => mailbox.inbox.signal(id),

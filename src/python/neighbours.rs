@@ -2,16 +2,14 @@
 
 use super::interpreter;
 use super::module::guarded_object;
-use crate::descriptors;
+use crate::descriptors::{self, Served};
 use crate::inbox::Refused;
-use crate::mailbox::{Command, Mailbox, Name};
-use crate::token::ConnId;
+use crate::mailbox::{Command, Name};
 use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::ptr;
-use std::sync::Arc;
 
 /// `notify(connection, message)`.
 pub unsafe extern "C" fn notify(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -37,14 +35,17 @@ pub unsafe extern "C" fn connection_handle(_: *mut ffi::PyObject, fd: *mut ffi::
         // SAFETY: CPython's argument.
         let fd: i32 = unsafe { Bound::from_borrowed_ptr(py, fd) }.extract()?;
         Ok(match descriptors::find(fd) {
-            Some((mailbox, id)) => (fd, mailbox.serial, id.bits()).into_pyobject(py)?.into_any(),
+            Some(served) => {
+                let (context, serial) = served.handle();
+                (fd, context, serial).into_pyobject(py)?.into_any()
+            }
             None => py.None().into_bound(py),
         })
     })
 }
 
 fn leave(py: Python<'_>, connection: &Bound<'_, PyAny>, message: Bound<'_, PyAny>) -> PyResult<bool> {
-    let Some((mailbox, id)) = find(connection)? else { return Ok(false) };
+    let Some(Served { mailbox, id, .. }) = name(connection)?.find() else { return Ok(false) };
     if mailbox.interpreter.get() != Some(&interpreter::current_id(py)) {
         return Err(PyRuntimeError::new_err(format!(
             "connection {connection} is served in another interpreter, where objects of this one cannot go; send to \
@@ -60,13 +61,11 @@ fn leave(py: Python<'_>, connection: &Bound<'_, PyAny>, message: Bound<'_, PyAny
     }
 }
 
-/// The connection that a number or a handle names.
-fn find(connection: &Bound<'_, PyAny>) -> PyResult<Option<(Arc<Mailbox>, ConnId)>> {
-    let name = if connection.is_instance_of::<PyTuple>() {
-        let (fd, serial, bits) = connection.extract()?;
-        Name { fd, exactly: Some((serial, bits)) }
-    } else {
-        Name { fd: connection.extract()?, exactly: None }
-    };
-    Ok(descriptors::find(name.fd).filter(|(mailbox, id)| name.means(mailbox.serial, *id)))
+/// What a number or a handle says.
+fn name(connection: &Bound<'_, PyAny>) -> PyResult<Name> {
+    if !connection.is_instance_of::<PyTuple>() {
+        return Ok(Name { fd: connection.extract()?, exactly: None });
+    }
+    let (fd, context, serial) = connection.extract()?;
+    Ok(Name { fd, exactly: Some((context, serial)) })
 }

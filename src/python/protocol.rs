@@ -5,7 +5,7 @@
 //! be driven by hand. Once served it reaches its own connection by generation-tagged name and nothing else: when that
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
-use super::dispatch::class_name;
+use super::dispatch::{class_name, inherits};
 use super::module::{self, Static, guarded_object, method};
 use super::plain;
 use crate::context::{self, Context};
@@ -67,7 +67,7 @@ pub fn attach(
                 (*this).fd
             )));
         }
-        (*this).link = Link::Served { context: context.serial, id };
+        (*this).link = Link::Served { context: context.mailbox.serial, id };
         (*this).fd = fd;
         (*this).closed = 0;
         let old = std::mem::replace(&mut (*this).client_info, info.clone().into_ptr());
@@ -148,7 +148,7 @@ fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
         Link::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
         Link::Plain => Ok(Route::Descriptor(fd)),
         Link::Served { context, id } => match context::current() {
-            Some(current) if current.serial == context => Ok(Route::Context(current, id)),
+            Some(current) if current.mailbox.serial == context => Ok(Route::Context(current, id)),
             _ => Err(PyRuntimeError::new_err(
                 "write() and read() may be called on the thread of the protocol's context only; from another thread \
                  hand the data over and call erlang.reactor.signal_write_ready(fd)",
@@ -373,9 +373,9 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
         // SAFETY: CPython's argument.
         let protocol = unsafe { bound(py, this) };
         let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
-        let overridden = !protocol.get_type().getattr("write")?.is(&base.getattr("write")?);
+        let native = inherits(&protocol, &PyString::intern(py, "write"), &base.getattr("write")?)?;
         let drained = match route(&protocol)? {
-            Route::Context(context, id) if !overridden => context.drain(id, &protocol)?,
+            Route::Context(context, id) if native => context.drain(id, &protocol)?,
             _ if write_buffer(&protocol)?.is_empty() => true,
             _ => {
                 let buffer = write_buffer(&protocol)?;

@@ -29,7 +29,7 @@ enum Unmet {
 /// One connection, as it is told of.
 struct Portrait {
     fd: i32,
-    bits: u64,
+    serial: u64,
     protocol: Py<PyAny>,
     state: Atom,
     waiting: (usize, usize),
@@ -109,7 +109,7 @@ impl Reactor {
     fn portrait(&self, py: Python<'_>, id: ConnId) -> Option<Portrait> {
         self.with(id, |connection| Portrait {
             fd: connection.descriptor.number(),
-            bits: id.bits(),
+            serial: connection.descriptor.serial(),
             protocol: connection.protocol.clone_ref(py),
             state: match connection.machine.mode() {
                 Some(Mode::Read) => atoms::read(),
@@ -128,7 +128,7 @@ impl Reactor {
         let info = protocol::client_info(protocol).and_then(|info| self.python.carriers.to_term(env, &info).ok());
         let pairs = [
             (atoms::fd(), portrait.fd.encode(env)),
-            (atoms::connection(), (portrait.fd, self.context.serial, portrait.bits).encode(env)),
+            (atoms::connection(), (portrait.fd, self.context.mailbox.serial, portrait.serial).encode(env)),
             (atoms::client_info(), info.unwrap_or_else(|| atoms::undefined().encode(env))),
             (atoms::class(), class_name(&protocol.get_type()).encode(env)),
             (atoms::state(), portrait.state.encode(env)),

@@ -58,6 +58,24 @@ class OwnWriteReady(Recording):
         return "close"
 
 
+class OwnWrite(Recording):
+    """Puts its own write into the instance, and lets the inherited write_ready use it."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.write = self.mine
+
+    def data_received(self, data):
+        self.write_buffer += data
+        return "write_pending"
+
+    def write_ready(self):
+        return super().write_ready()
+
+    def mine(self, data):
+        return reactor.Protocol.write(self, data.upper())
+
+
 class SlowFlood(Recording):
     """Takes its time, then writes more than a pipe holds."""
 
