@@ -123,8 +123,11 @@ pub const SWEEPS_PER_TIMEOUT: u32 = 8;
 /// The shortest time between two sweeps of the connections.
 pub const SWEEP_MIN_MS: u64 = 5;
 
-/// Callbacks that run are looked at this often per `slow_callback_ms`, but no oftener than the second constant says.
+/// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCH_MIN_MS`.
 pub const WATCH_LOOKS: u32 = 8;
+
+/// A callback that has not returned after so many times `slow_callback_ms` is told of while it runs.
+pub const STUCK_THRESHOLDS: u32 = 10;
 
 /// The shortest time between two looks.
 pub const WATCH_MIN_MS: u64 = 2;

@@ -126,7 +126,7 @@ fn serve(py: Python<'_>, mut reactor: Reactor) -> Result<(), Failure> {
 
 /// Leaves nothing of the context in this thread, while it is still attached.
 fn forget(py: Python<'_>, mailbox: &Mailbox) {
-    watch::remove(&mailbox.running);
+    watch::remove(mailbox);
     homes::remove(mailbox);
     mailbox.running.retire(py);
     // Objects of this interpreter among them (I7); from now on nothing is taken.
@@ -177,7 +177,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     });
     mailbox.running.publish(py, native.getattr("Interrupted").map_err(Failure::Setup)?.unbind());
     if let Some(threshold) = options.slow_callback {
-        watch::add(&mailbox.running, threshold);
+        watch::add(mailbox, threshold);
     }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));

@@ -3,33 +3,46 @@
 
 #![forbid(unsafe_code)]
 
-use crate::config::{WATCH_LOOKS, WATCH_MIN_MS};
-use crate::python::running::Running;
+use crate::config::{STUCK_THRESHOLDS, WATCH_LOOKS, WATCH_MIN_MS};
+use crate::mailbox::{Mailbox, Notice};
 use crate::sync::lock;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A context that is watched.
 struct Watched {
-    running: Arc<Running>,
+    mailbox: Arc<Mailbox>,
     threshold: Duration,
     /// The call that was seen last, and when first.
     seen: (u64, Instant),
+    /// It was said of that call that it does not return.
+    said: bool,
 }
 
 impl Watched {
     /// Looks at the context. Answers whether something runs, or has since the last look.
     fn look(&mut self, now: Instant) -> bool {
-        let number = self.running.number();
+        let number = self.mailbox.running.number();
         let (last, since) = self.seen;
         if number != last {
-            self.seen = (number, now);
+            (self.seen, self.said) = ((number, now), false);
             return true;
         }
         let runs = !number.is_multiple_of(2);
-        if runs && now.duration_since(since) >= self.threshold {
-            self.running.note_slow(number, since);
+        let lasted = now.duration_since(since);
+        if runs && lasted >= self.threshold {
+            self.mailbox.running.note_slow(number, since);
+        }
+        if runs && lasted >= self.threshold * STUCK_THRESHOLDS && !std::mem::replace(&mut self.said, true) {
+            // Who returns is named then; this one may never.
+            let message = format!(
+                "Python code has been running for {} ms and has not returned: nobody else is served meanwhile; \
+                 py_reactor_context:interrupt/1 ends it",
+                lasted.as_millis()
+            );
+            self.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
         }
         runs
     }
@@ -40,18 +53,18 @@ static WAKE: Condvar = Condvar::new();
 static ASLEEP: AtomicBool = AtomicBool::new(false);
 
 /// Watches a context from now on; without a thread for it, nothing is watched.
-pub fn add(running: &Arc<Running>, threshold: Duration) {
+pub fn add(mailbox: &Arc<Mailbox>, threshold: Duration) {
     static START: Once = Once::new();
     START.call_once(|| drop(std::thread::Builder::new().name("py_watch".into()).spawn(watch)));
-    running.set_watched(true);
-    let seen = (running.number(), Instant::now());
-    lock(&CONTEXTS).push(Watched { running: Arc::clone(running), threshold, seen });
+    mailbox.running.set_watched(true);
+    let seen = (mailbox.running.number(), Instant::now());
+    lock(&CONTEXTS).push(Watched { mailbox: Arc::clone(mailbox), threshold, seen, said: false });
     wake();
 }
 
 /// Watches it no more.
-pub fn remove(running: &Arc<Running>) {
-    lock(&CONTEXTS).retain(|watched| !Arc::ptr_eq(&watched.running, running));
+pub fn remove(mailbox: &Mailbox) {
+    lock(&CONTEXTS).retain(|watched| !ptr::eq(&*watched.mailbox, mailbox));
 }
 
 /// Something is about to run.

@@ -24,6 +24,7 @@ groups() ->
         a_context_may_end_meanwhile,
         no_context,
         slow_callbacks_are_named,
+        what_never_returns_is_told_of_once,
         within_the_limit_nothing_is_said
     ]).
 
@@ -179,6 +180,18 @@ slow_callbacks_are_named(Config) ->
             end
          || _ <- [1, 2, 3]
         ]
+    end).
+
+%% While it runs: there may be no end.
+what_never_returns_is_told_of_once(Config) ->
+    with_context(Config, #{slow_callback_ms => 20, setup_code => "import endless, time"}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        Asked = request(fun() -> py:exec(Context, "while True: pass") end),
+        {warning, _, _} = log_collector:await(Id, ["has not returned", "interrupt/1"]),
+        receive after 500 -> ok end,
+        ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, "has not returned") =/= nomatch]),
+        ok = py_reactor_context:interrupt(Context),
+        ?assertMatch({error, {python_error, _}}, answer(Asked))
     end).
 
 within_the_limit_nothing_is_said(Config) ->

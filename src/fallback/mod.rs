@@ -24,6 +24,8 @@ struct Slot {
     id: Option<ConnId>,
     target: Target,
     receiving: bool,
+    /// The receive found no buffer: it is not in the set until one comes back (B4).
+    starved: bool,
     sending: Option<Payload>,
     /// What the set holds for the descriptor.
     interest: Interest,
@@ -33,6 +35,7 @@ const UNUSED: Slot = Slot {
     id: None,
     target: Target { fd: -1, io: Io::Socket },
     receiving: false,
+    starved: false,
     sending: None,
     interest: Interest { read: false, write: false },
 };
@@ -41,7 +44,7 @@ const UNUSED: Slot = Slot {
 pub struct Epoll {
     set: Set,
     slots: Vec<Slot>,
-    /// Receives that found no buffer: they are not in the set until one comes back (B4).
+    /// Those that are starved, and perhaps some that were.
     starved: Vec<ConnId>,
     /// Events that are ready already.
     made: Vec<Event>,
@@ -77,9 +80,9 @@ impl Epoll {
     }
 
     /// Makes the set hold what the operations of `id` wait for. A descriptor that the set refuses ends them.
-    fn watch(&mut self, id: ConnId, starved: bool) {
+    fn watch(&mut self, id: ConnId) {
         let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
-        let wanted = Interest { read: slot.receiving && !starved, write: slot.sending.is_some() };
+        let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some() };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             slot.interest = Interest::default();
@@ -107,8 +110,9 @@ impl Epoll {
         let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return false };
         let target = slot.target;
         let Some((buffer, address)) = pool.post() else {
+            slot.starved = true;
             self.starved.push(id);
-            self.watch(id, true);
+            self.watch(id);
             return false;
         };
         pool.reap(buffer);
@@ -136,25 +140,26 @@ impl Epoll {
 
     fn end_receive(&mut self, id: ConnId) {
         if let Some(slot) = self.slot(id) {
-            slot.receiving = false;
-            self.watch(id, false);
+            (slot.receiving, slot.starved) = (false, false);
+            self.watch(id);
         }
     }
 
-    fn writable(&mut self, id: ConnId, waited: bool, events: &mut Vec<Event>) {
-        let Some(slot) = self.slot(id) else { return };
-        let Some(payload) = slot.sending else { return };
+    /// Sends what fits. Answers the end of the send, unless it is to wait.
+    fn writable(&mut self, id: ConnId, waited: bool) -> Option<Event> {
+        let slot = self.slot(id)?;
+        let payload = slot.sending?;
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
         let outcome = match unsafe { calls::send(slot.target, payload) } {
             Ok(outcome) => outcome,
             // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
             Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),
-            Err(libc::EAGAIN | libc::EINTR) => return,
+            Err(libc::EAGAIN | libc::EINTR) => return None,
             Err(errno) => Outcome::SendFailed(errno),
         };
         slot.sending = None;
-        events.push(Event { id, outcome });
-        self.watch(id, self.starved.contains(&id));
+        self.watch(id);
+        Some(Event { id, outcome })
     }
 
     /// Lets receives go on that found no buffer, if there are some now.
@@ -167,7 +172,10 @@ impl Epoll {
         }
         if pool.has_free() {
             for id in std::mem::take(&mut self.starved) {
-                self.watch(id, false);
+                if let Some(slot) = self.slot(id) {
+                    slot.starved = false;
+                    self.watch(id);
+                }
             }
         }
     }
@@ -176,22 +184,19 @@ impl Epoll {
 impl Driver for Epoll {
     fn receive(&mut self, id: ConnId, target: Target) {
         self.claim(id, target).receiving = true;
-        self.watch(id, false);
+        self.watch(id);
     }
 
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
         self.claim(id, target).sending = Some(payload);
-        let mut made = std::mem::take(&mut self.made);
-        self.writable(id, false, &mut made);
-        self.made = made;
-        if self.slot(id).is_some_and(|slot| slot.sending.is_some()) {
-            self.watch(id, self.starved.contains(&id));
+        match self.writable(id, false) {
+            Some(event) => self.made.push(event),
+            None => self.watch(id),
         }
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
         if self.slot(id).is_some_and(|slot| slot.receiving) {
-            self.starved.retain(|other| *other != id);
             self.end_receive(id);
             self.made.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
         }
@@ -199,7 +204,7 @@ impl Driver for Epoll {
 
     fn cancel_send(&mut self, id: ConnId) {
         if self.slot(id).is_some_and(|slot| slot.sending.take().is_some()) {
-            self.watch(id, self.starved.contains(&id));
+            self.watch(id);
             self.made.push(Event { id, outcome: Outcome::SendFailed(libc::ECANCELED) });
         }
     }
@@ -218,7 +223,7 @@ impl Driver for Epoll {
                 Some((id, readiness)) => {
                     // Hang-ups and errors show themselves in the calls that they concern.
                     if readiness.write {
-                        self.writable(id, true, events);
+                        events.extend(self.writable(id, true));
                     }
                     if readiness.read {
                         self.readable(id, pool, events);
