@@ -117,7 +117,7 @@ pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Terms nested deeper than this are refused.
 pub const TERM_DEPTH_MAX: usize = 512;
 
-/// Timeouts of connections are looked at this often per timeout, but no oftener than the second constant says.
+/// Timeouts of connections are looked at this often per timeout, at most every `SWEEP_MIN_MS`.
 pub const SWEEPS_PER_TIMEOUT: u32 = 8;
 
 /// The shortest time between two sweeps of the connections.
