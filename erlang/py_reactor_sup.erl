@@ -28,6 +28,6 @@ init([]) ->
     Flags = #{strategy => rest_for_one, intensity => 3, period => 60},
     Supervisors = [
         #{id => Module, start => {Module, start_link, []}, type => supervisor, shutdown => infinity}
-     || Module <- [py_worker_sup, py_context_sup, py_listener_sup]
+     || Module <- [py_service_sup, py_context_sup, py_listener_sup]
     ],
     {ok, {Flags, Supervisors}}.

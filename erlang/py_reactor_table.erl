@@ -16,7 +16,7 @@
 -export([put_spec/2, delete_spec/1, spec/1, specs/1]).
 -export_type([spec_key/0]).
 
--define(TABLE, py_contexts).
+-define(TABLE, ?MODULE).
 -define(STARTING, undefined).
 
 -type spec_key() :: {context | listener, Name :: term()}.

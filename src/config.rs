@@ -87,7 +87,7 @@ pub const NOTICES_MAX: usize = 1024;
 pub const CALLS_MAX: usize = 1024;
 
 /// A thread that waits in `erlang.call` looks so often whether it was interrupted or killed.
-pub const CALL_LOOK_MS: u64 = 20;
+pub const CALL_POLL_MS: u64 = 20;
 
 /// Messages to other nodes that may wait for the process that sends them.
 pub const RELAYED_MAX: usize = 1024;
@@ -123,14 +123,14 @@ pub const SWEEPS_PER_TIMEOUT: u32 = 8;
 /// The shortest time between two sweeps of the connections.
 pub const SWEEP_MIN_MS: u64 = 5;
 
-/// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCH_MIN_MS`.
-pub const WATCH_LOOKS: u32 = 8;
+/// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCHDOG_MIN_MS`.
+pub const WATCHDOG_LOOKS: u32 = 8;
 
 /// A callback that has not returned after so many times `slow_callback_ms` is told of while it runs.
 pub const STUCK_THRESHOLDS: u32 = 10;
 
 /// The shortest time between two looks.
-pub const WATCH_MIN_MS: u64 = 2;
+pub const WATCHDOG_MIN_MS: u64 = 2;
 
 /// Terms and objects with more parts than this are refused: one that is shared many times over grows when it is copied.
 pub const TERM_PARTS_MAX: usize = 10_000_000;

@@ -7,7 +7,7 @@ use crate::address::Address;
 use crate::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
 use crate::descriptors::{self, Descriptor, Served};
 use crate::machine::{End, Limits, Machine};
-use crate::mailbox::{Mailbox, Name, Notice, Parcel, Place, ReplyTo};
+use crate::mailbox::{Mailbox, Name, Notice, OwnedTerm, Place, ReplyTo};
 use crate::outbox::{Outbox, Spares, datagram_cost};
 use crate::python::dispatch::slow_notice;
 use crate::python::{addresses, bytes_like, protocol, reactor_buffer};
@@ -120,7 +120,7 @@ pub struct Connection {
     /// What it has moved.
     pub traffic: Traffic,
     /// Who is told of its end.
-    pub watchers: Vec<ReplyTo>,
+    pub monitors: Vec<ReplyTo>,
     /// Its place among `max_connections`.
     pub _place: Place,
 }
@@ -142,7 +142,7 @@ pub struct Context {
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,
     /// Contexts that wait for what this one does just now.
-    pub callers: RefCell<Option<Parcel>>,
+    pub callers: RefCell<Option<OwnedTerm>>,
     /// Classes that were said to define no `message_received`.
     pub unaware: RefCell<HashSet<String>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.

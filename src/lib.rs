@@ -10,19 +10,18 @@
 //! `docs/architecture.md` has a map of the source; `docs/invariants.md` lists I1 to I9 and B1 to B10, which comments
 //! cite by number.
 
-#[cfg(not(pyo3_disable_reference_pool))]
+#[cfg(not(any(doc, doctest, pyo3_disable_reference_pool)))]
 compile_error!(
     "build with --cfg pyo3_disable_reference_pool, as .cargo/config.toml says: a RUSTFLAGS of the environment, or rustflags \
      of another configuration, have replaced it"
 );
 
 mod address;
-mod answer;
 mod atoms;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod buffer;
-mod calls;
+mod call_reply;
 mod config;
 mod context;
 mod descriptors;
@@ -38,6 +37,8 @@ mod listener;
 mod machine;
 mod mailbox;
 mod nif;
+#[cfg(test)]
+mod nif_stubs;
 mod outbox;
 mod python;
 mod reactor;
@@ -46,14 +47,13 @@ mod resource;
 mod select;
 mod stats;
 mod sync;
+mod syscalls;
 mod table;
 mod thread;
 mod token;
 mod uring;
 mod wake;
-mod watch;
-#[cfg(test)]
-mod without_vm;
+mod watchdog;
 
 fn load(env: rustler::Env<'_>, _: rustler::Term<'_>) -> bool {
     select::register(env)

@@ -4,6 +4,7 @@ use crate::address::{Address, Meaning};
 use crate::descriptors::Descriptor;
 use crate::mailbox::{Command, Info, Place, no_place};
 use crate::resource::ContextHandle;
+use crate::syscalls::check;
 use rustler::ResourceArc;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,10 +20,6 @@ pub enum Rest {
     Unwanted,
     /// `accept` failed.
     Failed(io::Error),
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Opens a non-blocking listening socket with `SO_REUSEADDR`, and answers it with the port it got.

@@ -26,17 +26,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// A term that travels between threads, in an environment of its own.
-pub struct Parcel {
+pub struct OwnedTerm {
     env: OwnedEnv,
     term: SavedTerm,
 }
 
-impl Parcel {
+impl OwnedTerm {
     /// Copies `term`.
     pub fn new(term: Term<'_>) -> Self {
         let env = OwnedEnv::new();
         let term = env.save(term);
-        Parcel { env, term }
+        OwnedTerm { env, term }
     }
 
     /// Opens it. Nothing of `'a` may leave `f` but what is not a term.
@@ -48,9 +48,9 @@ impl Parcel {
 /// Where the answer to a command goes: the calling process gets `{Ref, Answer}`.
 pub struct ReplyTo {
     pid: LocalPid,
-    reference: Parcel,
+    reference: OwnedTerm,
     /// Contexts that wait for the caller, which must not wait for them: a list of pids.
-    callers: Option<Parcel>,
+    callers: Option<OwnedTerm>,
 }
 
 impl ReplyTo {
@@ -58,14 +58,14 @@ impl ReplyTo {
     pub fn new(pid: LocalPid, reference: Term<'_>) -> Self {
         match reference.decode::<(Term<'_>, Term<'_>)>() {
             Ok((reference, callers)) => {
-                ReplyTo { pid, reference: Parcel::new(reference), callers: Some(Parcel::new(callers)) }
+                ReplyTo { pid, reference: OwnedTerm::new(reference), callers: Some(OwnedTerm::new(callers)) }
             }
-            Err(_) => ReplyTo { pid, reference: Parcel::new(reference), callers: None },
+            Err(_) => ReplyTo { pid, reference: OwnedTerm::new(reference), callers: None },
         }
     }
 
     /// The contexts that wait for the caller, to be remembered while it is served.
-    pub fn take_callers(&mut self) -> Option<Parcel> {
+    pub fn take_callers(&mut self) -> Option<OwnedTerm> {
         self.callers.take()
     }
 
@@ -102,7 +102,7 @@ impl ReplyTo {
 /// What `client_info` is made of.
 pub enum Info {
     /// A map.
-    Map(Parcel),
+    Map(OwnedTerm),
     /// The peer of an accepted TCP connection.
     Peer(SocketAddr),
 }
@@ -111,10 +111,10 @@ pub enum Info {
 pub enum Job {
     /// Statements, in the context's globals.
     Exec(String),
-    /// An expression; the parcel is a map of local variables.
-    Eval(String, Parcel),
-    /// `module`, `function`, and a parcel of `{Args, Kwargs}`.
-    Call(String, String, Parcel),
+    /// An expression; a map of local variables.
+    Eval(String, OwnedTerm),
+    /// `module`, `function`, and `{Args, Kwargs}`.
+    Call(String, String, OwnedTerm),
 }
 
 /// A connection, as somebody outside names it.
@@ -137,15 +137,15 @@ impl Name {
 /// What Erlang wants of one connection.
 pub enum Request {
     /// Queue this binary, all of it or nothing.
-    Send(Parcel),
+    Send(OwnedTerm),
     /// End it gracefully.
     Close,
     /// Pass this term to `message_received`.
-    Notify(Parcel),
+    Notify(OwnedTerm),
     /// Tell of its end: the answers are `watching` and `{down, Fd, Reason}`, or only the second if there is none.
-    Watch,
+    Monitor,
     /// Forget what the process that asks has watched.
-    Unwatch,
+    Demonitor,
 }
 
 /// Something for the reactor thread to do.

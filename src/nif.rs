@@ -1,13 +1,13 @@
 //! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
 
-use crate::answer::Answer;
 use crate::atoms;
+use crate::call_reply::Answer;
 use crate::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::descriptors::{self, Descriptor, How, Unfit};
 use crate::inbox::Refused;
 use crate::listener::{self, Rest};
 use crate::machine::Limits;
-use crate::mailbox::{Command, Info, Job, Mailbox, Name, Notice, Parcel, Place, ReplyTo, Request, no_place};
+use crate::mailbox::{Command, Info, Job, Mailbox, Name, Notice, OwnedTerm, Place, ReplyTo, Request, no_place};
 use crate::python::audit;
 use crate::python::running::NoInterrupt;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -188,7 +188,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         context.mailbox.turned_away(&no_place(max));
         (atoms::max_connections(), max).encode(env)
     })?;
-    let command = Command::Adopt { descriptor, place, info: Info::Map(Parcel::new(info)) };
+    let command = Command::Adopt { descriptor, place, info: Info::Map(OwnedTerm::new(info)) };
     context.mailbox.inbox.post(command).map_err(|(refused, _)| refused.encode(env))
 }
 
@@ -225,7 +225,7 @@ fn exec<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a
 
 #[rustler::nif]
 fn eval<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>, locals: Term<'a>) -> Term<'a> {
-    run(env, &context, reference, Job::Eval(text(&code), Parcel::new(locals)))
+    run(env, &context, reference, Job::Eval(text(&code), OwnedTerm::new(locals)))
 }
 
 #[rustler::nif]
@@ -238,7 +238,7 @@ fn call<'a>(
     positional: Term<'a>,
     keywords: Term<'a>,
 ) -> Term<'a> {
-    let arguments = Parcel::new((positional, keywords).encode(env));
+    let arguments = OwnedTerm::new((positional, keywords).encode(env));
     run(env, &context, reference, Job::Call(text(&module), text(&function), arguments))
 }
 
@@ -255,11 +255,11 @@ fn connection_ask<'a>(
         Err(_) => (connection.decode::<i64>()?, None),
     };
     let request = match request.decode::<(Atom, Term<'_>)>() {
-        Ok((what, data)) if what == atoms::send() => Request::Send(Parcel::new(data)),
-        Ok((what, message)) if what == atoms::notify() => Request::Notify(Parcel::new(message)),
+        Ok((what, data)) if what == atoms::send() => Request::Send(OwnedTerm::new(data)),
+        Ok((what, message)) if what == atoms::notify() => Request::Notify(OwnedTerm::new(message)),
         _ => match request.decode::<Atom>()? {
-            what if what == atoms::watch() => Request::Watch,
-            what if what == atoms::unwatch() => Request::Unwatch,
+            what if what == atoms::watch() => Request::Monitor,
+            what if what == atoms::unwatch() => Request::Demonitor,
             _ => Request::Close,
         },
     };

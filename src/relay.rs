@@ -7,13 +7,13 @@
 
 use crate::atoms;
 use crate::config::RELAYED_MAX;
-use crate::mailbox::Parcel;
+use crate::mailbox::OwnedTerm;
 use crate::sync::{Mutex, lock};
 use rustler::{Encoder, Env, Term};
 use std::collections::VecDeque;
 
-/// Parcels of `{To, Message}`.
-static QUEUE: Mutex<VecDeque<Parcel>> = Mutex::new(VecDeque::new());
+/// Terms `{To, Message}`.
+static QUEUE: Mutex<VecDeque<OwnedTerm>> = Mutex::new(VecDeque::new());
 
 /// How many the process takes at a time: copying them keeps a scheduler (I8).
 const BATCH_MAX: usize = 32;
@@ -26,12 +26,12 @@ pub struct Full;
 /// # Errors
 /// Too many wait, because a node takes its messages slowly.
 pub fn post<'a>(env: Env<'a>, to: Term<'a>, message: Term<'a>) -> Result<(), Full> {
-    let parcel = Parcel::new((to, message).encode(env));
+    let message = OwnedTerm::new((to, message).encode(env));
     let mut queue = lock(&QUEUE);
     if queue.len() >= RELAYED_MAX {
         return Err(Full);
     }
-    queue.push_back(parcel);
+    queue.push_back(message);
     let was_empty = queue.len() == 1;
     drop(queue);
     if was_empty && let Some(relay) = env.whereis_pid(atoms::py_relay()) {
@@ -43,10 +43,10 @@ pub fn post<'a>(env: Env<'a>, to: Term<'a>, message: Term<'a>) -> Result<(), Ful
 
 /// Takes the oldest messages; none if there are none.
 pub fn take(env: Env<'_>) -> Vec<Term<'_>> {
-    let parcels: Vec<Parcel> = {
+    let messages: Vec<OwnedTerm> = {
         let mut queue = lock(&QUEUE);
         let count = queue.len().min(BATCH_MAX);
         queue.drain(..count).collect()
     };
-    parcels.iter().map(|parcel| parcel.open(|term| term.in_env(env))).collect()
+    messages.iter().map(|message| message.open(|term| term.in_env(env))).collect()
 }

@@ -7,15 +7,15 @@ use crate::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
 use crate::mailbox::{Mailbox, Notice, ReplyTo};
-use crate::python::homes;
 use crate::python::interpreter;
 use crate::python::jobs;
 use crate::python::reactor_buffer;
 use crate::python::subinterpreter::Subinterpreter;
+use crate::python::thread_context;
 use crate::python::workspace::Workspace;
 use crate::reactor::Reactor;
 use crate::uring::{self, Features, Refusal, Uring};
-use crate::watch;
+use crate::watchdog;
 use pyo3::prelude::*;
 use rustler::{Encoder, Env, Term};
 use std::any::Any;
@@ -126,8 +126,8 @@ fn serve(py: Python<'_>, mut reactor: Reactor) -> Result<(), Failure> {
 
 /// Leaves nothing of the context in this thread, while it is still attached.
 fn forget(py: Python<'_>, mailbox: &Mailbox) {
-    watch::remove(mailbox);
-    homes::remove(mailbox);
+    watchdog::remove(mailbox);
+    thread_context::remove(mailbox);
     mailbox.running.retire(py);
     // Objects of this interpreter among them (I7); from now on nothing is taken.
     for command in mailbox.inbox.close() {
@@ -177,11 +177,11 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     });
     mailbox.running.publish(py, native.getattr("Interrupted").map_err(Failure::Setup)?.unbind());
     if let Some(threshold) = options.slow_callback {
-        watch::add(mailbox, threshold);
+        watchdog::add(mailbox, threshold);
     }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
-    homes::add(py, mailbox);
+    thread_context::add(py, mailbox);
     let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
     let log = native.getattr("log").map_err(Failure::Setup)?;
     logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;

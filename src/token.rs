@@ -15,6 +15,19 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl ConnId {
+    /// In the lower 56 bits of a number.
+    pub fn bits(self) -> u64 {
+        debug_assert!(self.generation <= GENERATION_MASK);
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// Back from [`ConnId::bits`], whatever the other 8 bits are.
+    pub fn from_bits(bits: u64) -> Self {
+        ConnId { index: bits as u32, generation: (bits >> 32) as u32 & GENERATION_MASK }
+    }
+}
+
 /// Generations wrap here: they have 24 bits.
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
@@ -45,8 +58,7 @@ pub struct Token(pub u64);
 impl Token {
     /// The token of an operation of `kind` on connection `id`.
     pub fn new(kind: Kind, id: ConnId) -> Self {
-        debug_assert!(id.generation <= GENERATION_MASK);
-        Token((kind as u64) << 56 | u64::from(id.generation) << 32 | u64::from(id.index))
+        Token((kind as u64) << 56 | id.bits())
     }
 
     /// The token of the wake-up read, which belongs to no connection.
@@ -68,7 +80,7 @@ impl Token {
 
     /// The connection.
     pub fn id(self) -> ConnId {
-        ConnId { index: self.0 as u32, generation: (self.0 >> 32) as u32 & GENERATION_MASK }
+        ConnId::from_bits(self.0)
     }
 }
 

@@ -121,7 +121,7 @@ killed_supervisors(Config) ->
             echoes(Next),
             [gen_tcp:close(C) || C <- [Client, Next]]
         end
-     || Supervisor <- [py_listener_sup, py_context_sup, py_worker_sup]
+     || Supervisor <- [py_listener_sup, py_context_sup, py_service_sup]
     ].
 
 connect(Port) ->

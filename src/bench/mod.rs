@@ -200,7 +200,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
     let mut machine = Machine::new(STREAM);
     machine.made();
     Ok(Connection {
-        watchers: Vec::new(),
+        monitors: Vec::new(),
         machine,
         descriptor,
         protocol: protocol.clone().unbind(),

@@ -8,8 +8,8 @@
 mod set;
 
 use crate::buffer::Pool;
-use crate::calls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
+use crate::syscalls;
 use crate::token::ConnId;
 use set::{Interest, Set};
 use std::io;
@@ -117,7 +117,7 @@ impl Epoll {
         };
         pool.reap(buffer);
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { calls::receive(target, address, pool.capacity()) };
+        let received = unsafe { syscalls::receive(target, address, pool.capacity()) };
         let outcome = match received {
             Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
             Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
@@ -150,7 +150,7 @@ impl Epoll {
         let slot = self.slot(id)?;
         let payload = slot.sending?;
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
-        let outcome = match unsafe { calls::send(slot.target, payload) } {
+        let outcome = match unsafe { syscalls::send(slot.target, payload) } {
             Ok(outcome) => outcome,
             // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
             Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),

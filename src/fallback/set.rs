@@ -1,5 +1,6 @@
 //! The system calls of the epoll driver, without policy.
 
+use crate::syscalls::check;
 use crate::token::ConnId;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -25,10 +26,6 @@ pub struct Set {
     epoll: OwnedFd,
     wake_fd: OwnedFd,
     events: Vec<libc::epoll_event>,
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 impl Set {
@@ -62,8 +59,7 @@ impl Set {
         };
         let read = if to.read { libc::EPOLLIN as u32 } else { 0 };
         let write = if to.write { libc::EPOLLOUT as u32 } else { 0 };
-        let data = u64::from(id.generation) << 32 | u64::from(id.index);
-        self.control(operation, fd, read | write, data)
+        self.control(operation, fd, read | write, id.bits())
     }
 
     /// Waits at most `timeout`; answers how many descriptors are ready.
@@ -89,7 +85,7 @@ impl Set {
         if data == WAKE {
             return None;
         }
-        let id = ConnId { index: data as u32, generation: (data >> 32) as u32 };
+        let id = ConnId::from_bits(data);
         // A hang-up or an error ends whatever waits.
         let over = events & (libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
         let read = over || events & libc::EPOLLIN as u32 != 0;

@@ -5,10 +5,10 @@
 
 use super::interpreter::detached;
 use super::module::guarded_object;
-use super::terms::Carriers;
-use crate::answer::{self, Waited};
+use super::terms::TermConverter;
 use crate::atoms;
-use crate::config::{CALL_LOOK_MS, CALLS_MAX};
+use crate::call_reply::{self, Waited};
+use crate::config::{CALL_POLL_MS, CALLS_MAX};
 use crate::context::{self, Context};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -27,21 +27,21 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
         // More than a century is for ever.
         let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let carriers = Carriers::new(py)?;
+        let converter = TermConverter::new(py)?;
         let context = context::current();
         let is_killed = || context.as_ref().is_some_and(|context| context.mailbox.inbox.is_killed());
         if is_killed() {
             // Each `connection_lost` would wait in vain.
             return pair(py, "killed", py.None().into_bound(py));
         }
-        let Some(awaited) = ask(&carriers, context.as_deref(), &name, &args)? else {
+        let Some(awaited) = ask(&converter, context.as_deref(), &name, &args)? else {
             return pair(py, "busy", CALLS_MAX.into_pyobject(py)?.into_any());
         };
         loop {
-            let slice = Duration::from_millis(CALL_LOOK_MS);
+            let slice = Duration::from_millis(CALL_POLL_MS);
             let left = deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice));
             match detached(py, || awaited.wait(left)) {
-                Waited::Answer(parcel) => return parcel.open(|term| answered(py, &carriers, term)),
+                Waited::Answer(answer) => return answer.open(|term| answered(py, &converter, term)),
                 Waited::Nobody => return pair(py, "gone", py.None().into_bound(py)),
                 Waited::Nothing if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     return pair(py, "timeout", py.None().into_bound(py));
@@ -61,16 +61,16 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
 
 /// Sends the call to `py_functions`: `{py_call, Answer, Name, Args, Callers}`. `None` if too many run.
 fn ask(
-    carriers: &Carriers,
+    converter: &TermConverter,
     context: Option<&Context>,
     name: &str,
     args: &Bound<'_, PyTuple>,
-) -> PyResult<Option<answer::Awaited>> {
-    let Some((awaited, answer)) = answer::new() else { return Ok(None) };
+) -> PyResult<Option<call_reply::Awaited>> {
+    let Some((awaited, answer)) = call_reply::new() else { return Ok(None) };
     let answer = ResourceArc::new(answer);
     let mut mail = OwnedEnv::new();
     let message = mail.run(|env| -> PyResult<_> {
-        let args = carriers.to_term(env, args.to_list().as_any())?;
+        let args = converter.to_term(env, args.to_list().as_any())?;
         let callers = context.map_or_else(Vec::new, |context| context.callers(env));
         Ok(mail.save((atoms::py_call(), &answer, name, args, callers)))
     })?;
@@ -81,11 +81,11 @@ fn ask(
     Ok(Some(awaited))
 }
 
-fn answered<'py>(py: Python<'py>, carriers: &Carriers, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {
+fn answered<'py>(py: Python<'py>, converter: &TermConverter, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {
     let (kind, value): (Term<'_>, Term<'_>) =
         term.decode().map_err(|_| PyRuntimeError::new_err("erlang.call(): an answer that is none"))?;
     let kind = kind.atom_to_string().unwrap_or_default();
-    match carriers.to_python(py, value) {
+    match converter.to_python(py, value) {
         Ok(value) => pair(py, &kind, value),
         Err(error) => pair(py, "unsupported", error.value(py).str()?.into_any()),
     }

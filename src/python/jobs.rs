@@ -1,9 +1,9 @@
 //! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
 
 use super::dispatch::{class_name, format_exception};
-use super::terms::Carriers;
+use super::terms::TermConverter;
 use crate::atoms;
-use crate::mailbox::{Job, Mailbox, Notice, Parcel, ReplyTo};
+use crate::mailbox::{Job, Mailbox, Notice, OwnedTerm, ReplyTo};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyTuple};
@@ -32,7 +32,7 @@ fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
 /// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
 pub fn run(
     py: Python<'_>,
-    carriers: &Carriers,
+    converter: &TermConverter,
     globals: &Bound<'_, PyDict>,
     job: Job,
     reply: Option<ReplyTo>,
@@ -40,8 +40,8 @@ pub fn run(
 ) {
     let work = || match job {
         Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
-        Job::Eval(code, locals) => eval(carriers, globals, &code, &locals),
-        Job::Call(module, function, args) => call(carriers, globals, &module, &function, &args),
+        Job::Eval(code, locals) => eval(converter, globals, &code, &locals),
+        Job::Call(module, function, args) => call(converter, globals, &module, &function, &args),
     };
     let (result, _slow) = mailbox.running.call(py, work);
     let Some(reply) = reply else {
@@ -53,7 +53,7 @@ pub fn run(
         return mailbox.notify(Notice { level: "error", message: format!("a cast {why}"), meta: Vec::new(), fd: None });
     };
     reply.send(|env| {
-        let term = result.and_then(|value| carriers.to_term(env, &value).map_err(unsupported(py)));
+        let term = result.and_then(|value| converter.to_term(env, &value).map_err(unsupported(py)));
         match term {
             Ok(term) => (atoms::ok(), term).encode(env),
             Err(Failure::Raised(error)) => (atoms::error(), error_term(py, env, &error)).encode(env),
@@ -83,27 +83,27 @@ pub fn exec(globals: &Bound<'_, PyDict>, code: &str) -> PyResult<()> {
 }
 
 fn eval<'py>(
-    carriers: &Carriers,
+    converter: &TermConverter,
     globals: &Bound<'py, PyDict>,
     code: &str,
-    locals: &Parcel,
+    locals: &OwnedTerm,
 ) -> Result<Bound<'py, PyAny>, Failure> {
     let py = globals.py();
-    let locals = locals.open(|term| carriers.to_str_dict(py, term).map(Bound::unbind)).map_err(unsupported(py))?;
+    let locals = locals.open(|term| converter.to_str_dict(py, term).map(Bound::unbind)).map_err(unsupported(py))?;
     let builtins = PyModule::import(py, "builtins")?;
     let code = builtins.call_method1("compile", (code, "<py:eval>", "eval"))?;
     Ok(builtins.call_method1("eval", (code, globals, locals))?)
 }
 
 fn call<'py>(
-    carriers: &Carriers,
+    converter: &TermConverter,
     globals: &Bound<'py, PyDict>,
     module: &str,
     function: &str,
-    args: &Parcel,
+    args: &OwnedTerm,
 ) -> Result<Bound<'py, PyAny>, Failure> {
     let py = globals.py();
-    let (args, kwargs) = args.open(|term| arguments(py, carriers, term)).map_err(unsupported(py))?;
+    let (args, kwargs) = args.open(|term| arguments(py, converter, term)).map_err(unsupported(py))?;
     let mut names = function.split('.');
     let first = names.next().unwrap_or_default();
     let mut target = match module {
@@ -123,12 +123,12 @@ fn call<'py>(
     Ok(result)
 }
 
-fn arguments(py: Python<'_>, carriers: &Carriers, term: Term<'_>) -> PyResult<(Py<PyTuple>, Py<PyDict>)> {
+fn arguments(py: Python<'_>, converter: &TermConverter, term: Term<'_>) -> PyResult<(Py<PyTuple>, Py<PyDict>)> {
     let bad = || pyo3::exceptions::PyTypeError::new_err("arguments must be a proper list");
     let parts = get_tuple(term).map_err(|_| bad())?;
     let [args, kwargs] = parts[..] else { return Err(bad()) };
     args.list_length().map_err(|_| bad())?;
     let items: ListIterator<'_> = args.decode().map_err(|_| bad())?;
-    let items: PyResult<Vec<_>> = items.map(|item| carriers.to_python(py, item)).collect();
-    Ok((PyTuple::new(py, items?)?.unbind(), carriers.to_str_dict(py, kwargs)?.unbind()))
+    let items: PyResult<Vec<_>> = items.map(|item| converter.to_python(py, item)).collect();
+    Ok((PyTuple::new(py, items?)?.unbind(), converter.to_str_dict(py, kwargs)?.unbind()))
 }

@@ -2,7 +2,7 @@
 
 use super::dispatch::class_name;
 use super::module::guarded_object;
-use super::terms::Carriers;
+use super::terms::TermConverter;
 use crate::config::REMOTE_NAMES_MAX;
 use crate::context;
 use crate::relay::{self, Full};
@@ -42,16 +42,16 @@ pub unsafe extern "C" fn send(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
 pub unsafe extern "C" fn own_pid(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let Some(context) = context::current() else { return Ok(py.None().into_bound(py)) };
-        let carriers = Carriers::new(py)?;
-        OwnedEnv::new().run(|env| carriers.to_python(py, context.mailbox.owner.encode(env)))
+        let converter = TermConverter::new(py)?;
+        OwnedEnv::new().run(|env| converter.to_python(py, context.mailbox.owner.encode(env)))
     })
 }
 
 fn deliver(py: Python<'_>, to: &Bound<'_, PyAny>, term: &Bound<'_, PyAny>) -> PyResult<()> {
-    let carriers = Carriers::new(py)?;
+    let converter = TermConverter::new(py)?;
     let mut mail = OwnedEnv::new();
-    let to = mail.run(|env| destination(&mail, env, &carriers, to))?;
-    let message = mail.run(|env| carriers.to_term(env, term).map(|term| mail.save(term)))?;
+    let to = mail.run(|env| destination(&mail, env, &converter, to))?;
+    let message = mail.run(|env| converter.to_term(env, term).map(|term| mail.save(term)))?;
     match to {
         To::Process(pid) => {
             // One that has died wants no messages, as in Erlang.
@@ -66,7 +66,7 @@ fn deliver(py: Python<'_>, to: &Bound<'_, PyAny>, term: &Bound<'_, PyAny>) -> Py
     }
 }
 
-fn destination<'a>(mail: &OwnedEnv, env: Env<'a>, carriers: &Carriers, to: &Bound<'_, PyAny>) -> PyResult<To> {
+fn destination<'a>(mail: &OwnedEnv, env: Env<'a>, converter: &TermConverter, to: &Bound<'_, PyAny>) -> PyResult<To> {
     if let Ok(name) = to.cast::<PyString>() {
         let pid = existing_atom(env, name.to_str()?).and_then(|name| env.whereis_pid(name));
         return pid.map(To::Process).ok_or_else(|| no_process(to));
@@ -77,8 +77,8 @@ fn destination<'a>(mail: &OwnedEnv, env: Env<'a>, carriers: &Carriers, to: &Boun
         let pair = (remote_atom(env, &name)?, remote_atom(env, &node)?);
         return Ok(To::Elsewhere(mail.save(pair)));
     }
-    if carriers.is_pid(to)? {
-        let term = carriers.to_term(env, to)?;
+    if converter.is_pid(to)? {
+        let term = converter.to_term(env, to)?;
         return Ok(term.decode().map_or_else(|_| To::Elsewhere(mail.save(term)), To::Process));
     }
     let class = class_name(&to.get_type());

@@ -2,7 +2,7 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
-use super::{erlang_call, homes, interpreter, messages, neighbours, protocol, reactor_buffer};
+use super::{erlang_call, interpreter, messages, notify, protocol, reactor_buffer, thread_context};
 use crate::context;
 use crate::descriptors::{self, Served};
 use crate::mailbox::Notice;
@@ -146,13 +146,13 @@ static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
     method(c"log", log, ffi::METH_VARARGS, c"Logs through a context; False: there is none."),
     method(
         c"notify",
-        neighbours::notify,
+        notify::notify,
         ffi::METH_VARARGS,
         c"Passes an object to a protocol's message_received; False if no reactor serves it.",
     ),
     method(
         c"connection_handle",
-        neighbours::connection_handle,
+        notify::connection_handle,
         ffi::METH_O,
         c"A name of the connection on a descriptor that no later one has, or None.",
     ),
@@ -269,7 +269,7 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
         // SAFETY: CPython's argument.
         let (level, message, logger, file, line): (i64, String, String, String, u32) =
             unsafe { argument(py, args) }.extract()?;
-        let Some(mailbox) = homes::current(py) else { return boolean(py, false) };
+        let Some(mailbox) = thread_context::current(py) else { return boolean(py, false) };
         // Python's numbers: between two of them the lower name holds.
         let level = match level {
             50.. => "critical",

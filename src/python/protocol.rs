@@ -6,8 +6,8 @@
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
 use super::dispatch::{class_name, inherits};
+use super::manual_io;
 use super::module::{self, Static, guarded_object, method};
-use super::plain;
 use crate::context::{self, Context};
 use crate::token::ConnId;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
@@ -236,7 +236,7 @@ unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -
         let (protocol, data) = unsafe { (bound(py, this), bound(py, data)) };
         match route(&protocol)? {
             Route::Context(context, id) => integer(py, context.write(id, &data)?),
-            Route::Descriptor(fd) => integer(py, plain::write(py, fd, &data)?),
+            Route::Descriptor(fd) => integer(py, manual_io::write(py, fd, &data)?),
             Route::Nowhere => integer(py, 0),
         }
     })
@@ -271,7 +271,7 @@ unsafe extern "C" fn read(
         let protocol = unsafe { bound(py, this) };
         let data = match route(&protocol)? {
             Route::Context(context, id) => context.read(py, id, size)?,
-            Route::Descriptor(fd) => plain::read(py, fd, size),
+            Route::Descriptor(fd) => manual_io::read(py, fd, size),
             Route::Nowhere => Some(PyBytes::new(py, b"")),
         };
         Ok(data.map_or_else(|| py.None().into_bound(py), Bound::into_any))

@@ -3,7 +3,7 @@
 //! Calls are numbered. That costs a callback two stores and four loads, and no look at the clock.
 
 use crate::sync::{Mutex, lock};
-use crate::watch;
+use crate::watchdog;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::c_long;
@@ -17,7 +17,7 @@ pub struct Running {
     /// Odd while a call runs; the next number when it ends. Written by the context's thread alone, while it is attached:
     /// whoever is attached to its interpreter and reads an odd number knows that this very call goes on.
     calls: AtomicU64,
-    /// The watch looks at this.
+    /// The watchdog looks at this.
     watched: AtomicBool,
     /// An interrupt has been raised in the call that runs; see [`Running::take_interrupted`].
     interrupted: AtomicBool,
@@ -82,14 +82,14 @@ impl Running {
         drop(target);
     }
 
-    /// Runs `f`, which calls Python code of the user. Answers its result and, if the watch found it slow, how long it
+    /// Runs `f`, which calls Python code of the user. Answers its result and, if the watchdog found it slow, how long it
     /// took at least.
     #[inline]
     pub fn call<R>(&self, py: Python<'_>, f: impl FnOnce() -> R) -> (R, Option<Duration>) {
         let number = self.calls.load(Ordering::Relaxed) + 1;
         self.calls.store(number, Ordering::Relaxed);
         if self.watched.load(Ordering::Relaxed) {
-            watch::stay_awake();
+            watchdog::stay_awake();
         }
         let result = f();
         self.calls.store(number + 1, Ordering::Relaxed);
@@ -108,7 +108,7 @@ impl Running {
         slow.filter(|(which, _)| *which == number).map(|(_, since)| since.elapsed())
     }
 
-    /// Whether the watch looks at this from now on.
+    /// Whether the watchdog looks at this from now on.
     pub fn set_watched(&self, watched: bool) {
         self.watched.store(watched, Ordering::Relaxed);
     }

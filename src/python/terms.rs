@@ -17,19 +17,19 @@ const SMALL_BIG: u8 = 110;
 const LARGE_BIG: u8 = 111;
 
 /// The classes of `erlang._terms`, for terms that Python only carries.
-pub struct Carriers {
+pub struct TermConverter {
     module: Py<PyModule>,
     /// Parts that the conversion under way may still have.
     parts_left: Cell<usize>,
 }
 
-impl Carriers {
+impl TermConverter {
     /// Imports them.
     ///
     /// # Errors
     /// The package `erlang` is not on the path.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
-        Ok(Carriers { module: py.import("erlang._terms")?.unbind(), parts_left: Cell::new(0) })
+        Ok(TermConverter { module: py.import("erlang._terms")?.unbind(), parts_left: Cell::new(0) })
     }
 
     /// Makes a Python object of `term`.

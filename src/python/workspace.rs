@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::dispatch::Names;
-use super::terms::Carriers;
+use super::terms::TermConverter;
 use crate::mailbox::Info;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -13,10 +13,9 @@ pub struct Workspace {
     /// Types and interned names.
     pub names: Names,
     /// Term conversion.
-    pub carriers: Carriers,
+    pub converter: TermConverter,
     /// The globals of `py:exec`, `setup_code` included.
     pub globals: Py<PyDict>,
-    convert_info: Py<PyAny>,
 }
 
 impl Workspace {
@@ -35,12 +34,7 @@ impl Workspace {
         let globals = PyDict::new(py);
         globals.set_item("__name__", "__main__")?;
         globals.set_item("__builtins__", py.import("builtins")?)?;
-        Ok(Workspace {
-            names: Names::new(py)?,
-            carriers: Carriers::new(py)?,
-            globals: globals.unbind(),
-            convert_info: py.import("erlang._client_info")?.getattr("convert")?.unbind(),
-        })
+        Ok(Workspace { names: Names::new(py)?, converter: TermConverter::new(py)?, globals: globals.unbind() })
     }
 
     /// `client_info` of what Erlang gave.
@@ -49,9 +43,10 @@ impl Workspace {
     /// It cannot be converted.
     pub fn client_info<'py>(&self, py: Python<'py>, info: &Info) -> PyResult<Bound<'py, PyDict>> {
         match info {
+            // `py_info` has seen to the address.
             Info::Map(map) => {
-                let map = map.open(|term| self.carriers.to_python(py, term).map(Bound::unbind))?;
-                Ok(self.convert_info.bind(py).call1((map,))?.cast_into()?)
+                let info = map.open(|term| self.converter.to_str_dict(py, term).map(Bound::unbind))?;
+                Ok(info.into_bound(py))
             }
             Info::Peer(peer) => {
                 let info = PyDict::new(py);

@@ -51,7 +51,7 @@ impl Reactor {
             Command::Run { job, mut reply } => {
                 let globals = self.python.globals.bind(py);
                 self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
-                jobs::run(py, &self.python.carriers, globals, job, reply, &self.context.mailbox);
+                jobs::run(py, &self.python.converter, globals, job, reply, &self.context.mailbox);
                 self.context.callers.replace(None);
             }
             Command::Ask { name, request, mut reply } => {
@@ -171,7 +171,7 @@ impl Reactor {
             pulse: Pulse::new(),
             traffic: Traffic::default(),
             is_due: false,
-            watchers: Vec::new(),
+            monitors: Vec::new(),
             _place: place,
         });
         if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {

@@ -22,7 +22,7 @@ use crate::python::workspace::Workspace;
 use crate::python::{protocol, reactor_buffer};
 use crate::token::ConnId;
 use pyo3::prelude::*;
-use requests::tell_watchers;
+use requests::tell_monitors;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -145,7 +145,7 @@ impl Reactor {
         if connection.machine.owes_lost() {
             self.connection_lost(connection.protocol.bind(py));
         }
-        tell_watchers(&mut connection);
+        tell_monitors(&mut connection);
     }
 
     // What follows for a connection.
@@ -205,7 +205,7 @@ impl Reactor {
                 Next::Close => {
                     let mut closed = self.remove(py, id);
                     // One that was never made has lost nothing.
-                    closed.as_mut().map(tell_watchers);
+                    closed.as_mut().map(tell_monitors);
                     drop(closed);
                     return;
                 }
@@ -296,7 +296,7 @@ impl Reactor {
         if let Some((protocol, unread)) = lost {
             drop(unread);
             self.connection_lost(&protocol);
-            self.with(id, tell_watchers);
+            self.with(id, tell_monitors);
         }
     }
 

@@ -7,7 +7,7 @@ use super::Reactor;
 use crate::atoms;
 use crate::context::{Connection, Traffic};
 use crate::machine::{End, Mode};
-use crate::mailbox::{Name, Parcel, ReplyTo, Request};
+use crate::mailbox::{Name, OwnedTerm, ReplyTo, Request};
 use crate::python::dispatch::class_name;
 use crate::python::protocol;
 use crate::token::ConnId;
@@ -27,7 +27,7 @@ enum Unmet {
 }
 
 /// One connection, as it is told of.
-struct Portrait {
+struct ConnectionInfo {
     fd: i32,
     serial: u64,
     protocol: Py<PyAny>,
@@ -40,14 +40,14 @@ struct Portrait {
 impl Reactor {
     pub(super) fn ask(&mut self, py: Python<'_>, name: Name, request: Request, reply: ReplyTo) {
         let id = self.context.named(name);
-        if let Request::Watch = request {
+        if let Request::Monitor = request {
             let Some(id) = id else { return say_down(reply, name.fd, atoms::noconnection()) };
             reply.send_first(|env| atoms::watching().encode(env));
-            self.with(id, |connection| connection.watchers.push(reply));
+            self.with(id, |connection| connection.monitors.push(reply));
             return;
         }
-        if let (Request::Unwatch, Some(id)) = (&request, id) {
-            self.with(id, |connection| connection.watchers.retain(|watcher| !watcher.is_of(&reply)));
+        if let (Request::Demonitor, Some(id)) = (&request, id) {
+            self.with(id, |connection| connection.monitors.retain(|monitor| !monitor.is_of(&reply)));
             return;
         }
         let id = id.filter(|id| self.with(*id, |connection| connection.machine.is_open()).unwrap_or_default());
@@ -75,14 +75,14 @@ impl Reactor {
                 let message = self.python_message(py, &message)?;
                 self.message_received(py, id, &message);
             }
-            Request::Watch | Request::Unwatch => {}
+            Request::Monitor | Request::Demonitor => {}
         }
         self.settle(py, id);
         Ok(())
     }
 
-    fn python_message<'py>(&self, py: Python<'py>, message: &Parcel) -> Result<Bound<'py, PyAny>, Unmet> {
-        let object = message.open(|term| self.python.carriers.to_python(py, term).map(Bound::unbind));
+    fn python_message<'py>(&self, py: Python<'py>, message: &OwnedTerm) -> Result<Bound<'py, PyAny>, Unmet> {
+        let object = message.open(|term| self.python.converter.to_python(py, term).map(Bound::unbind));
         object.map(|object| object.into_bound(py)).map_err(|error| Unmet::Unsupported(error.value(py).to_string()))
     }
 
@@ -99,15 +99,15 @@ impl Reactor {
     pub(super) fn list(&mut self, py: Python<'_>, reply: ReplyTo) {
         // First all are copied: the conversion may run Python.
         let ids = self.context.table.borrow().ids();
-        let portraits: Vec<_> = ids.into_iter().filter_map(|id| self.portrait(py, id)).collect();
+        let connections: Vec<_> = ids.into_iter().filter_map(|id| self.info(py, id)).collect();
         reply.send(|env| {
-            let maps: Vec<_> = portraits.iter().map(|portrait| self.portrait_term(py, env, portrait)).collect();
+            let maps: Vec<_> = connections.iter().map(|info| self.info_term(py, env, info)).collect();
             (atoms::ok(), maps).encode(env)
         });
     }
 
-    fn portrait(&self, py: Python<'_>, id: ConnId) -> Option<Portrait> {
-        self.with(id, |connection| Portrait {
+    fn info(&self, py: Python<'_>, id: ConnId) -> Option<ConnectionInfo> {
+        self.with(id, |connection| ConnectionInfo {
             fd: connection.descriptor.number(),
             serial: connection.descriptor.serial(),
             protocol: connection.protocol.clone_ref(py),
@@ -119,36 +119,36 @@ impl Reactor {
             },
             waiting: connection.machine.waiting_bytes(),
             traffic: connection.traffic,
-            monitors: connection.watchers.len(),
+            monitors: connection.monitors.len(),
         })
     }
 
-    fn portrait_term<'a>(&self, py: Python<'_>, env: Env<'a>, portrait: &Portrait) -> Term<'a> {
-        let protocol = portrait.protocol.bind(py);
-        let info = protocol::client_info(protocol).and_then(|info| self.python.carriers.to_term(env, &info).ok());
+    fn info_term<'a>(&self, py: Python<'_>, env: Env<'a>, info: &ConnectionInfo) -> Term<'a> {
+        let protocol = info.protocol.bind(py);
+        let said = protocol::client_info(protocol).and_then(|said| self.python.converter.to_term(env, &said).ok());
         let pairs = [
-            (atoms::fd(), portrait.fd.encode(env)),
-            (atoms::connection(), (portrait.fd, self.context.mailbox.serial, portrait.serial).encode(env)),
-            (atoms::client_info(), info.unwrap_or_else(|| atoms::undefined().encode(env))),
+            (atoms::fd(), info.fd.encode(env)),
+            (atoms::connection(), (info.fd, self.context.mailbox.serial, info.serial).encode(env)),
+            (atoms::client_info(), said.unwrap_or_else(|| atoms::undefined().encode(env))),
             (atoms::class(), class_name(&protocol.get_type()).encode(env)),
-            (atoms::state(), portrait.state.encode(env)),
-            (atoms::unread(), portrait.waiting.0.encode(env)),
-            (atoms::unsent(), portrait.waiting.1.encode(env)),
-            (atoms::received(), portrait.traffic.received.encode(env)),
-            (atoms::sent(), portrait.traffic.sent.encode(env)),
-            (atoms::monitors(), portrait.monitors.encode(env)),
+            (atoms::state(), info.state.encode(env)),
+            (atoms::unread(), info.waiting.0.encode(env)),
+            (atoms::unsent(), info.waiting.1.encode(env)),
+            (atoms::received(), info.traffic.received.encode(env)),
+            (atoms::sent(), info.traffic.sent.encode(env)),
+            (atoms::monitors(), info.monitors.encode(env)),
         ];
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
     }
 }
 
-fn say_down(watcher: ReplyTo, fd: i32, reason: Atom) {
-    watcher.send(|env| (atoms::down(), fd, reason).encode(env));
+fn say_down(monitor: ReplyTo, fd: i32, reason: Atom) {
+    monitor.send(|env| (atoms::down(), fd, reason).encode(env));
 }
 
 /// Tells those who watch a connection why it has ended.
-pub(super) fn tell_watchers(connection: &mut Connection) {
-    if connection.watchers.is_empty() {
+pub(super) fn tell_monitors(connection: &mut Connection) {
+    if connection.monitors.is_empty() {
         return;
     }
     let reason = match connection.machine.end() {
@@ -161,8 +161,8 @@ pub(super) fn tell_watchers(connection: &mut Connection) {
         End::Stopped => atoms::stopped(),
         End::Killed => atoms::killed(),
     };
-    for watcher in connection.watchers.drain(..) {
-        say_down(watcher, connection.descriptor.number(), reason);
+    for monitor in connection.monitors.drain(..) {
+        say_down(monitor, connection.descriptor.number(), reason);
     }
 }
 

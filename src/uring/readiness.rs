@@ -3,8 +3,8 @@
 
 use super::Uring;
 use crate::buffer::Pool;
-use crate::calls;
 use crate::driver::{Event, Io, Outcome, Payload};
+use crate::syscalls;
 use crate::token::{ConnId, Kind, Token};
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -56,7 +56,7 @@ impl Uring {
         pool.reap(buffer);
         let target = self.slot(id).target;
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { calls::receive(target, address, pool.capacity()) };
+        let received = unsafe { syscalls::receive(target, address, pool.capacity()) };
         match received {
             Ok(_) if target.io == Io::Datagram => return Some(Outcome::Datagram { buffer, more: true }),
             Ok(len @ 1..) => return Some(Outcome::Received { buffer, len: len as u32, more: true }),
@@ -79,7 +79,7 @@ impl Uring {
     pub(super) fn send_by_call(&mut self, id: ConnId, payload: Payload) {
         let slot = self.slot(id);
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
-        let outcome = match unsafe { calls::send(slot.target, payload) } {
+        let outcome = match unsafe { syscalls::send(slot.target, payload) } {
             Ok(outcome) => outcome,
             // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
             // told. To wait would be to spin; it costs one datagram.

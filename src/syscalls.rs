@@ -8,6 +8,14 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
+/// The result of a call that answers -1 and sets `errno`.
+///
+/// # Errors
+/// The call failed.
+pub fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
 fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }

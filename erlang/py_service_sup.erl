@@ -1,7 +1,7 @@
 %% @doc Runs what contexts need of Erlang while they start, serve and stop: the relay to other nodes, and the calls of Erlang
 %% functions. A crash of either harms no context.
 %% @private
--module(py_worker_sup).
+-module(py_service_sup).
 -behaviour(supervisor).
 
 -export([start_link/0]).

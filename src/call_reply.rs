@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::CALLS_MAX;
-use crate::mailbox::Parcel;
+use crate::mailbox::OwnedTerm;
 use crate::sync::lock;
 use rustler::{Resource, Term};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use std::time::Duration;
 enum State {
     Waiting,
     /// `{Kind, Value}`.
-    Answered(Parcel),
+    Answered(OwnedTerm),
     /// Nobody can answer any more, or the caller has taken the answer.
     Over,
 }
@@ -47,7 +47,7 @@ pub fn new() -> Option<(Awaited, Answer)> {
 /// What a wait came to.
 pub enum Waited {
     /// `{Kind, Value}`.
-    Answer(Parcel),
+    Answer(OwnedTerm),
     /// Nobody will answer.
     Nobody,
     /// Not yet.
@@ -74,7 +74,7 @@ impl Awaited {
 impl Answer {
     /// Gives the answer `{Kind, Value}`. A second one is ignored, and so is one that the caller waits for no more.
     pub fn give(&self, answer: Term<'_>) {
-        self.settle(State::Answered(Parcel::new(answer)));
+        self.settle(State::Answered(OwnedTerm::new(answer)));
     }
 
     fn settle(&self, to: State) {

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::config::{STUCK_THRESHOLDS, WATCH_LOOKS, WATCH_MIN_MS};
+use crate::config::{STUCK_THRESHOLDS, WATCHDOG_LOOKS, WATCHDOG_MIN_MS};
 use crate::mailbox::{Mailbox, Notice};
 use crate::sync::lock;
 use std::ptr;
@@ -94,7 +94,7 @@ fn watch() {
         let was_asleep = ASLEEP.swap(!busy, Ordering::Relaxed);
         contexts = if busy || !was_asleep {
             let shortest = contexts.iter().map(|watched| watched.threshold).min().unwrap_or_default();
-            let pause = (shortest / WATCH_LOOKS).max(Duration::from_millis(WATCH_MIN_MS));
+            let pause = (shortest / WATCHDOG_LOOKS).max(Duration::from_millis(WATCHDOG_MIN_MS));
             WAKE.wait_timeout(contexts, pause).unwrap_or_else(PoisonError::into_inner).0
         } else {
             WAKE.wait_while(contexts, |_| ASLEEP.load(Ordering::Relaxed)).unwrap_or_else(PoisonError::into_inner)
