@@ -6,7 +6,7 @@
 -compile([export_all, nowarn_export_all]).
 
 all() ->
-    [{group, worker}, {group, subinterp}, two_environments, what_is_no_environment, another_version, missing_directories].
+    [{group, worker}, {group, subinterp}, wheels, two_environments, what_is_no_environment, another_version, missing_directories].
 
 groups() ->
     [{Mode, [], [packages, place, system_packages, by_the_application, before_the_paths]} || Mode <- [worker, subinterp]].
@@ -72,6 +72,31 @@ before_the_paths(Config) ->
         ?assertEqual({ok, <<"mine">>}, Eval("__import__('of_venv').name")),
         ?assertEqual({ok, <<"by pth">>}, Eval("__import__('beside').name"))
     end).
+
+%% A real environment, with compiled packages from the index: what they make of received bytes. Skipped where there is no
+%% network.
+wheels(Config) ->
+    Venv = filename:join(proplists:get_value(directory, Config), "wheels"),
+    {ok, Python} = py:eval("__import__('sys').executable"),
+    Install = io_lib:format(
+        "(~ts -m venv ~ts && ~ts/bin/pip install -q --disable-pip-version-check numpy httptools h11) 2>&1 && echo installed",
+        [Python, Venv, Venv]
+    ),
+    case string:find(os:cmd(lists:flatten(Install)), "installed", trailing) of
+        nomatch ->
+            {skip, "no packages could be installed"};
+        _ ->
+            SetUp = "import erlang.reactor, h11, httptools, numpy\n"
+                "data = erlang.reactor.ReactorBuffer(b'GET /x HTTP/1.1\\r\\nHost: y\\r\\n\\r\\n')\n"
+                "class Url:\n    def on_url(self, url): self.url = url\n"
+                "seen = Url()\nhttptools.HttpRequestParser(seen).feed_data(data)\n"
+                "server = h11.Connection(h11.SERVER)\nserver.receive_data(data)\n",
+            with_context([{mode, worker} | Config], #{venv => Venv, setup_code => SetUp}, fun(Eval) ->
+                ?assertEqual({ok, <<"/x">>}, Eval("seen.url")),
+                ?assertEqual({ok, <<"/x">>}, Eval("server.next_event().target")),
+                ?assertEqual({ok, true}, Eval("int(numpy.frombuffer(data, dtype='u1').sum()) == sum(data)"))
+            end)
+    end.
 
 %% The main interpreter has one environment; interpreters of contexts have each their own.
 two_environments(Config) ->
