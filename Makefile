@@ -81,7 +81,7 @@ fmt-check: setup
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 clippy: setup ## the Rust code, warnings are errors
-	$(WITH_PYTHON) cargo clippy --locked --all-targets -- -D warnings
+	$(WITH_PYTHON) cargo clippy --locked --all-targets --all-features -- -D warnings
 
 dialyzer: setup ## the types of the Erlang code
 	$(REBAR) as check dialyzer

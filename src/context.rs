@@ -125,6 +125,26 @@ pub struct Connection {
     pub _place: Place,
 }
 
+impl Connection {
+    /// A connection that has just begun.
+    pub fn new(machine: Machine, descriptor: Descriptor, protocol: Py<PyAny>, place: Place) -> Self {
+        Connection {
+            machine,
+            descriptor,
+            protocol,
+            inbox: VecDeque::new(),
+            datagrams: None,
+            outbox: Outbox::default(),
+            is_due: false,
+            native_write_ready: false,
+            pulse: Pulse::new(),
+            traffic: Traffic::default(),
+            monitors: Vec::new(),
+            _place: place,
+        }
+    }
+}
+
 /// The part of a context that its thread's Python code may reach.
 pub struct Context {
     /// Queues and figures.
@@ -169,6 +189,22 @@ fn reentered<E>(_: E) -> PyErr {
 }
 
 impl Context {
+    /// A context that serves nobody yet.
+    pub fn new(mailbox: Arc<Mailbox>, limits: Limits, buffer_type: Py<PyAny>) -> Self {
+        Context {
+            mailbox,
+            limits,
+            table: RefCell::default(),
+            factory: RefCell::new(None),
+            spares: RefCell::default(),
+            due: RefCell::default(),
+            calling: Cell::new(None),
+            callers: RefCell::default(),
+            unaware: RefCell::default(),
+            buffer_type,
+        }
+    }
+
     /// `Protocol.write`: queues what there is room for, and answers how much that was. On a datagram socket, all or
     /// nothing, to the peer or the last sender.
     ///

@@ -163,18 +163,8 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
         let alone = || py.import("erlang._ending")?.call_method0("pass_nothing_on");
         alone().map_err(Failure::Setup)?;
     }
-    let context = Rc::new(Context {
-        mailbox: Arc::clone(mailbox),
-        limits: options.limits,
-        table: RefCell::default(),
-        factory: RefCell::new(None),
-        spares: RefCell::default(),
-        due: RefCell::default(),
-        calling: std::cell::Cell::new(None),
-        callers: RefCell::default(),
-        unaware: RefCell::default(),
-        buffer_type: native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind(),
-    });
+    let buffer_type = native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind();
+    let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
     mailbox.running.publish(py, native.getattr("Interrupted").map_err(Failure::Setup)?.unbind());
     if let Some(threshold) = options.slow_callback {
         watchdog::add(mailbox, threshold);

@@ -6,12 +6,11 @@ mod turns;
 
 use crate::buffer::{self, Pool, Shared};
 use crate::config::INBOX_BYTES;
-use crate::context::{Connection, Pulse, Traffic};
+use crate::context::Connection;
 use crate::descriptors::{Descriptor, How};
 use crate::inbox::Inbox;
 use crate::machine::{Action, Directions, Limits, Machine, Next};
 use crate::mailbox::{Command, Job, Mailbox, Place};
-use crate::outbox::Outbox;
 use crate::python::interpreter;
 use crate::table::Table;
 use crate::token::ConnId;
@@ -199,20 +198,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
     let place = Place::take(mailbox, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
     let mut machine = Machine::new(STREAM);
     machine.made();
-    Ok(Connection {
-        monitors: Vec::new(),
-        machine,
-        descriptor,
-        protocol: protocol.clone().unbind(),
-        inbox: VecDeque::new(),
-        datagrams: None,
-        outbox: Outbox::default(),
-        is_due: false,
-        native_write_ready: false,
-        pulse: Pulse::new(),
-        traffic: Traffic::default(),
-        _place: place,
-    })
+    Ok(Connection::new(machine, descriptor, protocol.clone().unbind(), place))
 }
 
 /// Starts Python in this process.

@@ -43,18 +43,8 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let pool = Pool::new(options.buffers, options.buffer_bytes, || ()).map_err(os_error)?;
     let pool = Rc::new(RefCell::new(pool));
     let native = py.import(module::NAME.to_string_lossy().as_ref())?;
-    let context = Rc::new(Context {
-        mailbox: Arc::clone(&mailbox),
-        limits: options.limits,
-        table: RefCell::default(),
-        factory: RefCell::new(None),
-        spares: RefCell::default(),
-        due: RefCell::default(),
-        calling: Cell::new(None),
-        callers: RefCell::default(),
-        unaware: RefCell::default(),
-        buffer_type: native.getattr("ReactorBuffer")?.unbind(),
-    });
+    let buffer_type = native.getattr("ReactorBuffer")?.unbind();
+    let context = Rc::new(Context::new(Arc::clone(&mailbox), options.limits, buffer_type));
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(Some(Rc::clone(&context)));
     jobs::exec(python.globals.bind(py), &options.setup_code)?;

@@ -3,19 +3,17 @@
 #![forbid(unsafe_code)]
 
 use super::{Ending, Reactor};
-use crate::context::{Connection, Datagrams, Pulse, Traffic};
+use crate::context::{Connection, Datagrams};
 use crate::descriptors::{Abilities, Descriptor};
 use crate::driver::Io;
 use crate::machine::{Directions, End, Machine};
 use crate::mailbox::{Command, Info, Notice, Place, ReplyTo};
-use crate::outbox::Outbox;
 use crate::python::dispatch::{Fault, format_exception};
 use crate::python::{jobs, protocol};
 use crate::token::ConnId;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -160,20 +158,10 @@ impl Reactor {
             })),
             Io::Socket | Io::File => None,
         };
-        let id = self.context.table.borrow_mut().insert(Connection {
-            machine: Machine::new(directions),
-            descriptor,
-            protocol: protocol.clone().unbind(),
-            inbox: VecDeque::new(),
-            datagrams,
-            outbox: Outbox::default(),
-            native_write_ready: false,
-            pulse: Pulse::new(),
-            traffic: Traffic::default(),
-            is_due: false,
-            monitors: Vec::new(),
-            _place: place,
-        });
+        let served = protocol.clone().unbind();
+        let mut connection = Connection::new(Machine::new(directions), descriptor, served, place);
+        connection.datagrams = datagrams;
+        let id = self.context.table.borrow_mut().insert(connection);
         if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {
             let refused = self.context.table.borrow_mut().remove(id);
             drop(refused);
