@@ -49,10 +49,12 @@ bench: compile ## compare with other servers, on this machine (ARGS="--quick" fo
 	bash benches/servers/setup.sh
 	cargo run --release --locked $(HARNESS) -- $(ARGS)
 
-test-bench: setup ## the benchmark harness (its report in a browser: chromium), and that the micro-benchmarks run
+test-bench: compile ## the benchmark harness (its report in a browser: chromium), its servers, and that the micro-benchmarks run
 	cargo fmt --check $(HARNESS)
 	cargo clippy --locked --all-targets $(HARNESS) -- -D warnings
 	cargo test --locked $(HARNESS) -- --include-ignored
+	bash benches/servers/setup.sh
+	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q benches/servers
 	$(WITH_PYTHON) cargo bench --locked -- --test
 
 fuzz: setup ## connections in any order of events, coverage-guided (FUZZ_SECONDS=60); needs a nightly toolchain
