@@ -51,6 +51,7 @@ mod syscalls;
 mod table;
 mod thread;
 mod token;
+mod traffic;
 mod uring;
 mod wake;
 mod watchdog;

@@ -5,12 +5,13 @@
 
 use super::Reactor;
 use crate::atoms;
-use crate::context::{Connection, Traffic};
+use crate::context::Connection;
 use crate::machine::{End, Mode};
 use crate::mailbox::{Name, OwnedTerm, ReplyTo, Request};
 use crate::python::dispatch::class_name;
 use crate::python::protocol;
 use crate::token::ConnId;
+use crate::traffic::Traffic;
 use pyo3::prelude::*;
 use rustler::{Atom, Binary, Encoder, Env, Term};
 

@@ -5,9 +5,10 @@
 use super::{Ending, Reactor};
 use crate::atoms;
 use crate::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
-use crate::context::{Connection, Pulse};
+use crate::context::Connection;
 use crate::machine::End;
 use crate::mailbox::Notice;
+use crate::traffic::Pulse;
 use rustler::Encoder;
 use std::time::{Duration, Instant};
 
