@@ -346,8 +346,8 @@ kind(Level, Text) ->
         {suppressed, "suppressed [0-9]+ further"},
         {refused, "(refused|max_connections)"},
         {timed_out, "(idle|timed out|stall)"},
-        {no_context, "accepts nothing for now: no_context_runs"},
-        {killed, "(reason,killed|errorContext,child_terminated)"}
+        {no_context, "accepts nothing for now: (no_context_runs|draining)"},
+        {killed, "failed and is started again: killed"}
     ],
     Found = [Kind || {Kind, Pattern} <- Patterns, re:run(Text, Pattern, [unicode]) =/= nomatch],
     case {Found, Level} of
