@@ -30,18 +30,21 @@ log(Events, Meta, Limit) ->
 
 -spec log_one(py_nif:event(), logger:metadata(), limit()) -> limit().
 log_one({log, Level, Message, EventMeta}, Meta, {Lines, Suppressed}) when Lines < ?LINES_MAX ->
-    logger:log(Level, "~ts", [Message], maps:merge(Meta, located(EventMeta))),
+    logger:log(Level, "~ts", [Message], maps:merge(Meta, known(EventMeta))),
     {Lines + 1, Suppressed};
 log_one({dropped, Count}, _Meta, {Lines, Suppressed}) ->
     {Lines, Suppressed + Count};
 log_one(_Event, _Meta, {Lines, Suppressed}) ->
     {Lines, Suppressed + 1}.
 
-%% File and line as `logger' knows them.
--spec located(map()) -> map().
-located(#{file := File, line := Line} = Meta) ->
+%% File, line and domain as `logger' knows them.
+-spec known(map()) -> map().
+known(#{domain := <<"print">>} = Meta) ->
+    %% The console's handler passes over domains that are not OTP's: what was printed is there already.
+    known(Meta#{domain := [python, print], python_logger => <<"print">>});
+known(#{file := File, line := Line} = Meta) ->
     Meta#{file := unicode:characters_to_list(File), line := binary_to_integer(Line)};
-located(Meta) ->
+known(Meta) ->
     Meta.
 
 %% Ends an interval: says how much was not logged. After an interval without a line the owner may stop ticking.

@@ -174,6 +174,8 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     thread_context::add(py, mailbox);
     let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
     let log = native.getattr("log").map_err(Failure::Setup)?;
+    let console = || py.import("erlang._console")?.call_method1("install", (&log,));
+    console().map_err(Failure::Setup)?;
     logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;
     jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
     logging.call_method0("install").map_err(Failure::Setup)?;

@@ -15,6 +15,7 @@ all() ->
         path,
         setup_code_of_a_context_is_its_own,
         print_appears_in_a_pipe,
+        printed_on_the_console_once_and_logged,
         lines_do_not_mix,
         a_slow_console_loses_nothing,
         sigint_is_left_to_the_vm,
@@ -126,6 +127,35 @@ print_appears_in_a_pipe(_Config) ->
     {os_pid, Pid} = erlang:port_info(Port, os_pid),
     _ = os:cmd("kill -KILL " ++ integer_to_list(Pid)),
     ?assertEqual(128 + 9, exit_status(Port)).
+
+%% Whatever logger lets pass.
+printed_on_the_console_once_and_logged(Config) ->
+    File = filename:join(proplists:get_value(priv_dir, Config), "printed.log"),
+    Code =
+        "ok = logger:set_primary_config(level, debug),"
+        "ok = logger:add_handler(file, logger_std_h, #{config => #{file => \"" ++ File ++ "\"}}),"
+        "ok = py:exec(\"import logging\nprint('printed by Python')\nlogging.error('the end')\"),"
+        "io:get_line([])",
+    {Port, _} = vm([], Code, []),
+    Lines = lines_until(Port, "the end"),
+    ?assertMatch([_], [Line || Line <- Lines, string:find(Line, "printed by Python") =/= nomatch]),
+    reactor_test:wait_until(fun() ->
+        {ok, Logged} = file:read_file(File),
+        string:find(Logged, "the end") =/= nomatch
+    end),
+    {ok, Logged} = file:read_file(File),
+    ?assertMatch([_, _], string:split(Logged, "printed by Python", all)),
+    true = port_command(Port, <<"go\n">>).
+
+lines_until(Port, Text) ->
+    receive
+        {Port, {data, {_, Line}}} ->
+            case string:find(Line, Text) of
+                nomatch -> [Line | lines_until(Port, Text)];
+                _ -> [Line]
+            end
+    after 60000 -> error(silent)
+    end.
 
 %% Of several interpreters. Each line is made of several parts, between which the others have their turn.
 lines_do_not_mix(_Config) ->

@@ -16,7 +16,10 @@ groups() ->
         with_traceback,
         in_setup_code,
         of_threads_of_the_user,
-        a_flood_is_counted
+        a_flood_is_counted,
+        what_is_printed,
+        printed_in_parts,
+        a_flood_of_prints_leaves_room
     ]).
 
 init_per_group(Group, Config) ->
@@ -92,6 +95,54 @@ counted(Count, Logged) when Logged < Count ->
     end;
 counted(Count, Logged) ->
     ?assertEqual(Count, Logged).
+
+what_is_printed(Config) ->
+    ok = logger:set_primary_config(level, notice),
+    with_logs(Config, "", fun(Context, Id) ->
+        Text = ["printed: 日本 ", reactor_test:tag()],
+        {ok, none} = py:call(Context, logs, printed, [unicode:characters_to_binary(Text)]),
+        {notice, Line, Meta} = log_collector:await(Id, [Text]),
+        ?assertEqual(lists:flatten(unicode:characters_to_list(Text)), lists:flatten(Line)),
+        ?assertMatch(#{python_logger := <<"print">>, domain := [python, print], line := L} when L > 0, Meta),
+        ?assertEqual("logs.py", filename:basename(maps:get(file, Meta)))
+    end).
+
+%% One line of the log for one that is shown bit by bit; none for a blank one.
+printed_in_parts(Config) ->
+    with_logs(Config, "", fun(Context, Id) ->
+        ok = py:exec(Context, "for part in ('one ', 'two', '\\n \\n\\n', 'three\\n'): print(part, end='', flush=True)"),
+        ?assertMatch([{notice, "one two", _}, {notice, "three", _}], [log_collector:await(Id, [""]) || _ <- [1, 2]])
+    end).
+
+%% What is logged meanwhile is not lost; each printed line was logged or, when one comes later, counted.
+a_flood_of_prints_leaves_room(Config) ->
+    Count = 500,
+    with_logs(Config, "", fun(Context, _Id) ->
+        {ok, none} = py:call(Context, logs, print_much, [Count]),
+        all_told(Context, Count, 0, 0)
+    end).
+
+%% The warning comes behind the first lines; then printing more brings the count of those that were left out.
+all_told(Context, Count, More, Told) when Told < Count + More ->
+    receive
+        {log_collector, #{msg := {_, [Text]}, meta := #{python_logger := <<"print">>}}} ->
+            all_told(Context, Count, More, Told + lines_told(Text));
+        {log_collector, #{level := warning, msg := {_, [<<"that was much">>]}}} ->
+            put(warned, true),
+            all_told(Context, Count, More, Told)
+    after 200 ->
+        ?assert(More < 150),
+        {ok, none} = py:call(Context, logs, printed, [<<"again">>]),
+        all_told(Context, Count, More + 1, Told)
+    end;
+all_told(_Context, _Count, _More, _Told) ->
+    ?assertEqual(true, erase(warned)).
+
+lines_told(Text) ->
+    case re:run(Text, "^(\\d+) printed lines are on", [{capture, all_but_first, list}]) of
+        {match, [Count]} -> list_to_integer(Count);
+        nomatch -> 1
+    end.
 
 own_configuration_counts(Config) ->
     SetUp = "

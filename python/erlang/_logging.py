@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 
 from erlang import _runtime
-
-Log = Callable[[int, str, str, str, int], bool]
-"""Takes level, text, name of the logger, file and line; False: there is no context to log it."""
+from erlang._console import Log
 
 
 class Handler(logging.Handler):

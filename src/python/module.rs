@@ -263,11 +263,11 @@ unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) ->
     })
 }
 
-/// See `erlang/_logging.py`.
+/// See `erlang/_console.py`.
 unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let (level, message, logger, file, line): (i64, String, String, String, u32) =
+        let (level, message, logger, file, line): (i64, String, Option<String>, String, u32) =
             unsafe { argument(py, args) }.extract()?;
         let Some(mailbox) = thread_context::current(py) else { return boolean(py, false) };
         // Python's numbers: between two of them the lower name holds.
@@ -275,10 +275,12 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
             50.. => "critical",
             40.. => "error",
             30.. => "warning",
+            25.. => "notice",
             20.. => "info",
             _ => "debug",
         };
-        let meta = vec![("python_logger", logger), ("file", file), ("line", line.to_string())];
+        let mut meta = vec![("file", file), ("line", line.to_string())];
+        meta.push(logger.map_or(("domain", "print".to_owned()), |logger| ("python_logger", logger)));
         mailbox.notify(Notice { level, message, meta, fd: None });
         boolean(py, true)
     })

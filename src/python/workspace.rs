@@ -19,7 +19,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Puts `path` in front of `sys.path`, imports the package `erlang`, sees to the console, makes fresh globals.
+    /// Puts `path` in front of `sys.path`, imports the package `erlang`, makes fresh globals.
     ///
     /// # Errors
     /// The package is not on the path.
@@ -30,7 +30,6 @@ impl Workspace {
                 sys_path.insert(0, directory)?;
             }
         }
-        py.import("erlang._console")?.call_method0("install")?;
         let globals = PyDict::new(py);
         globals.set_item("__name__", "__main__")?;
         globals.set_item("__builtins__", py.import("builtins")?)?;

@@ -27,3 +27,13 @@ def say_in_a_thread(text):
 def flood(count):
     for number in range(count):
         _log.warning("flood %d", number)
+
+
+def printed(text):
+    print(text)
+
+
+def print_much(count):
+    for number in range(count):
+        print("flood", number)
+    _log.warning("that was much")
