@@ -14,8 +14,10 @@ use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::relay;
 use crate::resource::ContextHandle;
 use crate::select::Selectable;
+use crate::syscalls::errno_of;
 use crate::thread;
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,10 +52,6 @@ fn text(binary: &Binary<'_>) -> String {
 
 fn timeout(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
-}
-
-fn errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 /// The `inet:posix()` atom of an error.
@@ -108,7 +106,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
     };
     match start(env, reference, options) {
         Ok(context) => (atoms::ok(), context).encode(env),
-        Err(error) => (atoms::error(), (atoms::resources(), posix(env, errno(&error)))).encode(env),
+        Err(error) => (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env),
     }
 }
 
@@ -151,7 +149,7 @@ fn context_interrupt<'a>(env: Env<'a>, context: Context, reference: Term<'a>) ->
         Err(NoInterrupt::Idle) => (atoms::error(), atoms::idle()).encode(env),
         Err(NoInterrupt::Busy) => (atoms::error(), atoms::busy()).encode(env),
         Err(NoInterrupt::Resources(error)) => {
-            (atoms::error(), (atoms::resources(), posix(env, errno(&error)))).encode(env)
+            (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env)
         }
     }
 }
@@ -317,8 +315,8 @@ fn answer_call<'a>(answer: ResourceArc<Answer>, term: Term<'a>) -> Atom {
 fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
     match descriptors::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
         Ok(copy) => (atoms::ok(), copy).encode(env),
-        Err(error) if errno(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
-        Err(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+        Err(error) if errno_of(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
     }
 }
 
@@ -364,7 +362,7 @@ fn address(ip: Term<'_>) -> NifResult<IpAddr> {
 fn listen<'a>(env: Env<'a>, ip: Term<'a>, port: u16, backlog: i32) -> NifResult<Term<'a>> {
     Ok(match listener::open(address(ip)?, port, backlog) {
         Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket).to_term(env), port).encode(env),
-        Err(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
     })
 }
 
@@ -392,7 +390,7 @@ fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>,
             atoms::armed().encode(env)
         }
         Rest::Unwanted => (atoms::error(), atoms::draining()).encode(env),
-        Rest::Failed(error) => (atoms::error(), posix(env, errno(&error))).encode(env),
+        Rest::Failed(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
     })
 }
 

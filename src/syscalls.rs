@@ -16,8 +16,13 @@ pub fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// The number of an error that a system call has answered.
+pub fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
 fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+    errno_of(&io::Error::last_os_error())
 }
 
 // The C library's `recv` and `send` are cancellation points: in a process with threads each switches the cancellation

@@ -158,8 +158,8 @@ ten_thousand_idle(Config) ->
         said(Clients, <<"ready">>),
         reactor_test:wait_connections(Context, Count + 1),
         Each = (resident_bytes() - Before) div Count,
-        %% 0.9 KiB of ours; the rest is the table's room to grow, and the VM's.
-        ?assert(Each < 4096, Each),
+        %% 0.9 KiB of ours; the rest is the table's room to grow, and the VM's. AddressSanitizer takes much more.
+        ?assert(Each < 4096 orelse os:getenv("ASAN_OPTIONS") =/= false, Each),
         [echoes(Busy) || _ <- lists:seq(1, 100)],
         true = port_command(Clients, <<"\n">>),
         said(Clients, <<"done">>),

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import _py_reactor as _native
-else:
-    try:
-        import _py_reactor as _native
-    except ModuleNotFoundError:
-        from erlang import _plain as _native
+from erlang._native import native
 
 __all__ = ["CallError", "call"]
 
@@ -49,7 +43,7 @@ def call(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
         BlockingIOError: too many calls run already.
         RuntimeError: the context was killed meanwhile; or outside the Erlang VM.
     """
-    kind, value = _native.call(name, args, timeout)
+    kind, value = native.call(name, args, timeout)
     match kind:
         case "ok":
             return value

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import _py_reactor as _native
+from erlang._native import native
 
+if TYPE_CHECKING:
     from erlang._terms import Pid
-else:
-    try:
-        import _py_reactor as _native
-    except ModuleNotFoundError:
-        from erlang import _plain as _native
 
 __all__ = ["self", "send"]
 
@@ -33,7 +28,7 @@ def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
         BlockingIOError: too many messages to other nodes wait. This one was not sent.
         RuntimeError: outside the Erlang VM.
     """
-    _native.send(to, term)
+    native.send(to, term)
 
 
 def self() -> Pid:
@@ -43,7 +38,7 @@ def self() -> Pid:
         RuntimeError: this thread is not a context's, but one that Python code has started, say; or
             outside the Erlang VM.
     """
-    pid = _native.own_pid()
+    pid = native.own_pid()
     if pid is None:
         raise RuntimeError(
             "erlang.self() is known on the thread of a context only: ask there, and pass the pid on"

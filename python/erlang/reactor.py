@@ -36,20 +36,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from erlang import _client_info
+from erlang._native import native
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    import _py_reactor as _native
     from _py_reactor import Interrupted, Protocol, ReactorBuffer
 else:
-    try:
-        import _py_reactor as _native
-    except ModuleNotFoundError:
-        from erlang import _plain as _native
-    Protocol = _native.Protocol
-    ReactorBuffer = _native.ReactorBuffer
-    Interrupted = _native.Interrupted
+    Protocol = native.Protocol
+    ReactorBuffer = native.ReactorBuffer
+    Interrupted = native.Interrupted
 
 __all__ = [
     "Action",
@@ -103,13 +99,13 @@ def set_protocol_factory(factory: Callable[[], Protocol]) -> None:
     global _factory
     if not callable(factory):
         raise TypeError(f"a protocol factory must be callable, not {reprlib.repr(factory)}")
-    if not _native.set_protocol_factory(factory):
+    if not native.set_protocol_factory(factory):
         _factory = factory
 
 
 def get_protocol(fd: int) -> Protocol | None:
     """The protocol that serves ``fd`` in this context, or by hand; None when there is none."""
-    proto = _native.get_protocol(fd)
+    proto = native.get_protocol(fd)
     return _connections.get(fd) if proto is None else proto
 
 
@@ -122,7 +118,7 @@ def signal_write_ready(fd: int) -> bool:
     Returns:
         Whether ``fd`` is a connection that is being served.
     """
-    return _native.signal_write_ready(fd) or fd in _connections
+    return native.signal_write_ready(fd) or fd in _connections
 
 
 def connection_handle(fd: int) -> tuple[int, int, int] | None:
@@ -133,7 +129,7 @@ def connection_handle(fd: int) -> tuple[int, int, int] | None:
     Returns:
         The handle; None when no reactor serves ``fd``.
     """
-    return _native.connection_handle(fd)
+    return native.connection_handle(fd)
 
 
 def notify(connection: Connection, message: Any) -> bool:
@@ -150,7 +146,7 @@ def notify(connection: Connection, message: Any) -> bool:
         BlockingIOError: 131072 messages wait for that context. This one was not taken.
         RuntimeError: the connection is served in another interpreter.
     """
-    if _native.notify(connection, message):
+    if native.notify(connection, message):
         return True
     return isinstance(connection, int) and connection in _connections
 
@@ -175,7 +171,7 @@ def init_connection(fd: int, client_info: Mapping[Any, Any]) -> Protocol:
     """
     if fd < 0:
         raise ValueError(f"fd must not be negative, got {fd}")
-    if fd in _connections or _native.is_served(fd):
+    if fd in _connections or native.is_served(fd):
         raise RuntimeError(f"fd {fd} is already being served; call close_connection({fd}) first")
     info = _client_info.convert(client_info)
     proto = _new_protocol()
@@ -260,7 +256,7 @@ def close_connection(fd: int) -> None:
     ``fd`` without closing it, sets ``closed``, calls ``connection_lost`` and lets pass what it
     raises.
     """
-    if _native.close_connection(fd):
+    if native.close_connection(fd):
         return
     proto = _connections.pop(fd, None)
     if proto is not None:
@@ -269,7 +265,7 @@ def close_connection(fd: int) -> None:
 
 
 def _new_protocol() -> Protocol:
-    factory = _native.get_protocol_factory()
+    factory = native.get_protocol_factory()
     if factory is None:
         factory = _factory
     if factory is None:
@@ -292,7 +288,7 @@ def _served_by_hand(fd: int) -> Protocol:
     proto = _connections.get(fd)
     if proto is not None:
         return proto
-    if _native.is_served(fd):
+    if native.is_served(fd):
         raise RuntimeError(f"fd {fd} is served by the reactor, which calls its protocol itself")
     raise RuntimeError(f"fd {fd} is not being served; call init_connection({fd}, info) first")
 

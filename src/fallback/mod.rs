@@ -84,7 +84,7 @@ impl Epoll {
         let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
         let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some() };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
-            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            let errno = syscalls::errno_of(&error);
             slot.interest = Interest::default();
             if std::mem::take(&mut slot.receiving) {
                 self.made.push(Event { id, outcome: Outcome::ReceiveFailed(errno) });

@@ -194,8 +194,8 @@ fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// # Safety
-/// `object` is an argument that CPython passed: a borrowed reference.
-unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
+/// `object` is the `self` or an argument that CPython passed: a borrowed reference.
+pub(super) unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
     // SAFETY: the caller's promise.
     unsafe { Bound::from_borrowed_ptr(py, object) }
 }

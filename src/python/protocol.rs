@@ -7,7 +7,7 @@
 
 use super::dispatch::{class_name, inherits};
 use super::manual_io;
-use super::module::{self, Static, guarded_object, method};
+use super::module::{self, Static, argument, guarded_object, method};
 use crate::context::{self, Context};
 use crate::token::ConnId;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
@@ -219,13 +219,6 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
-/// # Safety
-/// `object` is the `self` or an argument that CPython passed.
-unsafe fn bound<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
-    // SAFETY: the caller's promise.
-    unsafe { Bound::from_borrowed_ptr(py, object) }
-}
-
 fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
     Ok(value.into_pyobject(py)?.into_any())
 }
@@ -233,7 +226,7 @@ fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
 unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's arguments.
-        let (protocol, data) = unsafe { (bound(py, this), bound(py, data)) };
+        let (protocol, data) = unsafe { (argument(py, this), argument(py, data)) };
         match route(&protocol)? {
             Route::Context(context, id) => integer(py, context.write(id, &data)?),
             Route::Descriptor(fd) => integer(py, manual_io::write(py, fd, &data)?),
@@ -268,7 +261,7 @@ unsafe extern "C" fn read(
             return Err(PyValueError::new_err("read() size must be at least 1: b\"\" means the end of file"));
         }
         // SAFETY: CPython's argument.
-        let protocol = unsafe { bound(py, this) };
+        let protocol = unsafe { argument(py, this) };
         let data = match route(&protocol)? {
             Route::Context(context, id) => context.read(py, id, size)?,
             Route::Descriptor(fd) => manual_io::read(py, fd, size),
@@ -303,7 +296,7 @@ unsafe extern "C" fn connection_made(this: *mut ffi::PyObject, args: *mut ffi::P
 unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let class = unsafe { bound(py, this) }.get_type();
+        let class = unsafe { argument(py, this) }.get_type();
         Err(PyNotImplementedError::new_err(format!("{} must define data_received(self, data)", class.name()?)))
     })
 }
@@ -319,7 +312,7 @@ unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi:
             return Err(PyErr::fetch(py));
         }
         // SAFETY: as above.
-        unsafe { bound(py, this).call_method1("data_received", (bound(py, data),)) }
+        unsafe { argument(py, this).call_method1("data_received", (argument(py, data),)) }
     })
 }
 
@@ -336,7 +329,7 @@ unsafe extern "C" fn sendto(this: *mut ffi::PyObject, args: *mut ffi::PyObject) 
         }
         // SAFETY: as above; `to` stays null if it was not given.
         let (protocol, data, to) =
-            unsafe { (bound(py, this), bound(py, data), Bound::from_borrowed_ptr_or_opt(py, to)) };
+            unsafe { (argument(py, this), argument(py, data), Bound::from_borrowed_ptr_or_opt(py, to)) };
         let to = to.unwrap_or_else(|| py.None().into_bound(py));
         match route(&protocol)? {
             Route::Context(context, id) => integer(py, context.send_to(id, &data, &to)?),
@@ -358,7 +351,7 @@ unsafe extern "C" fn connection_lost(_: *mut ffi::PyObject, _: *mut ffi::PyObjec
 unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let class = unsafe { bound(py, this) }.get_type();
+        let class = unsafe { argument(py, this) }.get_type();
         match context::current() {
             Some(context) => context.say_unaware(class_name(&class)),
             None => py.import("erlang._plain")?.call_method1("say_unaware", (class,)).map(drop)?,
@@ -371,7 +364,7 @@ unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyO
 unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let protocol = unsafe { bound(py, this) };
+        let protocol = unsafe { argument(py, this) };
         let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
         let native = inherits(&protocol, &PyString::intern(py, "write"), &base.getattr("write")?)?;
         let drained = match route(&protocol)? {

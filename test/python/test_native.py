@@ -41,6 +41,7 @@ def native(monkeypatch):
     native.connection_handle = lambda fd: (fd, 1, 2) if fd in (NATIVE_FD, FOREIGN_FD) else None
     native.is_served = lambda fd: fd in (NATIVE_FD, FOREIGN_FD)
     monkeypatch.setitem(sys.modules, "_py_reactor", native)
+    monkeypatch.delitem(sys.modules, "erlang._native")
     return native
 
 
@@ -63,6 +64,7 @@ def test_types_are_the_native_ones(native, inside):
 def test_a_native_module_that_breaks_is_not_hidden(monkeypatch, tmp_path):
     (tmp_path / "_py_reactor.py").write_text("raise ImportError('broken')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "erlang._native")
     spec = importlib.util.spec_from_file_location("reactor_broken", reactor.__file__)
     module = importlib.util.module_from_spec(spec)
     with pytest.raises(ImportError, match="broken"):
