@@ -347,7 +347,7 @@ kind(Level, Text) ->
         {refused, "(refused|max_connections)"},
         {timed_out, "(idle|timed out|stall)"},
         {no_context, "accepts nothing for now: (no_context_runs|draining)"},
-        {killed, "failed and is started again: killed"}
+        {killed, "(failed and is started again: killed|reason,killed)"}
     ],
     Found = [Kind || {Kind, Pattern} <- Patterns, re:run(Text, Pattern, [unicode]) =/= nomatch],
     case {Found, Level} of
