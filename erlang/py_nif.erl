@@ -85,11 +85,16 @@ load() ->
         ok ->
             ok;
         {error, {load_failed, Text}} ->
-            Hint = "run `rebar3 compile' in the directory of py_reactor: it builds the native library with cargo",
-            {error, {load_failed, lists:flatten([Text, " (", Hint, ")"])}};
+            {error, {load_failed, lists:flatten([Text, " (", hint(filelib:is_regular(Library ++ ".so")), ")"])}};
         {error, _} = Error ->
             Error
     end.
+
+-spec hint(boolean()) -> string().
+hint(false) ->
+    "run `rebar3 compile' in the directory of py_reactor: it builds the native library with cargo";
+hint(true) ->
+    "it was built on another machine, or Python has gone: what it was linked to must be at the same path here".
 
 %% Where what is not Erlang lives. `code:priv_dir/1' knows the application in a release and in a rebar3 shell; a bare `erl -pa .../ebin' may not.
 -spec priv_dir() -> file:filename_all().

@@ -86,12 +86,11 @@
 -spec validate(options()) -> {ok, complete()} | {error, error()}.
 validate(Options) when is_map(Options) ->
     Known = defaults(),
-    case maps:keys(maps:without(maps:keys(Known), Options)) of
-        [] ->
-            check_all(maps:to_list(maps:merge(maps:merge(Known, environment(Known)), Options)), #{});
-        [Key | _] ->
-            Names = lists:join(", ", [atom_to_list(K) || K <- maps:keys(Known)]),
-            bad(Key, map_get(Key, Options), ["unknown option; known are ", Names])
+    Environment = environment(),
+    case {unknown(Options, Known), unknown(Environment, Known)} of
+        {[], []} -> check_all(maps:to_list(maps:merge(maps:merge(Known, Environment), Options)), #{});
+        {[Key | _], _} -> bad(Key, map_get(Key, Options), ["unknown option", known(Known)]);
+        {[], [Key | _]} -> bad(Key, map_get(Key, Environment), ["unknown in the application's environment", known(Known)])
     end;
 validate(Options) ->
     bad(options, Options, "options are a map").
@@ -140,9 +139,18 @@ allow_subprocess() ->
         Other -> bad(allow_subprocess, Other, "must be true or false")
     end.
 
--spec environment(complete()) -> map().
-environment(Known) ->
-    maps:with(maps:keys(Known), maps:from_list(application:get_all_env(py_reactor))).
+%% Without what is no option of contexts.
+-spec environment() -> map().
+environment() ->
+    maps:without([allow_subprocess, included_applications], maps:from_list(application:get_all_env(py_reactor))).
+
+-spec unknown(map(), complete()) -> [term()].
+unknown(Options, Known) ->
+    maps:keys(maps:without(maps:keys(Known), Options)).
+
+-spec known(complete()) -> [string(), ...].
+known(Known) ->
+    ["; known are " | lists:join(", ", [atom_to_list(Key) || Key <- maps:keys(Known)])].
 
 -spec check_all([{atom(), term()}], map()) -> {ok, complete()} | {error, error()}.
 check_all([], Done) ->

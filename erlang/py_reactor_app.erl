@@ -26,16 +26,23 @@ start(_Type, _Arguments) ->
             case py_options:allow_subprocess() of
                 {ok, Allowed} ->
                     ok = py_nif:allow_subprocess(Allowed),
+                    ok = check_surroundings(os:getenv("VIRTUAL_ENV")),
                     start_supervisors();
                 {error, _} = Error ->
                     Error
             end;
         {error, Reason} ->
-            Hint = <<
-                "the native library could not be loaded (the log says why); if it is missing, run `rebar3 compile', "
-                "which builds it with cargo"
-            >>,
-            {error, {nif_not_loaded, Reason, Hint}}
+            {error, {nif_not_loaded, Reason, <<"the native library could not be loaded; the log says why, and what to do">>}}
+    end.
+
+%% The shell that the VM was started from may be in any environment: one that does not fit is passed over.
+-spec check_surroundings(false | string()) -> ok.
+check_surroundings(Unset) when Unset =:= false; Unset =:= "" ->
+    ok;
+check_surroundings(Directory) ->
+    case py_venv:check(Directory) of
+        ok -> ok;
+        {error, Why} -> logger:warning("VIRTUAL_ENV is passed over: ~ts ~ts", [Directory, Why])
     end.
 
 -spec start_supervisors() -> {ok, pid()} | {error, term()}.

@@ -15,8 +15,17 @@
 
 -spec start() -> ok.
 start() ->
-    _ = spawn(fun run/0),
+    _ = spawn(fun guarded/0),
     ok.
+
+%% Nobody else would end the VM.
+-spec guarded() -> no_return().
+guarded() ->
+    try
+        run()
+    catch
+        Class:Reason:Stack -> give_up("the demo failed: ~tp: ~tp~n~tp", [Class, Reason, Stack])
+    end.
 
 -spec run() -> no_return().
 run() ->

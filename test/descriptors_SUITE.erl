@@ -21,6 +21,7 @@ groups() ->
         udp_has_nobody_to_write_to,
         udp_refused_is_told_and_survived,
         udp_to_port_0_is_told_and_survived,
+        udp_survives_what_a_datagram_breaks,
         udp_is_counted_in_bytes,
         udp_too_long_is_dropped_and_logged,
         unix_datagrams,
@@ -144,6 +145,34 @@ udp_to_port_0_is_told_and_survived(Config) ->
         ?assertMatch(<<"('127.0.0.1', ", _/binary>>, ask(Udp, <<"hello">>))
     end).
 
+%% Anybody may send anything: it must not end the service for all.
+udp_survives_what_a_datagram_breaks(Config) ->
+    log_collector:install(),
+    try
+        serving(Config, "kinds.Fragile", fun(Context) ->
+            {ok, Id} = py_reactor_table:id(Context),
+            {Client, Address, Port, Tag} = Udp = udp(Context, []),
+            [
+                begin
+                    ok = gen_udp:send(Client, Address, Port, Datagram),
+                    {error, _, _} = log_collector:await(Id, ["kinds.Fragile", Text]),
+                    ?assertEqual(<<"42">>, ask(Udp, <<"21">>))
+                end
+             || {Datagram, Text} <- [
+                    {<<"no number">>, "ValueError"},
+                    {<<"-1">>, "returned None"},
+                    {<<"0">>, "error_received raised"}
+                ]
+            ],
+            ?assertEqual(3, maps:get(exceptions, py_reactor_context:stats(Context))),
+            %% What is meant to end it does.
+            ok = gen_udp:send(Client, Address, Port, <<"-2">>),
+            wait_event(Context, Tag, <<"connection_lost">>)
+        end)
+    after
+        log_collector:remove()
+    end.
+
 udp_is_counted_in_bytes(Config) ->
     serving(Config, "kinds.Mirror", fun(Context) ->
         Udp = udp(Context, []),
@@ -162,7 +191,7 @@ udp_too_long_is_dropped_and_logged(Config) ->
             ok = gen_udp:send(Client, Address, Port, binary:copy(<<"x">>, 2000)),
             ?assertEqual(<<"echo short">>, ask(Udp, <<"short">>)),
             {ok, Id} = py_reactor_table:id(Context),
-            {warning, _, _} = log_collector:await(Id, ["datagram was dropped", "buffer_bytes"])
+            {warning, _, _} = log_collector:await(Id, ["more than 880 bytes was dropped", "buffer_bytes"])
         end)
     after
         log_collector:remove()

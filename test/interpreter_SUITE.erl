@@ -135,7 +135,7 @@ printed_on_the_console_once_and_logged(Config) ->
         "ok = logger:set_primary_config(level, debug),"
         "ok = logger:add_handler(file, logger_std_h, #{config => #{file => \"" ++ File ++ "\"}}),"
         "ok = py:exec(\"import logging\nprint('printed by Python')\nlogging.error('the end')\"),"
-        "io:get_line([])",
+        "io:get_line([]), halt()",
     {Port, _} = vm([], Code, []),
     Lines = lines_until(Port, "the end"),
     ?assertMatch([_], [Line || Line <- Lines, string:find(Line, "printed by Python") =/= nomatch]),
@@ -145,7 +145,8 @@ printed_on_the_console_once_and_logged(Config) ->
     end),
     {ok, Logged} = file:read_file(File),
     ?assertMatch([_, _], string:split(Logged, "printed by Python", all)),
-    true = port_command(Port, <<"go\n">>).
+    true = port_command(Port, <<"go\n">>),
+    ?assertEqual(0, exit_status(Port)).
 
 lines_until(Port, Text) ->
     receive

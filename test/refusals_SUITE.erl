@@ -378,6 +378,10 @@ application_environment(Config) ->
     ok = application:set_env(py_reactor, max_connections, many),
     try
         ?assertMatch({error, {bad_option, max_connections, many, _}}, py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{}))),
+        ok = application:set_env(py_reactor, max_conections, 1),
+        {error, {bad_option, max_conections, 1, Why}} = py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{})),
+        ?assertMatch({match, _}, re:run(Why, "environment.*max_connections")),
+        ok = application:unset_env(py_reactor, max_conections),
         ok = application:set_env(py_reactor, max_connections, 1),
         serving(Config, "streams.Echo", fun(Context) ->
             {Client, _} = client(Context, Config),
@@ -386,5 +390,6 @@ application_environment(Config) ->
             gen_tcp:close(Client)
         end)
     after
+        application:unset_env(py_reactor, max_conections),
         application:unset_env(py_reactor, max_connections)
     end.

@@ -6,7 +6,7 @@
 -compile([export_all, nowarn_export_all]).
 
 all() ->
-    [{group, worker}, {group, subinterp}, wheels, two_environments, what_is_no_environment, another_version, missing_directories].
+    [{group, worker}, {group, subinterp}, wheels, of_the_shell, two_environments, what_is_no_environment, another_version, missing_directories].
 
 groups() ->
     [{Mode, [], [packages, place, system_packages, by_the_application, before_the_paths]} || Mode <- [worker, subinterp]].
@@ -98,6 +98,25 @@ wheels(Config) ->
             end)
     end.
 
+%% The one that VIRTUAL_ENV names, unless it is none, or is of another Python.
+of_the_shell(Config) ->
+    Directory = proplists:get_value(directory, Config),
+    [Fits, Old] = [filename:join(Directory, Name) || Name <- ["fits", "old"]],
+    {ok, Python} = py:eval("__import__('sys').executable"),
+    [] = os:cmd(lists:flatten(io_lib:format("~ts -m venv --without-pip ~ts", [Python, Fits]))),
+    ok = write(filename:join([Fits, packages_of_venv(), "of_venv.py"]), "name = 'fits'"),
+    ok = write(filename:join(Old, "pyvenv.cfg"), "home = /usr/bin\nversion = 3.7.1\n"),
+    ok = write(filename:join(Old, "lib/python3.7/site-packages/of_venv.py"), "name = 'old'"),
+    ok = write(filename:join(Old, "bin/python3"), ""),
+    [
+        with_vm([{"VIRTUAL_ENV", Venv}], fun(Vm) ->
+            {ok, Prefix} = peer:call(Vm, py, eval, ["__import__('sys').prefix"], 60000),
+            ?assertEqual({Venv, Used}, {Venv, Prefix =:= list_to_binary(Venv)}),
+            ?assertEqual({Venv, Used}, {Venv, {ok, <<"fits">>} =:= peer:call(Vm, py, eval, ["__import__('of_venv').name"])})
+        end)
+     || {Venv, Used} <- [{Fits, true}, {Old, false}, {"/there/is/none", false}]
+    ].
+
 %% The main interpreter has one environment; interpreters of contexts have each their own.
 two_environments(Config) ->
     [One, Two] = [venv(Config, Name, "false") || Name <- ["one", "two"]],
@@ -169,8 +188,11 @@ with_context(Config, Options, Fun) ->
     end).
 
 with_vm(Fun) ->
+    with_vm([], Fun).
+
+with_vm(Env, Fun) ->
     Ebin = filename:absname(filename:dirname(code:which(py))),
-    {ok, Vm, _Node} = peer:start_link(#{connection => standard_io, args => ["-pa", Ebin], wait_boot => 60000}),
+    {ok, Vm, _Node} = peer:start_link(#{connection => standard_io, args => ["-pa", Ebin], env => Env, wait_boot => 60000}),
     try
         Fun(Vm)
     after

@@ -6,6 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
 
@@ -145,15 +146,14 @@ unsafe fn import_signal() {
     }
 }
 
-/// The interpreter to be: a virtual environment's, if the VM was started in one.
+/// The interpreter to be: a virtual environment's, if the VM was started in one of this version. (`py_reactor_app` logs
+/// what is wrong with another.)
 fn executable() -> String {
-    if let Some(venv) = std::env::var_os("VIRTUAL_ENV") {
-        let python = std::path::Path::new(&venv).join("bin/python3");
-        if python.exists() {
-            return python.to_string_lossy().into_owned();
-        }
-    }
-    EXECUTABLE.to_owned()
+    let version = concat!("python", env!("PY_REACTOR_PYTHON_VERSION"));
+    std::env::var_os("VIRTUAL_ENV")
+        .map(PathBuf::from)
+        .filter(|venv| venv.join("pyvenv.cfg").is_file() && venv.join("lib").join(version).is_dir())
+        .map_or_else(|| EXECUTABLE.to_owned(), |venv| venv.join("bin/python3").to_string_lossy().into_owned())
 }
 
 /// A message of CPython's.

@@ -3,11 +3,10 @@
 use super::{Part, Reactor};
 use crate::buffer::datagram;
 use crate::driver::Outcome;
-use crate::machine::End;
 use crate::mailbox::Notice;
 use crate::python::dispatch::Fault;
 use crate::token::ConnId;
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 
 impl Reactor {
@@ -21,11 +20,22 @@ impl Reactor {
         if parsed.truncated {
             self.pool.borrow_mut().release(slot);
             self.with(id, |connection| connection.machine.received(0, more));
-            let message = "a datagram was dropped: it is larger than a receive buffer (buffer_bytes)".to_owned();
-            return self.context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+            let room = self.pool.borrow().capacity() - datagram::PAYLOAD_OFFSET;
+            let message =
+                format!("a datagram of more than {room} bytes was dropped: no receive buffer holds it (buffer_bytes)");
+            let fd = self.with(id, |connection| connection.descriptor.number());
+            return self.context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd });
         }
         let part = Part { slot, offset: datagram::PAYLOAD_OFFSET, len: parsed.len, from: Some(Box::new(parsed.from)) };
         self.received(py, id, part, more);
+    }
+
+    /// Whether a fault in `method` costs the datagram that it was called for, and not the socket: else whoever may send to
+    /// it could end it for all. What is no `Exception` (an interrupt, an exit) is meant for the socket.
+    pub(super) fn costs_a_datagram(&self, py: Python<'_>, id: ConnId, method: &str, fault: &Fault) -> bool {
+        let from_outside = matches!(method, "data_received" | "datagram_received" | "error_received");
+        let meant = matches!(fault, Fault::Raised(error) if !error.is_instance_of::<PyException>(py));
+        from_outside && !meant && self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default()
     }
 
     /// The error of one datagram (the peer's port is closed, the network is away, it is too long), if it is not about
@@ -69,8 +79,7 @@ impl Reactor {
         let tell = || protocol.call_method1("error_received", (error.value(py),));
         let told = self.context.callback(&protocol, Some(id), "error_received", tell);
         if let Err(error) = told {
-            self.fault(&protocol, "error_received", Fault::Raised(error));
-            self.with(id, |connection| connection.machine.close(End::Exception));
+            self.failed(&protocol, id, "error_received", Fault::Raised(error));
         }
     }
 }

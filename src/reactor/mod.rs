@@ -273,15 +273,22 @@ impl Reactor {
         method: &'static str,
         answer: Result<Action, Fault>,
     ) {
-        let action = answer.unwrap_or_else(|fault| {
-            self.fault(protocol, method, fault);
-            self.with(id, |connection| connection.machine.close(End::Exception));
-            Action::Close
-        });
+        let action = answer.unwrap_or_else(|fault| self.failed(protocol, id, method, fault));
         self.with(id, |connection| connection.machine.acted(action));
     }
 
-    /// B8: what a callback does wrong costs its own connection and nothing else.
+    /// B8: what a callback does wrong costs its own connection and nothing else; of a datagram socket, one datagram.
+    fn failed(&self, protocol: &Bound<'_, PyAny>, id: ConnId, method: &'static str, fault: Fault) -> Action {
+        let goes_on = self.costs_a_datagram(protocol.py(), id, method, &fault);
+        self.fault(protocol, method, fault);
+        if goes_on {
+            return Action::Continue;
+        }
+        self.with(id, |connection| connection.machine.close(End::Exception));
+        Action::Close
+    }
+
+    /// Counts and logs it.
     fn fault(&self, protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) {
         self.context.mailbox.stats.exceptions.add(1);
         self.context.mailbox.notify(fault_notice(protocol, method, fault));

@@ -52,6 +52,25 @@ class Misled(Addressed):
         return super().datagram_received(data, addr)
 
 
+class Fragile(Recording):
+    """Doubles numbers, and breaks in several ways."""
+
+    def datagram_received(self, data, addr):
+        match int(data):
+            case -2:
+                raise SystemExit
+            case -1:
+                return None
+            case 0:
+                self.sendto(data, (addr[0], 0))
+            case number:
+                self.sendto(b"%d" % (2 * number), addr)
+        return "continue"
+
+    def error_received(self, exc):
+        raise exc
+
+
 class Nobody(Recording):
     """Writes before anything has arrived, where there is nobody to write to."""
 
