@@ -1,6 +1,7 @@
 //! The io_uring driver: one ring, created, submitted to and reaped by its reactor thread (I1).
 //!
-//! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection.
+//! Receives are multishot into a ring of provided buffers; sends are one `SEND` with `MSG_WAITALL` per connection, of what
+//! a call did not take at once if it is much.
 //! Pipes and terminals, which know neither, are polled and then read or written (`readiness`). Datagrams are sent by
 //! calls, many at once, and received so where the kernel has no multishot.
 //! What the kernel may refuse on the way is settled here and not shown to the reactor: a receive that finds no buffer
@@ -29,6 +30,10 @@ const RECV_MULTISHOT: u16 = 2;
 
 /// Completions handled per turn, so that commands and timers are never starved (I9).
 const BATCH: usize = 256;
+
+/// Bytes from which a send is first tried by a call, at once: they are in the cache now, and after the rest of the turn they
+/// are not. Smaller ones cost less as submissions (docs/performance.md).
+const SEND_AT_ONCE_BYTES: usize = 4096;
 
 /// What the driver remembers of a connection.
 #[derive(Clone, Copy)]
@@ -165,11 +170,13 @@ impl Uring {
         let Some(payload) = payload else { return };
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = match (io, payload) {
+            (Io::Socket, Payload::Bytes(_, SEND_AT_ONCE_BYTES..)) if self.sent_by_call(id, payload) => return,
             (Io::Socket, Payload::Bytes(start, len)) => {
                 opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
             }
             (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
-            _ => return self.send_by_call(id, payload),
+            _ if self.sent_by_call(id, payload) => return,
+            _ => return self.poll_send(id),
         };
         self.push(entry.user_data(Token::new(Kind::Send, id).0));
     }

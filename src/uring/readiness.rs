@@ -74,9 +74,9 @@ impl Uring {
         }
     }
 
-    /// Sends what fits; the event is there at the next wait. Files know no SEND; and of datagrams, an operation would
-    /// send one at a time (I3), a call sends many.
-    pub(super) fn send_by_call(&mut self, id: ConnId, payload: Payload) {
+    /// Sends what fits, if anything does; the event is then there at the next wait. Files know no SEND; and of datagrams,
+    /// an operation would send one at a time (I3), a call sends many.
+    pub(super) fn sent_by_call(&mut self, id: ConnId, payload: Payload) -> bool {
         let slot = self.slot(id);
         // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
         let outcome = match unsafe { syscalls::send(slot.target, payload) } {
@@ -86,14 +86,18 @@ impl Uring {
             Err(libc::EAGAIN) if slot.polls_send && slot.target.io == Io::Datagram => {
                 Outcome::SendFailed(libc::ENOBUFS)
             }
-            Err(libc::EAGAIN | libc::EINTR) => {
-                slot.polls_send = true;
-                return self.poll(id, Kind::PollSend, libc::POLLOUT);
-            }
+            Err(libc::EAGAIN | libc::EINTR) => return false,
             Err(errno) => Outcome::SendFailed(errno),
         };
         self.slot(id).payload = None;
         self.made.push(Event { id, outcome });
+        true
+    }
+
+    /// Waits until there is room to send.
+    pub(super) fn poll_send(&mut self, id: ConnId) {
+        self.slot(id).polls_send = true;
+        self.poll(id, Kind::PollSend, libc::POLLOUT);
     }
 
     /// A send answered `EAGAIN`: it waits for room, and is then tried again.
@@ -103,8 +107,7 @@ impl Uring {
             slot.payload = None;
             return Some(Event { id, outcome: Outcome::SendFailed(libc::ECANCELED) });
         }
-        slot.polls_send = true;
-        self.poll(id, Kind::PollSend, libc::POLLOUT);
+        self.poll_send(id);
         None
     }
 
