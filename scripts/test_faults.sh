@@ -15,6 +15,8 @@ bash scripts/copy_checkout.sh "$copy"
 
 paths=$(printf 'test/%s_SUITE,' $suites)
 export CARGO_FEATURES=faults CARGO_TARGET_DIR=$PWD/target/faults
+# As few buffers as there can be: receives find none.
+export ERL_FLAGS="-py_reactor buffers 16"
 cd "$copy"
 echo "PY_REACTOR_FAULTS=0: panics in the drivers"
 PY_REACTOR_FAULTS=0 rebar3 ct --suite test/panics_SUITE

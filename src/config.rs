@@ -64,6 +64,10 @@ pub struct Options {
 /// Callbacks that one connection may get per turn before others have theirs (I9).
 pub const CALLBACKS_PER_TURN: u32 = 64;
 
+/// Output of at least so many bytes is sent as soon as the callbacks have returned that wrote it, not at the end of the turn:
+/// while it is in the cache, and before the peer has run dry (docs/performance.md).
+pub const SEND_AT_ONCE_BYTES: usize = 4096;
+
 /// Received bytes that may wait for a protocol that is not in read mode, before receiving is paused.
 pub const INBOX_BYTES: usize = 64 * 1024;
 

@@ -2,7 +2,7 @@
 //!
 //! The reactor and the connection state machine know nothing of rings or epoll. They ask a [`Driver`] to receive, send
 //! and cancel, and get [`Event`]s back. The law every driver keeps is I5: an operation yields any number of events that
-//! leave it running and exactly one that ends it, cancelled or not. All calls come from the one reactor thread (I1).
+//! leave it running and exactly one that ends it, cancelled or not; a send may end without one, at once. All calls come from the one reactor thread (I1).
 
 use crate::buffer::Pool;
 use crate::token::ConnId;
@@ -56,7 +56,7 @@ pub struct Event {
     pub outcome: Outcome,
 }
 
-/// Bytes to send. Whoever calls [`Driver::send`] keeps the memory unchanged until the send's event (I2).
+/// Bytes to send. Whoever calls [`Driver::send`] keeps the memory unchanged until the send has ended (I2).
 #[derive(Clone, Copy, Debug)]
 pub enum Payload {
     /// One run of bytes.
@@ -92,11 +92,11 @@ pub trait Driver {
     /// Starts receiving into the pool's buffers. At most one receive runs per connection.
     fn receive(&mut self, id: ConnId, target: Target);
 
-    /// Sends `payload`. At most one send runs per connection (I3).
+    /// Sends `payload`. At most one send runs per connection (I3). One that ends at once is answered so, and has no event.
     ///
     /// # Safety
-    /// The memory of `payload` stays valid and unchanged until the event that ends this send.
-    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload);
+    /// The memory of `payload` stays valid and unchanged until this answers, or until the event that ends this send.
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome>;
 
     /// Asks the receive to end early. Best effort: answers by the receive's own last event, or [`Outcome::CancelMissed`].
     fn cancel_receive(&mut self, id: ConnId);

@@ -108,7 +108,15 @@ impl Bench {
 
     fn send(&mut self, of: u32, to: &UnixStream, bytes: &'static [u8]) {
         // SAFETY: static.
-        unsafe { self.driver.send(id(of), socket(to), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
+        unsafe { self.send_payload(of, socket(to), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
+    }
+
+    /// # Safety
+    /// As for [`Driver::send`]. A send that ends at once has its event here.
+    unsafe fn send_payload(&mut self, of: u32, to: Target, payload: Payload) {
+        // SAFETY: the caller's promise.
+        let ended = unsafe { self.driver.send(id(of), to, payload) };
+        self.events.extend(ended.map(|outcome| Event { id: id(of), outcome }));
     }
 }
 
@@ -168,6 +176,14 @@ on_every_driver! {
         assert!(reader.join().unwrap() == BYTES);
     }
 
+    fn much_that_has_room_is_sent_at_once(bench, buffers: 8) {
+        static BYTES: [u8; 8192] = [9; 8192];
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        // SAFETY: static.
+        let ended = unsafe { bench.driver.send(id(0), socket(&ours), Payload::Bytes(BYTES.as_ptr(), BYTES.len())) };
+        assert_eq!(ended, Some(Outcome::Sent(8192)));
+    }
+
     fn a_gathered_send_keeps_its_order(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let parts: [&[u8]; 3] = [b"one ", b"two ", b"three"];
@@ -177,7 +193,7 @@ on_every_driver! {
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = vectors.as_mut_ptr();
             message.msg_iovlen = vectors.len();
-            bench.driver.send(id(0), socket(&ours), Payload::Gather(&raw const message));
+            bench.send_payload(0, socket(&ours), Payload::Gather(&raw const message));
             assert_eq!(bench.outcome(0), Outcome::Sent(13));
         }
         let mut got = [0; 13];
@@ -384,7 +400,7 @@ on_every_driver! {
         ] {
             let rest = &mut messages[first..];
             // SAFETY: the headers and what they name live until the end of this function, and the event is awaited.
-            unsafe { bench.driver.send(id(0), target, Payload::Datagrams(rest.as_mut_ptr(), rest.len())) };
+            unsafe { bench.send_payload(0, target, Payload::Datagrams(rest.as_mut_ptr(), rest.len())) };
             assert_eq!(bench.outcome(0), outcome);
         }
         let mut buffer = [0; 10];
@@ -414,7 +430,7 @@ on_every_driver! {
         while got < BYTES.len() {
             if !left.is_empty() {
                 // SAFETY: static.
-                unsafe { bench.driver.send(id(1), file(&writer), Payload::Bytes(left.as_ptr(), left.len())) };
+                unsafe { bench.send_payload(1, file(&writer), Payload::Bytes(left.as_ptr(), left.len())) };
             }
             let sent = loop {
                 match bench.until(|event| Some((event.id.index, event.outcome))) {
@@ -444,7 +460,7 @@ on_every_driver! {
         master.write_all(b"line\n").unwrap();
         assert_eq!(bench.data(0), b"line\n");
         // SAFETY: static.
-        unsafe { bench.driver.send(id(0), file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
+        unsafe { bench.send_payload(0, file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
         assert_eq!(bench.outcome(0), Outcome::Sent(6));
         bench.receive(1, file(&master));
         // An operation that waits holds its descriptor open (I4).

@@ -120,7 +120,7 @@ impl Driver for Kernel {
         self.receiving.push(id);
     }
 
-    unsafe fn send(&mut self, id: ConnId, _: Target, payload: Payload) {
+    unsafe fn send(&mut self, id: ConnId, _: Target, payload: Payload) -> Option<Outcome> {
         let bytes = match payload {
             Payload::Bytes(_, len) => len,
             // SAFETY: the caller's promise: the message and its vectors are valid.
@@ -131,6 +131,7 @@ impl Driver for Kernel {
             Payload::Datagrams(..) => unreachable!("the benchmark has streams"),
         };
         self.ended.push(Event { id, outcome: Outcome::Sent(bytes as u32) });
+        None
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

@@ -146,10 +146,10 @@ impl Epoll {
     }
 
     /// Sends what fits. Answers the end of the send, unless it is to wait.
-    fn writable(&mut self, id: ConnId, waited: bool) -> Option<Event> {
+    fn writable(&mut self, id: ConnId, waited: bool) -> Option<Outcome> {
         let slot = self.slot(id)?;
         let payload = slot.sending?;
-        // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
+        // SAFETY: I2: whoever asked for the send keeps its memory until it is told of its end, by what is answered here.
         let outcome = match unsafe { syscalls::send(slot.target, payload) } {
             Ok(outcome) => outcome,
             // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
@@ -159,7 +159,7 @@ impl Epoll {
         };
         slot.sending = None;
         self.watch(id);
-        Some(Event { id, outcome })
+        Some(outcome)
     }
 
     /// Lets receives go on that found no buffer, if there are some now.
@@ -187,12 +187,13 @@ impl Driver for Epoll {
         self.watch(id);
     }
 
-    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         self.claim(id, target).sending = Some(payload);
-        match self.writable(id, false) {
-            Some(event) => self.made.push(event),
-            None => self.watch(id),
+        let ended = self.writable(id, false);
+        if ended.is_none() {
+            self.watch(id);
         }
+        ended
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
@@ -223,7 +224,7 @@ impl Driver for Epoll {
                 Some((id, readiness)) => {
                     // Hang-ups and errors show themselves in the calls that they concern.
                     if readiness.write {
-                        events.extend(self.writable(id, true));
+                        events.extend(self.writable(id, true).map(|outcome| Event { id, outcome }));
                     }
                     if readiness.read {
                         self.readable(id, pool, events);

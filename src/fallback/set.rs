@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// Descriptors reported per wait, so that commands and timers are never starved (I9).
-const BATCH: usize = 256;
+/// Descriptors reported per wait, so that commands and timers are never starved (I9); and so few that what they received is
+/// still in the cache when it is answered (docs/performance.md).
+const BATCH: usize = 16;
 
 /// `epoll_event.u64` of the wake-up eventfd; connections have at most 56 bits.
 const WAKE: u64 = u64::MAX;

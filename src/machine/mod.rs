@@ -377,6 +377,11 @@ impl Machine {
         self.phase == Phase::Finished
     }
 
+    /// Accepted bytes that the kernel has not taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
     /// Whether accepted bytes wait for the peer.
     pub fn has_output(&self) -> bool {
         self.queued_bytes > 0

@@ -10,7 +10,7 @@ mod timers;
 
 use crate::address::Address;
 use crate::buffer::Pool;
-use crate::config::{CALLBACKS_PER_TURN, Options, SHUT_DOWN_MS};
+use crate::config::{CALLBACKS_PER_TURN, Options, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
 use crate::context::{Connection, Context, Inbound};
 use crate::driver::{Driver, Event, Outcome};
 use crate::machine::{Action, Callback, End, Next};
@@ -167,6 +167,7 @@ impl Reactor {
         // One that waits for its next turn has had its callbacks in this one.
         let had_its_turn = self.with(id, |connection| connection.is_due).unwrap_or_default();
         let mut calls = if had_its_turn { 0 } else { CALLBACKS_PER_TURN };
+        let mut has_sent = false;
         loop {
             let Some(next) = self.with(id, |connection| connection.machine.next(&self.context.limits, calls > 0))
             else {
@@ -192,6 +193,13 @@ impl Reactor {
                     }
                 }
                 Next::CancelReceive => self.driver.cancel_receive(id),
+                // Once: the others have a right to their turn.
+                Next::Send if !has_sent && self.has_much_to_send(id) => {
+                    has_sent = true;
+                    if let Some(outcome) = self.send(id) {
+                        self.advance(id, outcome);
+                    }
+                }
                 Next::Send => self.sends.push(id),
                 Next::ShutdownWrite => {
                     self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_WR));
@@ -327,27 +335,53 @@ impl Reactor {
 
     // Input and output.
 
-    /// One send for each connection that has something to send.
+    /// One send for each connection that has something to send, and has not sent it yet.
     fn flush(&mut self) {
         let mut sends = std::mem::take(&mut self.sends);
         for id in sends.drain(..) {
-            let mut table = self.context.table.borrow_mut();
-            let Some(connection) = table.get(id) else { continue };
-            if connection.machine.is_finished() {
-                // It was cut after the send was planned: an operation that begins now would not see the abort.
-                connection.machine.send_failed();
-                drop(table);
-                self.context.touch(id);
-                continue;
-            }
-            let target = connection.descriptor.target();
-            match connection.outbox.payload() {
-                // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by that event alone.
-                Some(payload) => unsafe { self.driver.send(id, target, payload) },
-                None => connection.machine.sent(0, &self.context.limits),
-            }
+            let ended = self.send(id);
+            self.events.extend(ended.map(|outcome| Event { id, outcome }));
         }
         self.sends = sends;
+    }
+
+    /// Whether it is worth a call of its own. Datagrams are sent many at a time.
+    fn has_much_to_send(&self, id: ConnId) -> bool {
+        let much = |connection: &mut Connection| {
+            connection.machine.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
+        };
+        self.with(id, much).unwrap_or_default()
+    }
+
+    /// Sends what a connection has to send. Answers the outcome, if there is one already.
+    fn send(&mut self, id: ConnId) -> Option<Outcome> {
+        let mut table = self.context.table.borrow_mut();
+        let connection = table.get(id)?;
+        if connection.machine.is_finished() {
+            // It was cut after the send was planned: an operation that begins now would not see the abort.
+            connection.machine.send_failed();
+            drop(table);
+            self.context.touch(id);
+            return None;
+        }
+        let target = connection.descriptor.target();
+        match connection.outbox.payload() {
+            // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by its outcome alone.
+            Some(payload) => unsafe { self.driver.send(id, target, payload) },
+            None => {
+                connection.machine.sent(0, &self.context.limits);
+                None
+            }
+        }
+    }
+
+    /// Tells a connection's machine of what happened, where no buffer came with it.
+    fn advance(&mut self, id: ConnId, outcome: Outcome) {
+        let mut sent = std::mem::take(&mut self.sent);
+        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
+        // A destructor may run here: nothing is borrowed.
+        sent.clear();
+        self.sent = sent;
     }
 
     fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
@@ -364,7 +398,6 @@ impl Reactor {
 
     fn step(&mut self, py: Python<'_>) {
         let mut events = std::mem::take(&mut self.events);
-        let mut sent = std::mem::take(&mut self.sent);
         for Event { id, outcome } in events.drain(..) {
             match outcome {
                 Outcome::Woken => {
@@ -378,17 +411,12 @@ impl Reactor {
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 _ => match self.datagram_error(id, outcome) {
                     Some(errno) => self.datagram_failed(py, id, outcome, errno),
-                    None => {
-                        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
-                    }
+                    None => self.advance(id, outcome),
                 },
             }
-            // A destructor may run here: nothing is borrowed.
-            sent.clear();
             self.settle(py, id);
         }
         self.events = events;
-        self.sent = sent;
     }
 
     fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
@@ -435,7 +463,7 @@ struct Part {
     from: Option<Box<Address>>,
 }
 
-/// Tells a connection's machine of an event that carries no buffer.
+/// What [`Reactor::advance`] does to the connection.
 fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
     let machine = &mut connection.machine;
     match outcome {

@@ -61,7 +61,7 @@ impl Sweeps {
 impl Reactor {
     /// How long the next wait may take at most.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        if self.commands_wait || !self.context.due.borrow().is_empty() {
+        if self.commands_wait || !self.events.is_empty() || !self.context.due.borrow().is_empty() {
             return Some(Duration::ZERO);
         }
         let linger = self.lingering.front().map(|(deadline, _)| *deadline);

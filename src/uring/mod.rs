@@ -12,6 +12,7 @@ mod probe;
 mod readiness;
 
 use crate::buffer::{Pool, datagram};
+use crate::config::SEND_AT_ONCE_BYTES;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::token::{ConnId, Kind, Token};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
@@ -30,10 +31,6 @@ const RECV_MULTISHOT: u16 = 2;
 
 /// Completions handled per turn, so that commands and timers are never starved (I9).
 const BATCH: usize = 256;
-
-/// Bytes from which a send is first tried by a call, at once: they are in the cache now, and after the rest of the turn they
-/// are not. Smaller ones cost less as submissions (docs/performance.md).
-const SEND_AT_ONCE_BYTES: usize = 4096;
 
 /// What the driver remembers of a connection.
 #[derive(Clone, Copy)]
@@ -165,20 +162,31 @@ impl Uring {
         self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
     }
 
-    fn try_send(&mut self, id: ConnId) {
+    /// Sends by a call what is much, for now it can be sent, and what must be; submits the rest.
+    fn try_send(&mut self, id: ConnId) -> Option<Outcome> {
         let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
-        let Some(payload) = payload else { return };
+        let payload = payload?;
+        let by_call = match (io, payload) {
+            (Io::Socket, Payload::Bytes(_, len)) => len >= SEND_AT_ONCE_BYTES,
+            (Io::Socket, _) => false,
+            _ => true,
+        };
+        if by_call && let Some(outcome) = self.send_by_call(id, payload) {
+            return Some(outcome);
+        }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = match (io, payload) {
-            (Io::Socket, Payload::Bytes(_, SEND_AT_ONCE_BYTES..)) if self.sent_by_call(id, payload) => return,
             (Io::Socket, Payload::Bytes(start, len)) => {
                 opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
             }
             (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
-            _ if self.sent_by_call(id, payload) => return,
-            _ => return self.poll_send(id),
+            _ => {
+                self.poll_send(id);
+                return None;
+            }
         };
         self.push(entry.user_data(Token::new(Kind::Send, id).0));
+        None
     }
 
     fn cancel(&mut self, of: Kind, answer: Kind, id: ConnId) {
@@ -326,11 +334,11 @@ impl Driver for Uring {
         self.arm_receive(id, false);
     }
 
-    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) {
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         let slot = self.claim(id, target);
         slot.payload = Some(payload);
         (slot.polls_send, slot.cancelled_send) = (false, false);
-        self.try_send(id);
+        self.try_send(id)
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

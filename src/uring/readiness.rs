@@ -74,11 +74,11 @@ impl Uring {
         }
     }
 
-    /// Sends what fits, if anything does; the event is then there at the next wait. Files know no SEND; and of datagrams,
-    /// an operation would send one at a time (I3), a call sends many.
-    pub(super) fn sent_by_call(&mut self, id: ConnId, payload: Payload) -> bool {
+    /// Sends what fits, if anything does. Files know no SEND; and of datagrams, an operation would send one at a time (I3),
+    /// a call sends many.
+    pub(super) fn send_by_call(&mut self, id: ConnId, payload: Payload) -> Option<Outcome> {
         let slot = self.slot(id);
-        // SAFETY: I2: whoever asked for the send keeps its memory until the event made here.
+        // SAFETY: I2: whoever asked for the send keeps its memory until it is told of its end, by what is answered here.
         let outcome = match unsafe { syscalls::send(slot.target, payload) } {
             Ok(outcome) => outcome,
             // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
@@ -86,12 +86,11 @@ impl Uring {
             Err(libc::EAGAIN) if slot.polls_send && slot.target.io == Io::Datagram => {
                 Outcome::SendFailed(libc::ENOBUFS)
             }
-            Err(libc::EAGAIN | libc::EINTR) => return false,
+            Err(libc::EAGAIN | libc::EINTR) => return None,
             Err(errno) => Outcome::SendFailed(errno),
         };
         self.slot(id).payload = None;
-        self.made.push(Event { id, outcome });
-        true
+        Some(outcome)
     }
 
     /// Waits until there is room to send.
@@ -121,7 +120,6 @@ impl Uring {
         }
         // A cancel must find the operation where it is. For datagrams the flag stays, as a mark of the second try.
         slot.polls_send = slot.target.io == Io::Datagram;
-        self.try_send(id);
-        None
+        self.try_send(id).map(|outcome| Event { id, outcome })
     }
 }
