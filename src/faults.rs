@@ -3,9 +3,10 @@
 //!
 //! It stands between the reactor and a real driver and does what kernels and networks do, only more often: sends are
 //! short, events come late and in another order (never within one connection), receives end for no reason, connections
-//! are reset while they receive and while they send. The queues of io_uring are as short as they can be (`uring::probe`), so
-//! they are full all the time; that there are hardly any buffers is up to who starts the VM. Whatever it does is decided by the seed and the number of the decision. What must hold all the same: bytes
-//! that were accepted arrive once and in order, or the connection is reported lost.
+//! are reset while they receive. The queues of io_uring are as short as they can be (`uring::probe`), so they are full all
+//! the time; that there are hardly any buffers is up to who starts the VM. Whatever it does is decided by the seed and the
+//! number of the decision. What must hold all the same: bytes that were accepted arrive once and in order, or the
+//! connection is reported lost.
 //!
 //! It also panics where a peer asks for that ([`PANIC`]): with the seed 0, nothing else goes wrong.
 
@@ -78,10 +79,6 @@ impl Faulty {
                     self.inner.cancel_receive(id);
                 }
             }
-            // The kernel may have taken bytes, and says nothing of them.
-            Outcome::Sent(_) if self.one_in(RESET) => {
-                return Some(Event { id, outcome: Outcome::SendFailed(libc::ECONNRESET) });
-            }
             Outcome::EndOfFile | Outcome::ReceiveFailed(_) if self.resetting.contains(&id) => {
                 return Some(self.reset_done(id));
             }
@@ -129,7 +126,6 @@ impl Driver for Faulty {
         };
         // SAFETY: the caller's promise, for a part of the same memory.
         let outcome = unsafe { self.inner.send(id, target, payload) }?;
-        let outcome = if self.one_in(RESET) { Outcome::SendFailed(libc::ECONNRESET) } else { outcome };
         if self.late.iter().any(|late| late.id == id) || self.one_in(LATE_EVENT) {
             self.late.push_back(Event { id, outcome });
             return None;
