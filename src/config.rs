@@ -65,7 +65,7 @@ pub struct Options {
 pub const CALLBACKS_PER_TURN: u32 = 64;
 
 /// Output of at least so many bytes is sent as soon as the callbacks have returned that wrote it, not at the end of the turn:
-/// while it is in the cache, and before the peer has run dry (docs/performance.md).
+/// its memory is free again for the next (docs/performance.md).
 pub const SEND_AT_ONCE_BYTES: usize = 4096;
 
 /// Received bytes that may wait for a protocol that is not in read mode, before receiving is paused.

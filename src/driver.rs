@@ -2,7 +2,8 @@
 //!
 //! The reactor and the connection state machine know nothing of rings or epoll. They ask a [`Driver`] to receive, send
 //! and cancel, and get [`Event`]s back. The law every driver keeps is I5: an operation yields any number of events that
-//! leave it running and exactly one that ends it, cancelled or not; a send may end without one, at once. All calls come from the one reactor thread (I1).
+//! leave it running and exactly one that ends it, cancelled or not; a send may end without one, at once. All calls come
+//! from the one reactor thread (I1).
 
 use crate::buffer::Pool;
 use crate::token::ConnId;
