@@ -10,7 +10,7 @@ use pyo3::Python;
 use std::hint::black_box;
 use std::sync::mpsc;
 
-#[path = "../src/nif_stubs.rs"]
+#[path = "../src/border/nif_stubs.rs"]
 mod without_vm;
 
 fn attached<R>(f: impl FnOnce(Python<'_>) -> R) -> R {

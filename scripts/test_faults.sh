@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes drivers panic, then runs the suites of the connection's contract against drivers that make things go wrong
-# (src/faults.rs), in a copy of this checkout, so that the library with faults never gets into priv/ here.
+# (src/driver/faults.rs), in a copy of this checkout, so that the library with faults never gets into priv/ here.
 #
 #   SEEDS      (default "1 2 3"): each is one run; the same one makes the same faults in the same order of events
 #   SUITES     (default: those whose promises faults must not break)

@@ -16,48 +16,23 @@ compile_error!(
      of another configuration, have replaced it"
 );
 
-mod address;
-mod atoms;
+mod base;
+mod beam;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod border;
 mod buffer;
-mod call_reply;
-mod config;
-mod context;
-mod descriptors;
+mod connection;
 mod driver;
-#[cfg(test)]
-mod driver_tests;
-mod eventfd;
 mod fallback;
-#[cfg(feature = "faults")]
-mod faults;
-mod inbox;
-mod listener;
-mod machine;
-mod mailbox;
-mod nif;
-#[cfg(test)]
-mod nif_stubs;
-mod outbox;
+mod mail;
+mod module;
 mod python;
 mod reactor;
-mod relay;
-mod resource;
-mod select;
-mod stats;
-mod sync;
-mod syscalls;
-mod table;
-mod thread;
-mod token;
-mod traffic;
 mod uring;
-mod wake;
-mod watchdog;
 
 fn load(env: rustler::Env<'_>, _: rustler::Term<'_>) -> bool {
-    select::register(env)
+    beam::select::register(env)
 }
 
 rustler::init!("py_nif", load = load);

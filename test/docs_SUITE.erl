@@ -172,7 +172,7 @@ options_are_documented(Config) ->
     ?assertEqual(lists:sort(Defaults), lists:sort(Documented)).
 
 constants_are_documented(Config) ->
-    {ok, Source} = file:read_file(absolute("src/config.rs", Config)),
+    {ok, Source} = file:read_file(absolute("src/base/config.rs", Config)),
     Rows = [Row || [Name, _, _] = Row <- rows("docs/reactor.md", "## Options", Config), code(Name) =/= "constant"],
     ?assert(length(Rows) > 3),
     [?assertEqual({Name, constant(Source, code(Name))}, {Name, list_to_integer(Value)}) || [Name, Value, _] <- Rows].

@@ -20,7 +20,7 @@ groups() ->
         drain_answers_what_has_arrived,
         drain_takes_too_long,
         drain_of_nothing
-        %% Faults (src/faults.rs) would reset some of them.
+        %% Faults (src/driver/faults.rs) would reset some of them.
     ] ++ [ten_thousand_idle || os:getenv("PY_REACTOR_FAULTS") =:= false]).
 
 init_per_group(Group, Config) ->
@@ -48,7 +48,7 @@ busy_is_not_idle(Config) ->
         outlives_an_idle_one(Context, Config, TimeoutMs, 20)
     end).
 
-%% Once more when it was reset (src/faults.rs), or when this machine stood still for so long that it was idle indeed.
+%% Once more when it was reset (src/driver/faults.rs), or when this machine stood still for so long that it was idle indeed.
 outlives_an_idle_one(Context, Config, TimeoutMs, Attempts) when Attempts > 0 ->
     Before = timed_out(Context),
     Start = now_ms(),

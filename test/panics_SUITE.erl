@@ -1,6 +1,6 @@
 %% B5: a panic in Rust restarts its context alone, with a reason that says so, and leaves nothing behind.
 %%
-%% Where the native half calls Python, protocols/panics.py makes it panic. In the drivers, src/faults.rs does: those cases
+%% Where the native half calls Python, protocols/panics.py makes it panic. In the drivers, src/driver/faults.rs does: those cases
 %% run where faults are injected (`make test-faults').
 -module(panics_SUITE).
 

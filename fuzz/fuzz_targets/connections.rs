@@ -8,25 +8,27 @@
 #![no_main]
 #![allow(dead_code, reason = "the product's files have more than this needs")]
 
-#[path = "../../src/machine/mod.rs"]
-mod machine;
+#[path = "../../src/base"]
+mod base {
+    pub mod sync;
+    pub mod token;
+}
+#[path = "../../src/connection"]
+mod connection {
+    pub mod machine;
+    pub mod table;
+    #[path = "machine/world.rs"]
+    pub mod world;
+}
 #[path = "../../src/buffer/pool.rs"]
 mod pool;
-#[path = "../../src/sync.rs"]
-mod sync;
-#[path = "../../src/table.rs"]
-mod table;
-#[path = "../../src/token.rs"]
-mod token;
-#[path = "../../src/machine/world.rs"]
-mod world;
 
+use base::token::{ConnId, Kind, Token};
+use connection::machine::{Action, Directions};
+use connection::table::Table;
+use connection::world::{Happening, World};
 use libfuzzer_sys::fuzz_target;
-use machine::{Action, Directions};
 use pool::{Pool, return_from_any_thread};
-use table::Table;
-use token::{ConnId, Kind, Token};
-use world::{Happening, World};
 
 const CONNECTIONS_MAX: usize = 8;
 const BUFFERS: u16 = 6;

@@ -1,8 +1,8 @@
-//! In the place of `src/eventfd.rs`: what the kernel promises of an eventfd.
+//! In the place of `src/base/eventfd.rs`: what the kernel promises of an eventfd.
 //!
 //! Whoever waits for one that is never rung again is a deadlock, which loom reports: a lost wake-up.
 
-use crate::sync::{Mutex, lock};
+use crate::base::sync::{Mutex, lock};
 use loom::sync::{Arc, Condvar};
 use std::io;
 
@@ -56,7 +56,7 @@ impl Waiter {
         *lock(&self.0.count)
     }
 
-    fn wait(&self) -> crate::sync::MutexGuard<'_, u64> {
+    fn wait(&self) -> crate::base::sync::MutexGuard<'_, u64> {
         let mut count = lock(&self.0.count);
         while *count == 0 {
             count = self.0.rung.wait(count).expect("nobody panics under the lock");

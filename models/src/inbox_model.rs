@@ -1,9 +1,9 @@
 //! The inbox: what was taken in is handed out once, and the thread is woken for it; what was refused is not.
 
 use crate::Model;
-use crate::eventfd::Waiter;
+use crate::base::eventfd::Waiter;
+use crate::base::token::ConnId;
 use crate::inbox::{Class, Inbox, Queued, Refused};
-use crate::token::ConnId;
 use loom::sync::Arc;
 use loom::thread;
 use std::collections::{HashSet, VecDeque};
@@ -92,7 +92,7 @@ fn nothing_is_lost_at_the_end() {
     while reactor.orders.back() != Some(&Order::Stop) {
         reactor.turn();
     }
-    // The thread ends, as in `src/thread.rs`.
+    // The thread ends, as in `src/reactor/thread.rs`.
     reactor.orders.extend(reactor.inbox.close());
     let mut accepted = work.join().unwrap();
     accepted.extend(stop.join().unwrap());

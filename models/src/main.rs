@@ -1,4 +1,4 @@
-//! Model checks of what threads share: the very files of the product, with loom's locks and atomics in `crate::sync`, and
+//! Model checks of what threads share: the very files of the product, with loom's locks and atomics in `crate::base::sync`, and
 //! a model of the kernel's eventfd. Every interleaving within [`PREEMPTIONS_MAX`] is run, and every value that an atomic
 //! may be read to have.
 
@@ -9,23 +9,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-mod eventfd;
-mod sync;
-
-#[path = "../../src/inbox.rs"]
+#[path = "../../src/mail/inbox.rs"]
 mod inbox;
 #[path = "../../src/buffer/pool.rs"]
 mod pool;
-#[path = "../../src/token.rs"]
-mod token;
-#[path = "../../src/wake.rs"]
-mod wake;
 
-/// In the place of `src/config.rs`: limits that a model can reach.
-mod config {
-    pub const COMMANDS_MAX: usize = 2;
-    pub const MESSAGES_MAX: usize = 1;
-    pub const COMMANDS_PER_TURN: usize = 1;
+/// The product's lowest floor, with two of its rooms rebuilt.
+#[path = "../../src/base"]
+mod base {
+    #[path = "../../models/src/eventfd.rs"]
+    pub mod eventfd;
+    #[path = "../../models/src/sync.rs"]
+    pub mod sync;
+    pub mod token;
+    pub mod wake;
+
+    /// In the place of `src/base/config.rs`: limits that a model can reach.
+    pub mod config {
+        pub const COMMANDS_MAX: usize = 2;
+        pub const MESSAGES_MAX: usize = 1;
+        pub const COMMANDS_PER_TURN: usize = 1;
+    }
 }
 
 mod inbox_model;

@@ -1,8 +1,8 @@
 //! Buffers that come back from other threads: a starving reactor is woken, and the pool is freed once, by the last.
 
 use crate::Model;
+use crate::base::wake::Wake;
 use crate::pool::{Pool, Shared, return_from_any_thread};
-use crate::wake::Wake;
 use loom::sync::Arc;
 use loom::thread;
 

@@ -1,4 +1,4 @@
-//! In the place of `src/sync.rs`: loom's locks and atomics.
+//! In the place of `src/base/sync.rs`: loom's locks and atomics.
 
 use std::sync::PoisonError;
 

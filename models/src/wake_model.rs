@@ -1,7 +1,7 @@
 //! The wake-up: whoever publishes and signals is seen, however the signals of others and the waiter interleave.
 
 use crate::Model;
-use crate::wake::Wake;
+use crate::base::wake::Wake;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;

@@ -4,16 +4,16 @@
 
 mod turns;
 
+use crate::base::config::INBOX_BYTES;
+use crate::base::token::ConnId;
 use crate::buffer::{self, Pool, Shared};
-use crate::config::INBOX_BYTES;
-use crate::context::Connection;
-use crate::descriptors::{Descriptor, How};
-use crate::inbox::Inbox;
-use crate::machine::{Action, Directions, Limits, Machine, Next};
-use crate::mailbox::{Command, Job, Mailbox, Place};
+use crate::connection::context::Connection;
+use crate::connection::machine::{Action, Directions, Limits, Machine, Next};
+use crate::connection::table::Table;
+use crate::driver::descriptor::{Descriptor, How};
+use crate::mail::inbox::Inbox;
+use crate::mail::mailbox::{Command, Job, Mailbox, Place};
 use crate::python::interpreter;
-use crate::table::Table;
-use crate::token::ConnId;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use std::collections::VecDeque;

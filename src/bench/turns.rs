@@ -1,15 +1,18 @@
 //! The product's own loop, over a kernel that does nothing.
 
 use super::{LIMITS, connection, os_error};
+use crate::base::config::{Backend, Options};
+use crate::base::token::ConnId;
 use crate::buffer::Pool;
-use crate::config::{Backend, Options};
-use crate::context::{self, Context};
+use crate::connection::context::{self, Context};
 use crate::driver::{Driver, Event, Outcome, Payload, Target};
-use crate::mailbox::Mailbox;
-use crate::python::workspace::Workspace;
-use crate::python::{jobs, module, protocol, reactor_buffer};
+use crate::mail::mailbox::Mailbox;
+use crate::module;
+use crate::module::protocol;
+use crate::python::reactor_buffer;
 use crate::reactor::Reactor;
-use crate::token::ConnId;
+use crate::reactor::jobs;
+use crate::reactor::workspace::Workspace;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -86,7 +89,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
 
 fn options(code: &str) -> Options {
     Options {
-        mode: crate::config::Mode::Worker,
+        mode: crate::base::config::Mode::Worker,
         id: 1,
         backend: Backend::Auto,
         setup_code: code.to_owned(),

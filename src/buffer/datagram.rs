@@ -4,7 +4,7 @@
 //! the same. The header and the address take more room than the head of a Python object, so that head can be written
 //! over them, right in front of the payload, once the address was read.
 
-use crate::address::Address;
+use crate::driver::address::Address;
 
 /// Bytes of the header: four `u32`, the lengths of address, control data and payload, and the flags.
 pub const HEADER_BYTES: usize = 16;

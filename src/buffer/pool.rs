@@ -11,8 +11,8 @@
 //! those slots come back through the mutex in [`Shared`]. The mapping goes away when the pool is closed *and* the last
 //! lent slot is back, whichever comes later, so a buffer may outlive its context.
 
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, lock};
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Mutex, lock};
 use memmap2::MmapMut;
 use std::io;
 use std::ptr::NonNull;

@@ -7,10 +7,10 @@
 
 mod set;
 
+use crate::base::token::ConnId;
 use crate::buffer::Pool;
+use crate::driver::syscalls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
-use crate::syscalls;
-use crate::token::ConnId;
 use set::{Interest, Set};
 use std::io;
 use std::os::fd::OwnedFd;

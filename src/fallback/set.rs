@@ -1,7 +1,7 @@
 //! The system calls of the epoll driver, without policy.
 
-use crate::syscalls::check;
-use crate::token::ConnId;
+use crate::base::token::ConnId;
+use crate::driver::syscalls::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;

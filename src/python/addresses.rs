@@ -1,6 +1,6 @@
 //! Socket addresses as Python's `socket` module writes them: `(host, port)`, `(host, port, flowinfo, scope_id)`, a path.
 
-use crate::address::{Address, Meaning};
+use crate::driver::address::{Address, Meaning};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};

@@ -1,7 +1,8 @@
 //! The main interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised. That
 //! thread also makes the interpreters of contexts that have one of their own.
 
-use super::{audit, module};
+use crate::module;
+use crate::python::audit;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ffi::{CStr, CString, c_char};
@@ -48,7 +49,7 @@ fn start() -> Result<Sender<Errand>, String> {
     // Python counts this thread as its main thread, so it must stay.
     std::thread::Builder::new()
         .name("py_main".into())
-        .stack_size(crate::config::STACK_BYTES)
+        .stack_size(crate::base::config::STACK_BYTES)
         .spawn(move || {
             let state = match initialise() {
                 Ok(state) => state,

@@ -5,8 +5,9 @@
 //! nothing is copied, and every method of `bytes` is there because it *is* one. Views hold a reference to the object, so
 //! the slot returns when the last reference and the last view are gone: when CPython deallocates it.
 
-use super::module::{self, Static, method};
 use crate::buffer::{DATA_OFFSET, HEADER_BYTES, Pool, SlotHeader, return_from_any_thread};
+use crate::module;
+use crate::module::{Static, method};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::RefCell;

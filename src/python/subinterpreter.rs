@@ -4,8 +4,8 @@
 //! thread's very first thread state is thus one of its own interpreter: that is the one which CPython's `PyGILState`
 //! functions, and with them [`Python::attach`](pyo3::Python::attach), attach to from then on.
 
-use super::interpreter;
-use crate::config::SHUT_DOWN_MS;
+use crate::base::config::SHUT_DOWN_MS;
+use crate::python::interpreter;
 use pyo3::ffi;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};

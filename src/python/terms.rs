@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::atoms;
-use crate::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX};
+use crate::base::atoms;
+use crate::base::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};

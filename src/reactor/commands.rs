@@ -3,14 +3,15 @@
 #![forbid(unsafe_code)]
 
 use super::{Ending, Reactor};
-use crate::context::{Connection, Datagrams};
-use crate::descriptors::{Abilities, Descriptor};
+use crate::base::token::ConnId;
+use crate::connection::callbacks::{Fault, format_exception};
+use crate::connection::context::{Connection, Datagrams};
+use crate::connection::machine::{Directions, End, Machine};
 use crate::driver::Io;
-use crate::machine::{Directions, End, Machine};
-use crate::mailbox::{Command, Info, Notice, Place, ReplyTo};
-use crate::python::dispatch::{Fault, format_exception};
-use crate::python::{jobs, protocol};
-use crate::token::ConnId;
+use crate::driver::descriptor::{Abilities, Descriptor};
+use crate::mail::mailbox::{Command, Info, Notice, Place, ReplyTo};
+use crate::module::protocol;
+use crate::reactor::jobs;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -1,11 +1,11 @@
 //! Datagrams: bounds are kept, empty ones are not the end of anything, and an error costs one datagram.
 
 use super::{Part, Reactor};
+use crate::base::token::ConnId;
 use crate::buffer::datagram;
+use crate::connection::callbacks::Fault;
 use crate::driver::Outcome;
-use crate::mailbox::Notice;
-use crate::python::dispatch::Fault;
-use crate::token::ConnId;
+use crate::mail::mailbox::Notice;
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 

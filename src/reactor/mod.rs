@@ -1,26 +1,31 @@
 //! The loop of a reactor thread. One turn: commands, what is due, flush, wait (detached from Python), step.
 //!
-//! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::machine::Machine), which says
+//! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::connection::machine::Machine), which says
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
 mod commands;
 mod datagrams;
+pub mod jobs;
 mod requests;
+pub mod thread;
 mod timers;
+pub mod watchdog;
+pub mod workspace;
 
-use crate::address::Address;
+use crate::base::config::{CALLBACKS_PER_TURN, Options, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
+use crate::base::token::ConnId;
 use crate::buffer::Pool;
-use crate::config::{CALLBACKS_PER_TURN, Options, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
-use crate::context::{Connection, Context, Inbound};
+use crate::connection::callbacks::{Fault, fault_notice, format_exception};
+use crate::connection::context::{Connection, Context, Inbound};
+use crate::connection::machine::{Action, Callback, End, Next};
+use crate::connection::outbox::{Sent, datagram_cost};
+use crate::driver::address::Address;
 use crate::driver::{Driver, Event, Outcome};
-use crate::machine::{Action, Callback, End, Next};
-use crate::mailbox::{Command, Notice, ReplyTo};
-use crate::outbox::{Sent, datagram_cost};
-use crate::python::dispatch::{Fault, fault_notice, format_exception};
+use crate::mail::mailbox::{Command, Notice, ReplyTo};
+use crate::module::protocol;
 use crate::python::interpreter::detached;
-use crate::python::workspace::Workspace;
-use crate::python::{protocol, reactor_buffer};
-use crate::token::ConnId;
+use crate::python::reactor_buffer;
+use crate::reactor::workspace::Workspace;
 use pyo3::prelude::*;
 use requests::tell_monitors;
 use std::any::Any;

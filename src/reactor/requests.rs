@@ -4,14 +4,14 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use crate::atoms;
-use crate::context::Connection;
-use crate::machine::{End, Mode};
-use crate::mailbox::{Name, OwnedTerm, ReplyTo, Request};
-use crate::python::dispatch::class_name;
-use crate::python::protocol;
-use crate::token::ConnId;
-use crate::traffic::Traffic;
+use crate::base::atoms;
+use crate::base::token::ConnId;
+use crate::connection::callbacks::class_name;
+use crate::connection::context::Connection;
+use crate::connection::machine::{End, Mode};
+use crate::connection::traffic::Traffic;
+use crate::mail::mailbox::{Name, OwnedTerm, ReplyTo, Request};
+use crate::module::protocol;
 use pyo3::prelude::*;
 use rustler::{Atom, Binary, Encoder, Env, Term};
 

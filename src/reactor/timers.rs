@@ -3,12 +3,12 @@
 #![forbid(unsafe_code)]
 
 use super::{Ending, Reactor};
-use crate::atoms;
-use crate::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
-use crate::context::Connection;
-use crate::machine::End;
-use crate::mailbox::Notice;
-use crate::traffic::Pulse;
+use crate::base::atoms;
+use crate::base::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIMEOUT};
+use crate::connection::context::Connection;
+use crate::connection::machine::End;
+use crate::connection::traffic::Pulse;
+use crate::mail::mailbox::Notice;
 use rustler::Encoder;
 use std::time::{Duration, Instant};
 

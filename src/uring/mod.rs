@@ -11,10 +11,10 @@ mod buffer_ring;
 mod probe;
 mod readiness;
 
+use crate::base::config::SEND_AT_ONCE_BYTES;
+use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::{Pool, datagram};
-use crate::config::SEND_AT_ONCE_BYTES;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
-use crate::token::{ConnId, Kind, Token};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};

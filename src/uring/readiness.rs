@@ -2,10 +2,10 @@
 //! their receives on kernels without multishot, and what answered `EAGAIN`.
 
 use super::Uring;
+use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::Pool;
+use crate::driver::syscalls;
 use crate::driver::{Event, Io, Outcome, Payload};
-use crate::syscalls;
-use crate::token::{ConnId, Kind, Token};
 use io_uring::opcode;
 use io_uring::types::Fd;
 

@@ -1,0 +1,146 @@
+//! Options of a context, as `py_options.erl` validated them, and the constants that bound what no option bounds.
+
+#![forbid(unsafe_code)]
+
+use crate::connection::machine::Limits;
+use rustler::NifUnitEnum;
+use std::time::Duration;
+
+/// Which driver to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, NifUnitEnum)]
+pub enum Backend {
+    /// io_uring where it works and gains something, otherwise epoll.
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Which interpreter a context runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, NifUnitEnum)]
+pub enum Mode {
+    /// The main one, with one GIL for all contexts.
+    Worker,
+    /// One of its own; from Python 3.12 on with its own GIL.
+    Subinterp,
+    /// One of its own with its own GIL, or an error.
+    Owngil,
+}
+
+/// Options of one context. Defaults and their reasons are documented in `py_options.erl`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of the context, for logs.
+    pub id: i64,
+    /// Interpreter.
+    pub mode: Mode,
+    /// Driver.
+    pub backend: Backend,
+    /// Python source that runs before the context answers.
+    pub setup_code: String,
+    /// Directories put in front of `sys.path`.
+    pub python_path: Vec<String>,
+    /// A virtual environment to use.
+    pub venv: Option<String>,
+    /// Connections that may be open at a time.
+    pub max_connections: usize,
+    /// How long input is discarded after our FIN, in milliseconds.
+    pub linger_ms: u64,
+    /// A connection on which nothing moves for so long is closed.
+    pub idle_timeout: Option<Duration>,
+    /// A connection whose output makes no progress for so long is cut.
+    pub write_stall_timeout: Option<Duration>,
+    /// A callback that takes longer is logged.
+    pub slow_callback: Option<Duration>,
+    /// Receive buffers.
+    pub buffers: u16,
+    /// Bytes per receive buffer.
+    pub buffer_bytes: usize,
+    /// Limits of each connection.
+    pub limits: Limits,
+}
+
+/// Callbacks that one connection may get per turn before others have theirs (I9).
+pub const CALLBACKS_PER_TURN: u32 = 64;
+
+/// Output of at least so many bytes is sent as soon as the callbacks have returned that wrote it, not at the end of the turn:
+/// its memory is free again for the next (docs/performance.md).
+pub const SEND_AT_ONCE_BYTES: usize = 4096;
+
+/// Received bytes that may wait for a protocol that is not in read mode, before receiving is paused.
+pub const INBOX_BYTES: usize = 64 * 1024;
+
+/// Commands that may wait for a context's thread; a caller beyond that is answered `busy`.
+pub const COMMANDS_MAX: usize = 16 * 1024;
+
+/// Messages from Python to protocols that may wait for a context's thread: enough for one to each connection of a full
+/// context.
+pub const MESSAGES_MAX: usize = 128 * 1024;
+
+/// Classes without `message_received` that are named in the log, per context.
+pub const UNAWARE_CLASSES_MAX: usize = 64;
+
+/// Commands handled per turn.
+pub const COMMANDS_PER_TURN: usize = 256;
+
+/// Log records that may wait for the context's process; later ones are counted and dropped.
+pub const NOTICES_MAX: usize = 1024;
+
+/// Calls from Python to Erlang functions that may run at a time. Each is a process.
+pub const CALLS_MAX: usize = 1024;
+
+/// A thread that waits in `erlang.call` looks so often whether it was interrupted or killed.
+pub const CALL_POLL_MS: u64 = 20;
+
+/// Messages to other nodes that may wait for the process that sends them.
+pub const RELAYED_MAX: usize = 1024;
+
+/// Names of processes and nodes that Python may make atoms.
+pub const REMOTE_NAMES_MAX: usize = 4096;
+
+/// Runs of bytes that one gathered send may have.
+pub const GATHER_MAX: usize = 64;
+
+/// Memory for copies of output that a context keeps while nothing needs it.
+pub const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// And in how many pieces.
+pub const SPARES_MAX: usize = 1024;
+
+/// Such a piece of up to so many bytes is used for any copy, a larger one for copies of at least a quarter of it.
+pub const SPARE_BYTES_FOR_ANY: usize = 4096;
+
+/// A `write_buffer` of at least so many bytes is sent from where it is. Smaller ones are cheaper to copy: theirs is used
+/// again, while each that is given away means new memory.
+pub const GIVEN_BYTES_MIN: usize = 64 * 1024;
+
+/// Stack of a reactor thread, in bytes: Python recursion needs it.
+pub const STACK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Terms nested deeper than this are refused.
+pub const TERM_DEPTH_MAX: usize = 512;
+
+/// Timeouts of connections are looked at this often per timeout, at most every `SWEEP_MIN_MS`.
+pub const SWEEPS_PER_TIMEOUT: u32 = 8;
+
+/// The shortest time between two sweeps of the connections.
+pub const SWEEP_MIN_MS: u64 = 5;
+
+/// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCHDOG_MIN_MS`.
+pub const WATCHDOG_LOOKS: u32 = 8;
+
+/// A callback that has not returned after so many times `slow_callback_ms` is told of while it runs.
+pub const STUCK_THRESHOLDS: u32 = 10;
+
+/// The shortest time between two looks.
+pub const WATCHDOG_MIN_MS: u64 = 2;
+
+/// Terms and objects with more parts than this are refused: one that is shared many times over grows when it is copied.
+pub const TERM_PARTS_MAX: usize = 10_000_000;
+
+/// A connection that is being closed and whose peer takes no output for so long is cut, in milliseconds.
+pub const FLUSH_STALL_MS: u64 = 60_000;
+
+/// How long a thread that ends waits for the kernel to give its memory back, in milliseconds.
+pub const SHUT_DOWN_MS: u64 = 5_000;

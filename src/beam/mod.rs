@@ -1,0 +1,5 @@
+//! How the VM is told.
+
+pub mod call_reply;
+pub mod relay;
+pub mod select;

@@ -1,0 +1,7 @@
+//! What Erlang calls.
+
+pub mod handle;
+pub mod listener;
+pub mod nif;
+#[cfg(test)]
+mod nif_stubs;

@@ -1,0 +1,401 @@
+//! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
+
+use crate::base::atoms;
+use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
+use crate::beam::call_reply::Answer;
+use crate::beam::relay;
+use crate::beam::select::Selectable;
+use crate::border::handle::ContextHandle;
+use crate::border::listener::{self, Rest};
+use crate::connection::machine::Limits;
+use crate::driver::descriptor::{self, Descriptor, How, Unfit};
+use crate::driver::syscalls::errno_of;
+use crate::mail::inbox::Refused;
+use crate::mail::mailbox::{Command, Info, Job, Mailbox, Name, Notice, OwnedTerm, Place, ReplyTo, Request, no_place};
+use crate::mail::running::NoInterrupt;
+use crate::python::audit;
+use crate::python::subinterpreter::HAS_OWN_GIL;
+use crate::reactor::thread;
+use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+type Context = ResourceArc<ContextHandle>;
+
+#[derive(NifMap)]
+struct NativeOptions<'a> {
+    backend: Backend,
+    setup_code: Binary<'a>,
+    python_path: Vec<Binary<'a>>,
+    /// Empty: none.
+    venv: Binary<'a>,
+    max_connections: usize,
+    write_high_bytes: usize,
+    write_low_bytes: usize,
+    linger_ms: u64,
+    linger_bytes: usize,
+    /// Milliseconds; 0 is never.
+    idle_timeout_ms: u64,
+    write_stall_timeout_ms: u64,
+    slow_callback_ms: u64,
+    buffers: u16,
+    buffer_bytes: usize,
+}
+
+fn text(binary: &Binary<'_>) -> String {
+    String::from_utf8_lossy(binary).into_owned()
+}
+
+fn timeout(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+/// The `inet:posix()` atom of an error.
+fn posix(env: Env<'_>, errno: i32) -> Atom {
+    let name = match errno {
+        libc::EACCES => "eacces",
+        libc::EADDRINUSE => "eaddrinuse",
+        libc::EADDRNOTAVAIL => "eaddrnotavail",
+        libc::EAFNOSUPPORT => "eafnosupport",
+        libc::EBADF => "ebadf",
+        libc::EINVAL => "einval",
+        libc::EMFILE => "emfile",
+        libc::ENFILE => "enfile",
+        libc::ENOBUFS => "enobufs",
+        libc::ENOMEM => "enomem",
+        libc::EPERM => "eperm",
+        _ => "eio",
+    };
+    Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
+}
+
+#[rustler::nif]
+fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, options: NativeOptions<'a>) -> Term<'a> {
+    if mode == Mode::Owngil && !HAS_OWN_GIL {
+        let python = env!("PY_REACTOR_PYTHON_VERSION");
+        let why = format!(
+            "py_reactor was built with Python {python}; an interpreter has a GIL of its own from 3.12 on. Build with \
+             PYTHON=/path/to/python3.12, or use subinterp, which isolates but shares the GIL"
+        );
+        return (atoms::error(), (atoms::unsupported_mode(), mode, why)).encode(env);
+    }
+    let options = Options {
+        id,
+        mode,
+        backend: options.backend,
+        setup_code: text(&options.setup_code),
+        python_path: options.python_path.iter().map(text).collect(),
+        venv: Some(text(&options.venv)).filter(|venv| !venv.is_empty()),
+        max_connections: options.max_connections,
+        linger_ms: options.linger_ms,
+        idle_timeout: timeout(options.idle_timeout_ms),
+        write_stall_timeout: timeout(options.write_stall_timeout_ms),
+        slow_callback: timeout(options.slow_callback_ms),
+        buffers: options.buffers,
+        buffer_bytes: options.buffer_bytes,
+        limits: Limits {
+            write_high_bytes: options.write_high_bytes,
+            write_low_bytes: options.write_low_bytes,
+            inbox_bytes: INBOX_BYTES.max(2 * options.buffer_bytes),
+            linger_bytes: options.linger_bytes,
+        },
+    };
+    match start(env, reference, options) {
+        Ok(context) => (atoms::ok(), context).encode(env),
+        Err(error) => (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env),
+    }
+}
+
+fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<Context> {
+    let mailbox = Arc::new(Mailbox::new(options.id, env.pid())?);
+    let notices = Selectable::new(env, mailbox.notices_fd()?);
+    let max_connections = options.max_connections;
+    let thread = thread::spawn(options, Arc::clone(&mailbox), ReplyTo::new(env.pid(), reference))?;
+    let context = ResourceArc::new(ContextHandle::new(mailbox, max_connections, notices, thread));
+    if env.monitor(&context, &env.pid()).is_none() {
+        context.mailbox.inbox.kill();
+    }
+    Ok(context)
+}
+
+#[rustler::nif]
+fn context_stop(context: Context, drain_ms: u64) -> Atom {
+    // Refused where the thread has ended already, or is about to.
+    let _ = context.mailbox.inbox.post(Command::Stop { drain: Duration::from_millis(drain_ms) });
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
+    let reply = ReplyTo::new(env.pid(), reference);
+    answer(env, context.mailbox.inbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
+}
+
+#[rustler::nif]
+fn context_interrupt<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    let reply = ReplyTo::new(env.pid(), reference);
+    let done = |raised: bool| {
+        reply.send(|env| match raised {
+            true => (atoms::ok(), atoms::none()).encode(env),
+            false => (atoms::error(), atoms::idle()).encode(env),
+        });
+    };
+    match context.mailbox.running.interrupt(done) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(NoInterrupt::Idle) => (atoms::error(), atoms::idle()).encode(env),
+        Err(NoInterrupt::Busy) => (atoms::error(), atoms::busy()).encode(env),
+        Err(NoInterrupt::Resources(error)) => {
+            (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env)
+        }
+    }
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn context_join(env: Env<'_>, context: Context) -> Atom {
+    context.notices.stop(env);
+    context.join()
+}
+
+#[rustler::nif]
+fn handoff<'a>(env: Env<'a>, context: Context, fd: i64, info: Term<'a>, how: How) -> Term<'a> {
+    match hand_over(env, &context, fd, info, how) {
+        Ok(()) => atoms::ok().encode(env),
+        Err(reason) => (atoms::error(), reason).encode(env),
+    }
+}
+
+fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: How) -> Result<(), Term<'a>> {
+    if !info.is_map() {
+        return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
+    }
+    let number = i32::try_from(fd).unwrap_or(-1);
+    let mut descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
+        Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
+        Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
+        Unfit::Kind(kind) => (atoms::unsupported_descriptor(), kind_atom(env, kind)).encode(env),
+        Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
+    })?;
+    let max = context.max_connections;
+    let place = Place::take(&context.mailbox, max).ok_or_else(|| {
+        // Its peer shall know, whoever else holds the socket.
+        descriptor.promise();
+        context.mailbox.turned_away(&no_place(max));
+        (atoms::max_connections(), max).encode(env)
+    })?;
+    let command = Command::Adopt { descriptor, place, info: Info::Map(OwnedTerm::new(info)) };
+    context.mailbox.inbox.post(command).map_err(|(refused, _)| refused.encode(env))
+}
+
+fn kind_atom(env: Env<'_>, kind: &str) -> Atom {
+    Atom::from_str(env, kind).unwrap_or_else(|_| atoms::undefined())
+}
+
+#[rustler::nif]
+fn stats(env: Env<'_>, context: Context) -> NifResult<Term<'_>> {
+    let mut map = rustler::types::map::map_new(env);
+    for (name, value) in context.mailbox.stats.figures() {
+        map = map.map_put(Atom::from_str(env, name)?, value)?;
+    }
+    let (backend, note) = context.mailbox.backend.get().cloned().unwrap_or(("undefined", String::new()));
+    map.map_put(atoms::backend(), Atom::from_str(env, backend)?)?.map_put(atoms::backend_note(), note)
+}
+
+fn run<'a>(env: Env<'a>, context: &Context, reference: Term<'a>, job: Job) -> Term<'a> {
+    let reply = (!reference.is_atom()).then(|| ReplyTo::new(env.pid(), reference));
+    answer(env, context.mailbox.inbox.post(Command::Run { job, reply }))
+}
+
+fn answer(env: Env<'_>, posted: Result<(), (Refused, Command)>) -> Term<'_> {
+    match posted {
+        Ok(()) => atoms::ok().encode(env),
+        Err((refused, _)) => (atoms::error(), refused).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn exec<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>) -> Term<'a> {
+    run(env, &context, reference, Job::Exec(text(&code)))
+}
+
+#[rustler::nif]
+fn eval<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>, locals: Term<'a>) -> Term<'a> {
+    run(env, &context, reference, Job::Eval(text(&code), OwnedTerm::new(locals)))
+}
+
+#[rustler::nif]
+fn call<'a>(
+    env: Env<'a>,
+    context: Context,
+    reference: Term<'a>,
+    module: Binary<'a>,
+    function: Binary<'a>,
+    positional: Term<'a>,
+    keywords: Term<'a>,
+) -> Term<'a> {
+    let arguments = OwnedTerm::new((positional, keywords).encode(env));
+    run(env, &context, reference, Job::Call(text(&module), text(&function), arguments))
+}
+
+#[rustler::nif]
+fn connection_ask<'a>(
+    env: Env<'a>,
+    context: Context,
+    reference: Term<'a>,
+    connection: Term<'a>,
+    request: Term<'a>,
+) -> NifResult<Term<'a>> {
+    let (fd, exactly) = match connection.decode::<(i64, u64, u64)>() {
+        Ok((fd, context, serial)) => (fd, Some((context, serial))),
+        Err(_) => (connection.decode::<i64>()?, None),
+    };
+    let request = match request.decode::<(Atom, Term<'_>)>() {
+        Ok((what, data)) if what == atoms::send() => Request::Send(OwnedTerm::new(data)),
+        Ok((what, message)) if what == atoms::notify() => Request::Notify(OwnedTerm::new(message)),
+        _ => match request.decode::<Atom>()? {
+            what if what == atoms::watch() => Request::Monitor,
+            what if what == atoms::unwatch() => Request::Demonitor,
+            _ => Request::Close,
+        },
+    };
+    let name = Name { fd: i32::try_from(fd).unwrap_or(-1), exactly };
+    let reply = ReplyTo::new(env.pid(), reference);
+    Ok(answer(env, context.mailbox.inbox.post(Command::Ask { name, request, reply })))
+}
+
+#[rustler::nif]
+fn connection_list<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    answer(env, context.mailbox.inbox.post(Command::List { reply: ReplyTo::new(env.pid(), reference) }))
+}
+
+#[rustler::nif]
+fn notify_arm(env: Env<'_>, context: Context) -> Atom {
+    context.notices.arm(env);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn notify_take(env: Env<'_>, context: Context) -> NifResult<Vec<Term<'_>>> {
+    let context_id = context.mailbox.id;
+    let (notices, dropped) = context.mailbox.take_notices();
+    let mut events: Vec<_> =
+        notices.into_iter().map(|notice| notice_term(env, context_id, notice)).collect::<NifResult<_>>()?;
+    if dropped > 0 {
+        events.push((atoms::dropped(), dropped).encode(env));
+    }
+    Ok(events)
+}
+
+fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<'_>> {
+    let mut meta = rustler::types::map::map_new(env).map_put(atoms::py_context(), context_id)?;
+    for (key, value) in notice.meta {
+        meta = meta.map_put(Atom::from_str(env, key)?, value)?;
+    }
+    if let Some(fd) = notice.fd {
+        meta = meta.map_put(atoms::fd(), fd)?;
+    }
+    Ok((atoms::log(), Atom::from_str(env, notice.level)?, notice.message, meta).encode(env))
+}
+
+#[rustler::nif]
+fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
+    relay::take(env)
+}
+
+#[rustler::nif]
+fn answer_call<'a>(answer: ResourceArc<Answer>, term: Term<'a>) -> Atom {
+    answer.give(term);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
+    match descriptor::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
+        Ok(copy) => (atoms::ok(), copy).encode(env),
+        Err(error) if errno_of(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
+    match descriptor::take_duplicate(i32::try_from(fd).unwrap_or(-1)) {
+        Some(copy) => {
+            drop(copy);
+            atoms::ok().encode(env)
+        }
+        None => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
+    }
+}
+
+#[rustler::nif]
+fn allow_subprocess(allowed: bool) -> Atom {
+    audit::allow_subprocess(allowed);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn version(env: Env<'_>) -> NifResult<Term<'_>> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let pairs = [
+        (atoms::nif(), env!("CARGO_PKG_VERSION").to_owned()),
+        (atoms::python(), env!("PY_REACTOR_PYTHON_VERSION").to_owned()),
+        (atoms::kernel(), kernel.trim().to_owned()),
+        (atoms::rust(), env!("PY_REACTOR_RUSTC").to_owned()),
+    ];
+    Term::map_from_pairs(env, &pairs)
+}
+
+fn address(ip: Term<'_>) -> NifResult<IpAddr> {
+    if let Ok((a, b, c, d)) = ip.decode::<(u8, u8, u8, u8)>() {
+        return Ok(IpAddr::from([a, b, c, d]));
+    }
+    let parts = rustler::types::tuple::get_tuple(ip)?;
+    let parts: Vec<u16> = parts.into_iter().map(Term::decode).collect::<NifResult<_>>()?;
+    <[u16; 8]>::try_from(parts).map(IpAddr::from).map_err(|_| Error::BadArg)
+}
+
+#[rustler::nif]
+fn listen<'a>(env: Env<'a>, ip: Term<'a>, port: u16, backlog: i32) -> NifResult<Term<'a>> {
+    Ok(match listener::open(address(ip)?, port, backlog) {
+        Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket).to_term(env), port).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+    })
+}
+
+#[rustler::nif]
+fn listener_arm<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
+    Selectable::from_term(listener).ok_or(Error::BadArg)?.arm(env);
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
+fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>, max: usize) -> NifResult<Term<'a>> {
+    /// Contexts take turns over all listeners.
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let listener = Selectable::from_term(listener).ok_or(Error::BadArg)?;
+    let Some(socket) = listener.fd() else { return Ok((atoms::error(), atoms::stopped()).encode(env)) };
+    if contexts.is_empty() {
+        return Err(Error::BadArg);
+    }
+    let (accepted, rest) = listener::accept(socket, &contexts, TURN.load(Ordering::Relaxed), max);
+    TURN.fetch_add(accepted, Ordering::Relaxed);
+    Ok(match rest {
+        Rest::More => atoms::more().encode(env),
+        Rest::Empty => {
+            listener.arm(env);
+            atoms::armed().encode(env)
+        }
+        Rest::Unwanted => (atoms::error(), atoms::draining()).encode(env),
+        Rest::Failed(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+    })
+}
+
+#[rustler::nif]
+fn listener_close<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
+    Selectable::from_term(listener).ok_or(Error::BadArg)?.stop(env);
+    Ok(atoms::ok())
+}

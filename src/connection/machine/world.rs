@@ -1,0 +1,317 @@
+//! A model of what is around the machine: driver, peer and protocol, which answer in any order that the law of drivers
+//! allows. It asserts what a connection must never see. The tests of the machine and the fuzzer (`fuzz/`) live in it.
+
+#![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
+
+use crate::connection::machine::{Action, Callback, Directions, End, Limits, Machine, Next};
+use std::collections::VecDeque;
+
+/// Small, so that they are reached.
+pub const LIMITS: Limits = Limits { write_high_bytes: 100, write_low_bytes: 20, inbox_bytes: 50, linger_bytes: 200 };
+
+/// What may happen to a connection from outside. What nothing runs for that could bring it about, does not happen.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// Data, with which the receive ends unless `more`; it may lie in a buffer.
+    Received { bytes: usize, more: bool, buffer: Option<u16> },
+    /// The peer sends no more.
+    Eof,
+    /// The receive fails.
+    ReceiveError,
+    /// The cancel of the receive finds it, or misses.
+    CancelAnswers { missed: bool },
+    /// The send ends, having sent that part of 255 of what is queued, but at least one byte.
+    Sent { part: u8 },
+    /// The send fails.
+    SendError,
+    /// `signal_write_ready`, from outside of a callback.
+    Signalled,
+    /// Somebody sent the protocol a message.
+    Message,
+    /// It has lingered long enough.
+    LingerExpired,
+    /// What the protocol answers from now on.
+    Answer(Action),
+    /// How much it writes in each callback.
+    Writes(usize),
+    /// Whether each callback reads half of what arrived first and was not delivered.
+    Reads(bool),
+    /// Whether each callback signals its own connection.
+    SignalsItself(bool),
+    /// The connection is cut.
+    Killed,
+    /// It is closed properly: by its context's end, or a timeout.
+    Stopped,
+    /// Its context drains.
+    Retired,
+}
+
+/// What arrived together.
+struct Piece {
+    bytes: usize,
+    buffer: Option<u16>,
+}
+
+/// Everything around the machine of one connection.
+pub struct World {
+    machine: Machine,
+    answer: Action,
+    writes: usize,
+    reads: bool,
+    signals_itself: bool,
+    receiving: bool,
+    cancelling: bool,
+    sending: bool,
+    queued: usize,
+    /// Bytes written, and bytes sent, by our own count.
+    accepted: usize,
+    sent: usize,
+    /// What arrived and was not delivered, oldest first.
+    inbox: VecDeque<Piece>,
+    /// Buffers of what was delivered, or thrown away.
+    done_with: Vec<u16>,
+    failed: bool,
+    told_eof: bool,
+    made: bool,
+    lost: bool,
+    closed: bool,
+}
+
+impl World {
+    /// A connection whose `connection_made` returns, or raises.
+    pub fn new(directions: Directions, made: bool) -> Self {
+        let mut world = World {
+            machine: Machine::new(directions),
+            answer: Action::Continue,
+            writes: 10,
+            reads: false,
+            signals_itself: false,
+            receiving: false,
+            cancelling: false,
+            sending: false,
+            queued: 0,
+            accepted: 0,
+            sent: 0,
+            inbox: VecDeque::new(),
+            done_with: Vec::new(),
+            failed: false,
+            told_eof: false,
+            made,
+            lost: false,
+            closed: false,
+        };
+        world.write();
+        if made {
+            world.machine.made();
+        } else {
+            world.machine.never_made();
+        }
+        world.settle();
+        world
+    }
+
+    /// Whether its descriptor is closed: nothing happens to it any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether a receive runs, to which data can arrive.
+    pub fn is_receiving(&self) -> bool {
+        self.receiving
+    }
+
+    /// How many buffers hold what has arrived and was not delivered.
+    pub fn buffers(&self) -> usize {
+        self.inbox.iter().filter(|piece| piece.buffer.is_some()).count()
+    }
+
+    /// Takes the buffers that it is done with: Python may keep them, or give them back.
+    pub fn done_with(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.done_with)
+    }
+
+    /// Something happens, and what follows is done.
+    pub fn happen(&mut self, happening: Happening) {
+        if !self.closed {
+            self.take(happening);
+            self.settle();
+        }
+    }
+
+    /// Whatever came before: a kill, and the kernel's last answers, end it, although the first cancel misses.
+    pub fn end(&mut self) {
+        self.happen(Happening::Killed);
+        self.happen(Happening::CancelAnswers { missed: true });
+        self.happen(Happening::CancelAnswers { missed: false });
+        self.happen(Happening::Sent { part: 0 });
+        assert!(self.closed, "an operation or the connection was forgotten: {:?}", self.machine);
+        assert!(self.inbox.is_empty() && self.queued == 0, "something is left of a connection that is gone");
+    }
+
+    fn write(&mut self) {
+        let taken = self.writes.min(self.machine.room(&LIMITS));
+        self.machine.wrote(self.writes, taken);
+        self.queued += taken;
+        self.accepted += taken;
+        assert!(self.queued <= LIMITS.write_high_bytes, "B3: more queued than the high-water mark");
+    }
+
+    fn read(&mut self) {
+        let Some(Piece { bytes, buffer }) = self.inbox.pop_front() else { return };
+        self.machine.delivered(bytes);
+        self.done_with.extend(buffer);
+        let left = bytes / 2;
+        if left > 0 {
+            self.machine.undelivered(left);
+            self.inbox.push_front(Piece { bytes: left, buffer: None });
+        }
+    }
+
+    fn call(&mut self, callback: Callback) {
+        assert!(self.made, "B9: a callback without connection_made");
+        assert!(!self.lost, "B9: a callback after connection_lost");
+        self.write();
+        if self.reads {
+            self.read();
+        }
+        if self.signals_itself {
+            self.machine.signalled_early();
+        }
+        let action = if callback.allows(self.answer) { self.answer } else { Action::Close };
+        self.machine.acted(action);
+    }
+
+    fn settle(&mut self) {
+        for calls in (0..8usize).rev().chain(std::iter::repeat(0)) {
+            match self.machine.next(&LIMITS, calls > 0) {
+                Next::DataReceived => {
+                    assert!(!self.told_eof, "data after the end of file");
+                    let Some(Piece { bytes, buffer }) = self.inbox.pop_front() else {
+                        panic!("a callback for nothing")
+                    };
+                    self.machine.delivered(bytes);
+                    self.done_with.extend(buffer);
+                    self.call(Callback::DataReceived);
+                }
+                Next::EofReceived => {
+                    assert!(self.inbox.is_empty() && !self.told_eof, "data first, end of file once");
+                    self.told_eof = true;
+                    self.call(Callback::EofReceived);
+                }
+                Next::WriteReady => self.call(Callback::WriteReady),
+                Next::ConnectionLost => {
+                    assert!(self.made, "B9: connection_lost without connection_made");
+                    assert!(!std::mem::replace(&mut self.lost, true), "B9: connection_lost twice");
+                }
+                Next::Receive => assert!(!std::mem::replace(&mut self.receiving, true), "two receives"),
+                Next::CancelReceive => {
+                    assert!(self.receiving && !self.cancelling, "a cancel of nothing");
+                    self.cancelling = true;
+                }
+                Next::Send => {
+                    assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
+                    assert!(self.queued > 0, "a send of nothing");
+                }
+                Next::ShutdownWrite => {
+                    assert!(!self.sending && self.queued == 0, "B1: FIN before everything was sent");
+                    assert!(self.failed || self.accepted == self.sent, "an accepted byte was not sent");
+                }
+                Next::Abort => {
+                    assert!(self.receiving || self.sending, "an abort of nothing");
+                    self.cancelling |= self.receiving;
+                }
+                Next::Close => {
+                    assert!(!self.receiving && !self.sending, "I4: closed under an operation");
+                    assert_eq!(self.lost, self.made, "B9: closed without connection_lost");
+                    self.closed = true;
+                }
+                Next::Yield => {
+                    assert_eq!(calls, 0, "yields only when its turn is over");
+                    return;
+                }
+                Next::Nothing => return,
+            }
+            self.forget_input();
+            if self.closed {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, happening: Happening) {
+        match happening {
+            Happening::Received { bytes, more, buffer } if self.receiving => {
+                self.receiving = more;
+                self.cancelling &= more;
+                if self.machine.received(bytes, more) {
+                    self.inbox.push_back(Piece { bytes, buffer });
+                } else {
+                    self.done_with.extend(buffer);
+                }
+            }
+            Happening::Eof if self.receiving => {
+                (self.receiving, self.cancelling) = (false, false);
+                self.machine.received_eof();
+            }
+            Happening::ReceiveError if self.receiving => {
+                (self.receiving, self.cancelling) = (false, false);
+                self.fail();
+                self.machine.receive_failed();
+            }
+            Happening::CancelAnswers { missed } if self.cancelling => {
+                self.cancelling = false;
+                if missed {
+                    self.machine.cancel_missed();
+                } else {
+                    self.receiving = false;
+                    self.machine.receive_cancelled();
+                }
+            }
+            Happening::Sent { part } if self.sending => {
+                let bytes = if self.failed { 0 } else { 1 + (self.queued - 1) * usize::from(part) / 255 };
+                self.sending = false;
+                self.queued -= bytes;
+                self.sent += bytes;
+                self.machine.sent(bytes, &LIMITS);
+            }
+            Happening::SendError if self.sending => {
+                self.sending = false;
+                self.fail();
+                self.machine.send_failed();
+            }
+            Happening::Message if self.machine.is_open() => {
+                let before = self.machine.mode();
+                self.call(Callback::MessageReceived);
+                let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.is_open();
+                assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
+            }
+            Happening::Signalled => self.machine.signalled(),
+            Happening::LingerExpired => self.machine.linger_expired(),
+            Happening::Answer(action) => self.answer = action,
+            Happening::Writes(bytes) => self.writes = bytes,
+            Happening::Reads(reads) => self.reads = reads,
+            Happening::SignalsItself(signals) => self.signals_itself = signals,
+            Happening::Killed => {
+                self.fail();
+                self.machine.fail(End::Killed);
+            }
+            Happening::Stopped => self.machine.close(End::Stopped),
+            Happening::Retired => self.machine.retire(),
+            // Nothing runs that could bring this about.
+            _ => {}
+        }
+        self.forget_input();
+    }
+
+    /// What nobody will be told of is thrown away.
+    fn forget_input(&mut self) {
+        if !self.machine.is_open() {
+            self.done_with.extend(self.inbox.drain(..).filter_map(|piece| piece.buffer));
+        }
+    }
+
+    fn fail(&mut self) {
+        self.failed = true;
+        self.queued = 0;
+    }
+}

@@ -1,0 +1,8 @@
+//! What one connection is.
+
+pub mod callbacks;
+pub mod context;
+pub mod machine;
+pub mod outbox;
+pub mod table;
+pub mod traffic;

@@ -1,0 +1,500 @@
+//! Which descriptors of this process belong to a reactor, and the checks before one does.
+//!
+//! Descriptor numbers are reused, so a number alone proves nothing: a duplicate made for us is remembered together with
+//! the device and inode that it names, and so is every socket that is served.
+
+use crate::base::token::ConnId;
+use crate::driver::address::Address;
+use crate::driver::{Io, Target};
+use crate::mail::mailbox::Mailbox;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+type Identity = (u64, u64);
+
+#[derive(Default)]
+struct Registry {
+    /// Duplicates that `dup_fd` made and nobody has handed over yet.
+    duplicates: HashMap<RawFd, Identity>,
+    /// Sockets and ends of pipes that a reactor serves.
+    served: HashSet<(Identity, Abilities)>,
+    /// Connections by number, for `signal_write_ready` and whoever names one.
+    connections: HashMap<RawFd, Served>,
+    /// How many there have been.
+    connections_ever: u64,
+    /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
+    /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
+    unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
+}
+
+impl Registry {
+    fn unblock(&mut self, fd: RawFd, which: (Identity, Abilities)) {
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        self.unblocked.entry(which).or_insert((0, flags)).0 += 1;
+        // SAFETY: no pointers.
+        unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    }
+
+    fn block_again(&mut self, fd: RawFd, which: (Identity, Abilities)) {
+        let Some((count, flags)) = self.unblocked.get_mut(&which) else { return };
+        *count -= 1;
+        if *count == 0 {
+            // Whoever else holds it did not ask for non-blocking calls.
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(fd, libc::F_SETFL, *flags) };
+            self.unblocked.remove(&which);
+        }
+    }
+}
+
+/// A connection, as it is found by its number.
+#[derive(Clone)]
+pub struct Served {
+    /// Of its context.
+    pub mailbox: Arc<Mailbox>,
+    /// What the context calls it.
+    pub id: ConnId,
+    /// No other connection of this VM ever has it.
+    pub serial: u64,
+}
+
+impl Served {
+    /// What tells it from all others, besides its number.
+    pub fn handle(&self) -> (u64, u64) {
+        (self.mailbox.serial, self.serial)
+    }
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a descriptor cannot be served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It is not open.
+    Bad,
+    /// A reactor serves it already.
+    Served,
+    /// It is not something a protocol can be served on: what it is.
+    Kind(&'static str),
+    /// It could not be duplicated: the `errno`.
+    NoDuplicate(i32),
+}
+
+/// Whether the reactor takes the very number, or a duplicate of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, rustler::NifUnitEnum)]
+pub enum How {
+    /// The number itself if it came from `dup_fd`, otherwise a duplicate.
+    Auto,
+    /// The number itself; it is closed even when it is refused.
+    Adopt,
+    /// A duplicate.
+    Dup,
+}
+
+fn status(fd: RawFd) -> io::Result<libc::stat> {
+    // SAFETY: `stat` is plain data, filled in by the call when it succeeds.
+    unsafe {
+        let mut stat = std::mem::zeroed();
+        if libc::fstat(fd, &raw mut stat) < 0 { Err(io::Error::last_os_error()) } else { Ok(stat) }
+    }
+}
+
+fn identity(stat: &libc::stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// An option of type int at the socket level; 0 where there is none.
+fn socket_option(fd: RawFd, option: i32) -> i32 {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: reads an int into a local of that size.
+    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut len) };
+    value
+}
+
+/// What a descriptor can do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Abilities {
+    /// The calls it understands.
+    pub io: Io,
+    /// Whether data can arrive.
+    pub readable: bool,
+    /// Whether data can leave.
+    pub writable: bool,
+}
+
+fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
+    let io = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK if socket_option(fd, libc::SO_ACCEPTCONN) != 0 => return Err("listening_socket"),
+        libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE) {
+            libc::SOCK_STREAM => Io::Socket,
+            libc::SOCK_DGRAM => Io::Datagram,
+            _ => return Err("socket_of_another_type"),
+        },
+        libc::S_IFIFO => Io::File,
+        libc::S_IFCHR if can_be_waited_for(fd) => Io::File,
+        libc::S_IFCHR => return Err("character_device"),
+        libc::S_IFREG => return Err("regular_file"),
+        libc::S_IFDIR => return Err("directory"),
+        libc::S_IFBLK => return Err("block_device"),
+        _ => return Err("unknown"),
+    };
+    // SAFETY: no pointers.
+    let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
+    Ok(Abilities { io, readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY })
+}
+
+/// Whether the kernel can tell when `fd` is ready. Terminals can be waited for, `/dev/null` and its like cannot.
+fn can_be_waited_for(fd: RawFd) -> bool {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    // SAFETY: a set of our own, closed at once, and a valid event.
+    unsafe {
+        let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        if set < 0 {
+            return false;
+        }
+        let set = OwnedFd::from_raw_fd(set);
+        libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) == 0
+    }
+}
+
+/// Duplicates `fd` with close-on-exec.
+///
+/// # Errors
+/// It is not open, or no descriptor was left.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The number is new: whoever was given it before has closed it.
+    registry().duplicates.remove(&copy);
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Duplicates `fd` for the user, and remembers the number so that a handoff adopts it.
+///
+/// # Errors
+/// It is not open, or no descriptor was left.
+pub fn duplicate_for_user(fd: RawFd) -> io::Result<RawFd> {
+    let copy = duplicate(fd)?;
+    let stat = status(copy.as_raw_fd())?;
+    let number = std::os::fd::IntoRawFd::into_raw_fd(copy);
+    registry().duplicates.insert(number, identity(&stat));
+    Ok(number)
+}
+
+/// Takes `fd` out of the duplicates, if it is still the one that was made for the user.
+pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
+    let stat = status(fd);
+    let mut registry = registry();
+    let made = registry.duplicates.remove(&fd)?;
+    drop(registry);
+    // SAFETY: we made it and the user has not given it to anybody: it still names the same file.
+    (stat.is_ok_and(|stat| identity(&stat) == made)).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
+/// that the peer sees the end even where somebody else still holds a copy.
+#[derive(Debug)]
+pub struct Descriptor {
+    fd: OwnedFd,
+    abilities: Abilities,
+    identity: Identity,
+    /// Nobody else may serve the same.
+    is_exclusive: bool,
+    /// It has been promised to somebody: its end is the connection's end.
+    promised: bool,
+    /// It is counted among the files that were made non-blocking.
+    unblocked: bool,
+    /// [`Served::serial`], once it is registered.
+    serial: u64,
+}
+
+impl Descriptor {
+    /// Checks `fd` and makes it ours. A number that is adopted and refused is closed.
+    ///
+    /// # Errors
+    /// Why it cannot be served.
+    pub fn claim(fd: RawFd, how: How) -> Result<Self, Unfit> {
+        let stat = status(fd).map_err(|_| Unfit::Bad)?;
+        let ours = match how {
+            How::Auto => take_duplicate(fd),
+            // SAFETY: the caller of `adopt` gives the number away.
+            How::Adopt => take_duplicate(fd).or_else(|| Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+            How::Dup => None,
+        };
+        let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
+        let ours = match ours {
+            Some(fd) => fd,
+            None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
+        };
+        // The ends of a pipe have one inode, and are told apart by what they can do; openings of a terminal cannot be.
+        let is_terminal = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+        if !is_terminal && !registry().served.insert((identity(&stat), abilities)) {
+            return Err(Unfit::Served);
+        }
+        Ok(Descriptor {
+            fd: ours,
+            abilities,
+            identity: identity(&stat),
+            is_exclusive: !is_terminal,
+            promised: false,
+            unblocked: false,
+            serial: 0,
+        })
+    }
+
+    /// A TCP connection that was just accepted: nobody else has its number, so there is nothing to check.
+    ///
+    /// # Errors
+    /// The kernel does not say which socket it is.
+    pub fn accepted(fd: OwnedFd) -> io::Result<Self> {
+        let identity = identity(&status(fd.as_raw_fd())?);
+        let mut registry = registry();
+        // Whoever was given the number before has closed it.
+        registry.duplicates.remove(&fd.as_raw_fd());
+        let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
+        registry.served.insert((identity, abilities));
+        drop(registry);
+        Ok(Descriptor { fd, abilities, identity, is_exclusive: true, promised: false, unblocked: false, serial: 0 })
+    }
+
+    /// The number.
+    pub fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// What it can do.
+    pub fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    /// What the drivers need to know of it.
+    pub fn target(&self) -> Target {
+        Target { fd: self.number(), io: self.abilities.io }
+    }
+
+    /// From now on its end is the connection's end, for its peer too.
+    pub fn promise(&mut self) {
+        self.promised = true;
+    }
+
+    /// Makes it ready to be served.
+    pub fn prepare(&mut self) {
+        match self.abilities.io {
+            // Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
+            Io::Socket => {
+                let on = 1i32;
+                let len = size_of::<i32>() as libc::socklen_t;
+                // SAFETY: passes an int.
+                unsafe {
+                    libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
+                }
+            }
+            Io::Datagram => {}
+            // `read` and `write` have no flag to keep them from blocking the thread.
+            Io::File => {
+                self.unblocked = true;
+                registry().unblock(self.number(), (self.identity, self.abilities));
+            }
+        }
+    }
+
+    /// Remembers which connection this is, for [`find`].
+    pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId) {
+        let mut registry = registry();
+        registry.connections_ever += 1;
+        let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever };
+        self.serial = served.serial;
+        registry.connections.insert(self.number(), served);
+    }
+
+    /// [`Served::serial`].
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The protocol has lost this connection: [`find`] finds it no more.
+    pub fn unregister(&self) {
+        registry().connections.remove(&self.number());
+    }
+
+    /// Whether the socket has one peer, to whom `write` goes.
+    pub fn is_connected(&self) -> bool {
+        let mut peer = Address::empty();
+        let (address, len) = peer.as_c_mut();
+        // SAFETY: the call fills in an address of our own, whose size it knows.
+        unsafe { libc::getpeername(self.number(), address, len) == 0 }
+    }
+
+    /// Whether its addresses are IPv6.
+    pub fn is_v6(&self) -> bool {
+        socket_option(self.number(), libc::SO_DOMAIN) == libc::AF_INET6
+    }
+
+    /// A number that changes when the peer takes output, although no send ends: what a TCP peer has acknowledged, else what
+    /// the kernel still holds (coarser: a queue that is refilled between two looks seems not to move).
+    pub fn progress(&self) -> u64 {
+        // SAFETY: all-zero is a valid `tcp_info`.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the call fills in at most `len` bytes of a struct of our own.
+        let code = unsafe {
+            libc::getsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
+        };
+        if code == 0 {
+            return info.tcpi_bytes_acked;
+        }
+        let mut bytes: i32 = 0;
+        // SAFETY: the call fills in an int.
+        unsafe { libc::ioctl(self.number(), libc::TIOCOUTQ, &raw mut bytes) };
+        u64::from(bytes.unsigned_abs())
+    }
+
+    /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`).
+    pub fn shut_down(&self, how: i32) {
+        // SAFETY: no pointers. An error means that the peer is gone already.
+        unsafe { libc::shutdown(self.number(), how) };
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let mut registry = registry();
+        if self.is_exclusive {
+            registry.served.remove(&(self.identity, self.abilities));
+        }
+        if self.unblocked {
+            registry.block_again(self.number(), (self.identity, self.abilities));
+        }
+        registry.connections.remove(&self.number());
+        drop(registry);
+        if self.promised {
+            self.shut_down(libc::SHUT_RDWR);
+        }
+    }
+}
+
+/// The connection that `fd` is.
+pub fn find(fd: RawFd) -> Option<Served> {
+    registry().connections.get(&fd).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_duplicate_for_the_user_is_adopted_as_it_is() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let copy = duplicate_for_user(ours.as_raw_fd()).unwrap();
+        assert_eq!(Descriptor::claim(copy, How::Auto).unwrap().number(), copy);
+    }
+
+    #[test]
+    fn any_other_number_is_duplicated() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let claimed = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
+        assert_ne!(claimed.number(), ours.as_raw_fd());
+    }
+
+    #[test]
+    fn a_number_that_was_reused_is_not_adopted() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (other, _peer) = UnixStream::pair().unwrap();
+        let copy = duplicate_for_user(ours.as_raw_fd()).unwrap();
+        // SAFETY: puts another socket at the same number, as closing and reusing it would.
+        unsafe { libc::dup2(other.as_raw_fd(), copy) };
+        let claimed = Descriptor::claim(copy, How::Auto).unwrap();
+        assert_ne!(claimed.number(), copy);
+        drop(claimed);
+        // SAFETY: the number is this test's.
+        drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    }
+
+    #[test]
+    fn a_socket_is_served_once_at_a_time() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let first = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
+        assert_eq!(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        drop(first);
+        assert!(Descriptor::claim(ours.as_raw_fd(), How::Dup).is_ok());
+    }
+
+    #[test]
+    fn an_end_of_a_pipe_is_served_once_at_a_time() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let first = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
+        let _other_end = Descriptor::claim(writer.as_raw_fd(), How::Dup).unwrap();
+        assert_eq!(Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        drop(first);
+        assert!(Descriptor::claim(reader.as_raw_fd(), How::Dup).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_named() {
+        assert_eq!(Descriptor::claim(-1, How::Auto).unwrap_err(), Unfit::Bad);
+        let file = std::fs::File::open("Cargo.toml").unwrap();
+        assert_eq!(Descriptor::claim(file.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("regular_file"));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(Descriptor::claim(null.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("character_device"));
+        let (pair, _other) = seqpacket_pair();
+        let unfit = Descriptor::claim(pair.as_raw_fd(), How::Auto).unwrap_err();
+        assert_eq!(unfit, Unfit::Kind("socket_of_another_type"));
+    }
+
+    fn seqpacket_pair() -> (OwnedFd, OwnedFd) {
+        let mut fds = [-1; 2];
+        // SAFETY: the call fills in two numbers, which are ours alone.
+        unsafe {
+            assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, fds.as_mut_ptr()), 0);
+            (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
+        }
+    }
+
+    #[test]
+    fn the_peer_sees_the_end_although_a_copy_stays_open() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut served = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
+        served.promise();
+        drop(served);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        drop(ours);
+    }
+
+    #[test]
+    fn a_refusal_leaves_the_callers_socket_alone() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        drop(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap());
+        ours.write_all(b"x").unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_last_file_puts_the_flags_back() {
+        // SAFETY: no pointers; the number is new and ours.
+        let terminal = unsafe { OwnedFd::from_raw_fd(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY)) };
+        // SAFETY: no pointers.
+        let flags = || unsafe { libc::fcntl(terminal.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
+        let mut one = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
+        let mut two = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
+        one.prepare();
+        two.prepare();
+        drop(one);
+        assert_ne!(flags(), 0, "the other one must not block");
+        drop(two);
+        assert_eq!(flags(), 0);
+    }
+}

@@ -1,0 +1,126 @@
+//! The seam between the reactor and the kernel (see `docs/architecture.md`).
+//!
+//! The reactor and the connection state machine know nothing of rings or epoll. They ask a [`Driver`] to receive, send
+//! and cancel, and get [`Event`]s back. The law every driver keeps is I5: an operation yields any number of events that
+//! leave it running and exactly one that ends it, cancelled or not; a send may end without one, at once. All calls come
+//! from the one reactor thread (I1).
+
+pub mod address;
+pub mod descriptor;
+#[cfg(feature = "faults")]
+pub mod faults;
+pub mod syscalls;
+#[cfg(test)]
+mod tests;
+
+use crate::base::token::ConnId;
+use crate::buffer::Pool;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+/// What one completion means for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// `len` bytes arrived in pool buffer `buffer`, which now belongs to whoever holds this event.
+    /// Unless `more`, the receive has ended and may be started again.
+    Received {
+        /// Index of the buffer in the pool.
+        buffer: u16,
+        /// Bytes that arrived, at least 1.
+        len: u32,
+        /// Whether the receive goes on.
+        more: bool,
+    },
+    /// A datagram arrived, perhaps an empty one: pool buffer `buffer` holds it as [`crate::buffer::datagram`] lays it
+    /// out, and belongs to whoever holds this event. Unless `more`, the receive has ended and may be started again.
+    Datagram {
+        /// Index of the buffer in the pool.
+        buffer: u16,
+        /// Whether the receive goes on.
+        more: bool,
+    },
+    /// The peer sends no more. Ends the receive; it must not be started again.
+    EndOfFile,
+    /// The receive has ended with this `errno` (`ECANCELED` after a cancel).
+    ReceiveFailed(i32),
+    /// The send has ended: bytes taken by the kernel, perhaps fewer than were given, but at least 1.
+    Sent(u32),
+    /// As [`Outcome::Sent`], for [`Payload::Datagrams`]: how many of them, from the first.
+    SentDatagrams(u32),
+    /// The send has ended with this `errno`; of datagrams, it is about the first.
+    SendFailed(i32),
+    /// A cancel did not find the receive, which may still be running.
+    CancelMissed,
+    /// Another thread called the reactor.
+    Woken,
+}
+
+/// A completion and the connection that it belongs to (any value for [`Outcome::Woken`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// The connection.
+    pub id: ConnId,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// Bytes to send. Whoever calls [`Driver::send`] keeps the memory unchanged until the send has ended (I2).
+#[derive(Clone, Copy, Debug)]
+pub enum Payload {
+    /// One run of bytes.
+    Bytes(*const u8, usize),
+    /// Several runs, gathered by the kernel.
+    Gather(*const libc::msghdr),
+    /// Datagrams, at least one, each to its destination or to the socket's peer.
+    Datagrams(*mut libc::mmsghdr, usize),
+}
+
+/// Which system calls a descriptor understands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Io {
+    /// `recv` and `send`.
+    Socket,
+    /// `recvmsg`, one datagram each, and `sendmmsg`, for several.
+    Datagram,
+    /// `read` and `write`: pipes and terminals.
+    File,
+}
+
+/// A descriptor to do I/O on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Its number.
+    pub fd: RawFd,
+    /// Its calls.
+    pub io: Io,
+}
+
+/// A way to do the I/O of one reactor thread.
+pub trait Driver {
+    /// Starts receiving into the pool's buffers. At most one receive runs per connection.
+    fn receive(&mut self, id: ConnId, target: Target);
+
+    /// Sends `payload`. At most one send runs per connection (I3). One that ends at once is answered so, and has no event.
+    ///
+    /// # Safety
+    /// The memory of `payload` stays valid and unchanged until this answers, or until the event that ends this send.
+    unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome>;
+
+    /// Asks the receive to end early. Best effort: answers by the receive's own last event, or [`Outcome::CancelMissed`].
+    fn cancel_receive(&mut self, id: ConnId);
+
+    /// Asks the send to end early. Best effort; no answer of its own.
+    fn cancel_send(&mut self, id: ConnId);
+
+    /// Hands everything asked for to the kernel and waits for events, at most `timeout` (`None`: without limit).
+    /// Appends a bounded batch to `events`. Runs detached from Python.
+    ///
+    /// # Errors
+    /// The driver can no longer be used; operations may still be running in the kernel.
+    fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// Ends every operation, so that no memory is used by the kernel any more (I2). Answers whether it did so before
+    /// `deadline`; if not, the memory of the pool and of the sends must be leaked.
+    fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool;
+}

@@ -1,0 +1,179 @@
+//! Which Python code a context's thread runs just now: so that it can be interrupted, and found to be slow.
+//!
+//! Calls are numbered. That costs a callback two stores and four loads, and no look at the clock.
+
+use crate::base::sync::{Mutex, lock};
+use crate::reactor::watchdog;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::c_long;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a context's thread does with Python, as others may see it.
+pub struct Running {
+    /// Odd while a call runs; the next number when it ends. Written by the context's thread alone, while it is attached:
+    /// whoever is attached to its interpreter and reads an odd number knows that this very call goes on.
+    calls: AtomicU64,
+    /// The watchdog looks at this.
+    watched: AtomicBool,
+    /// An interrupt has been raised in the call that runs; see [`Running::take_interrupted`].
+    interrupted: AtomicBool,
+    /// Something was done to a call: see [`Running::settle`].
+    noted: AtomicBool,
+    /// The call that was found to be slow, and since when it has been seen.
+    slow: Mutex<Option<(u64, Instant)>>,
+    /// An interrupt is under way.
+    interrupting: AtomicBool,
+    /// Taken away, by a detached thread, before the interpreter may end.
+    target: Mutex<Option<Target>>,
+}
+
+/// Whom an interrupt reaches.
+struct Target {
+    interpreter: *mut ffi::PyInterpreterState,
+    /// Python's number of the thread.
+    thread: c_long,
+    /// `erlang.reactor.Interrupted` of the interpreter.
+    exception: Py<PyAny>,
+}
+// SAFETY: the pointer is used under the lock around it; as long as it is there, the interpreter is.
+unsafe impl Send for Target {}
+
+/// Why there is no interrupt.
+pub enum NoInterrupt {
+    /// No Python code runs.
+    Idle,
+    /// Another one is under way.
+    Busy,
+    /// The system refused a thread.
+    Resources(io::Error),
+}
+
+impl Running {
+    /// Of a thread that runs nothing yet.
+    pub fn new() -> Self {
+        Running {
+            calls: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
+            slow: Mutex::new(None),
+            interrupting: AtomicBool::new(false),
+            target: Mutex::new(None),
+        }
+    }
+
+    /// From now on the calling thread, attached, can be interrupted, by this exception.
+    pub fn publish(&self, py: Python<'_>, exception: Py<PyAny>) {
+        // SAFETY: attached.
+        let (interpreter, thread) =
+            unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };
+        let target = Target { interpreter, thread: thread as c_long, exception };
+        let before = crate::python::interpreter::detached(py, || lock(&self.target).replace(target));
+        drop(before);
+    }
+
+    /// From now on it cannot. Whoever interrupts holds the lock and may wait for the GIL, so this waits without it.
+    pub fn retire(&self, py: Python<'_>) {
+        let target = crate::python::interpreter::detached(py, || lock(&self.target).take());
+        drop(target);
+    }
+
+    /// Runs `f`, which calls Python code of the user. Answers its result and, if the watchdog found it slow, how long it
+    /// took at least.
+    #[inline]
+    pub fn call<R>(&self, py: Python<'_>, f: impl FnOnce() -> R) -> (R, Option<Duration>) {
+        let number = self.calls.load(Ordering::Relaxed) + 1;
+        self.calls.store(number, Ordering::Relaxed);
+        if self.watched.load(Ordering::Relaxed) {
+            watchdog::stay_awake();
+        }
+        let result = f();
+        self.calls.store(number + 1, Ordering::Relaxed);
+        let slow = if self.noted.load(Ordering::Acquire) { self.settle(py, number) } else { None };
+        (result, slow)
+    }
+
+    /// After a call that something was done to: an interrupt that came too late for it must reach no other.
+    #[cold]
+    fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
+        self.noted.store(false, Ordering::Relaxed);
+        self.interrupted.store(false, Ordering::Relaxed);
+        // SAFETY: attached; this thread's own number.
+        unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
+        let slow = lock(&self.slow).take();
+        slow.filter(|(which, _)| *which == number).map(|(_, since)| since.elapsed())
+    }
+
+    /// Whether the watchdog looks at this from now on.
+    pub fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    /// Whether an interrupt has been raised in the call that runs since this was asked the last time. On its thread.
+    pub fn take_interrupted(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
+    }
+
+    /// The number of the call that runs, or an even one.
+    pub fn number(&self) -> u64 {
+        self.calls.load(Ordering::Acquire)
+    }
+
+    /// The call of that number has been running since then, at least, and that is too long.
+    pub fn note_slow(&self, number: u64, since: Instant) {
+        *lock(&self.slow) = Some((number, since));
+        self.noted.store(true, Ordering::Release);
+    }
+
+    /// Interrupts the call that runs now, and no later one. `done` is told, on another thread, whether it still ran.
+    ///
+    /// # Errors
+    /// None runs, or it cannot be done now.
+    pub fn interrupt(self: &Arc<Self>, done: impl FnOnce(bool) + Send + 'static) -> Result<(), NoInterrupt> {
+        let number = self.number();
+        if number.is_multiple_of(2) {
+            return Err(NoInterrupt::Idle);
+        }
+        if self.interrupting.swap(true, Ordering::AcqRel) {
+            return Err(NoInterrupt::Busy);
+        }
+        let running = Arc::clone(self);
+        // It waits for the GIL, for as long as an extension module keeps that.
+        let spawned = std::thread::Builder::new().name("py_interrupt".into()).spawn(move || {
+            let raised = running.raise(number);
+            running.interrupting.store(false, Ordering::Release);
+            done(raised);
+        });
+        spawned.map(drop).map_err(|error| {
+            self.interrupting.store(false, Ordering::Release);
+            NoInterrupt::Resources(error)
+        })
+    }
+
+    /// Has the exception raised in the call of that number, if it still runs. On a thread that Python does not know.
+    fn raise(&self, number: u64) -> bool {
+        let target = lock(&self.target);
+        let Some(Target { interpreter, thread, exception }) = &*target else { return false };
+        // SAFETY: the interpreter does not end while the lock is held. The state is this thread's, used here only.
+        // Attached, so that the call neither ends nor begins between the comparison and the exception.
+        unsafe {
+            let state = ffi::PyThreadState_New(*interpreter);
+            if state.is_null() {
+                return false;
+            }
+            ffi::PyEval_RestoreThread(state);
+            let raised = self.number() == number && ffi::PyThreadState_SetAsyncExc(*thread, exception.as_ptr()) == 1;
+            if raised {
+                self.interrupted.store(true, Ordering::Relaxed);
+                self.noted.store(true, Ordering::Release);
+            }
+            ffi::PyThreadState_Clear(state);
+            ffi::PyThreadState_DeleteCurrent();
+            raised
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `erlang.call`: from any thread of Python to a function that Erlang has registered, and back with what it returned.
+//!
+//! The thread waits, so its context serves nobody. It tells which contexts wait, for a function that calls one of them
+//! again would never be answered: `py_request` refuses that.
+
+use crate::base::atoms;
+use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
+use crate::beam::call_reply::{self, Waited};
+use crate::connection::context::{self, Context};
+use crate::module::guarded_object;
+use crate::python::interpreter::detached;
+use crate::python::terms::TermConverter;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use rustler::env::OwnedEnv;
+use rustler::{ResourceArc, Term};
+use std::time::{Duration, Instant};
+
+/// `call(name, args, timeout)`: answers `(kind, value)`, see `erlang/_calls.py`.
+pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let args = unsafe { Bound::from_borrowed_ptr(py, args) };
+        let (name, args, timeout): (String, Bound<'_, PyTuple>, Option<f64>) = args.extract()?;
+        // More than a century is for ever.
+        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let converter = TermConverter::new(py)?;
+        let context = context::current();
+        let is_killed = || context.as_ref().is_some_and(|context| context.mailbox.inbox.is_killed());
+        if is_killed() {
+            // Each `connection_lost` would wait in vain.
+            return pair(py, "killed", py.None().into_bound(py));
+        }
+        let Some(awaited) = ask(&converter, context.as_deref(), &name, &args)? else {
+            return pair(py, "busy", CALLS_MAX.into_pyobject(py)?.into_any());
+        };
+        loop {
+            let slice = Duration::from_millis(CALL_POLL_MS);
+            let left = deadline.map_or(slice, |deadline| deadline.saturating_duration_since(Instant::now()).min(slice));
+            match detached(py, || awaited.wait(left)) {
+                Waited::Answer(answer) => return answer.open(|term| answered(py, &converter, term)),
+                Waited::Nobody => return pair(py, "gone", py.None().into_bound(py)),
+                Waited::Nothing if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    return pair(py, "timeout", py.None().into_bound(py));
+                }
+                Waited::Nothing => {}
+            }
+            if context.as_ref().is_some_and(|context| context.mailbox.running.take_interrupted()) {
+                // The exception comes with a step of Python code, unless it has come before this call and was caught.
+                py.import("erlang._calls")?.call_method0("step")?;
+            }
+            if is_killed() {
+                return pair(py, "killed", py.None().into_bound(py));
+            }
+        }
+    })
+}
+
+/// Sends the call to `py_functions`: `{py_call, Answer, Name, Args, Callers}`. `None` if too many run.
+fn ask(
+    converter: &TermConverter,
+    context: Option<&Context>,
+    name: &str,
+    args: &Bound<'_, PyTuple>,
+) -> PyResult<Option<call_reply::Awaited>> {
+    let Some((awaited, answer)) = call_reply::new() else { return Ok(None) };
+    let answer = ResourceArc::new(answer);
+    let mut mail = OwnedEnv::new();
+    let message = mail.run(|env| -> PyResult<_> {
+        let args = converter.to_term(env, args.to_list().as_any())?;
+        let callers = context.map_or_else(Vec::new, |context| context.callers(env));
+        Ok(mail.save((atoms::py_call(), &answer, name, args, callers)))
+    })?;
+    let to = mail.run(|env| env.whereis_pid(atoms::py_functions()));
+    let to = to.ok_or_else(|| PyRuntimeError::new_err("erlang.call(): the application py_reactor is being stopped"))?;
+    // Should it die meanwhile, the answer is dropped with the message.
+    let _ = mail.send_and_clear(&to, |env| message.load(env));
+    Ok(Some(awaited))
+}
+
+fn answered<'py>(py: Python<'py>, converter: &TermConverter, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let (kind, value): (Term<'_>, Term<'_>) =
+        term.decode().map_err(|_| PyRuntimeError::new_err("erlang.call(): an answer that is none"))?;
+    let kind = kind.atom_to_string().unwrap_or_default();
+    match converter.to_python(py, value) {
+        Ok(value) => pair(py, &kind, value),
+        Err(error) => pair(py, "unsupported", error.value(py).str()?.into_any()),
+    }
+}
+
+fn pair<'py>(py: Python<'py>, kind: &str, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    Ok((kind, value).into_pyobject(py)?.into_any())
+}

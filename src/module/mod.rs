@@ -1,0 +1,314 @@
+//! The built-in module `_py_reactor`: made anew for each interpreter, with heap types of its own (I7).
+//!
+//! `python/erlang/reactor.py` is its only user.
+
+pub mod erlang_call;
+pub mod manual_io;
+pub mod messages;
+pub mod notify;
+pub mod protocol;
+pub mod thread_context;
+
+use crate::connection::context;
+use crate::driver::descriptor::{self, Served};
+use crate::mail::mailbox::Notice;
+use crate::python::interpreter;
+use crate::python::reactor_buffer;
+use pyo3::exceptions::{PyImportError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+
+/// Name of the module.
+pub const NAME: &CStr = c"_py_reactor";
+
+/// Tables that CPython keeps pointers to.
+pub struct Static<T>(pub T);
+// SAFETY: the tables are never written.
+unsafe impl<T> Sync for Static<T> {}
+
+/// An entry of a method table.
+pub const fn method(
+    name: &'static CStr,
+    function: ffi::PyCFunction,
+    flags: c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// Runs `f` for a function that CPython called: errors become exceptions, and so does a panic, which must not cross
+/// into C. `failure` is what C expects along with an exception.
+pub fn guarded<R>(failure: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    Python::attach(|py| match catch_unwind(AssertUnwindSafe(|| f(py))) {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => {
+            error.restore(py);
+            failure
+        }
+        Err(_) => {
+            pyo3::exceptions::PySystemError::new_err("py_reactor: internal error (a Rust panic), please report it")
+                .restore(py);
+            failure
+        }
+    })
+}
+
+/// As [`guarded`], for a function that answers a new reference.
+pub fn guarded_object(f: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
+    guarded(ptr::null_mut(), |py| f(py).map(Bound::into_ptr))
+}
+
+/// Makes a heap type in `module`.
+///
+/// # Errors
+/// The Python exception.
+pub fn make_type<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &'static CStr,
+    basic_size: usize,
+    flags: std::ffi::c_ulong,
+    slots: &[(c_int, *mut c_void)],
+    base: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut slots: Vec<_> = slots
+        .iter()
+        .map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc })
+        .chain([ffi::PyType_Slot::default()])
+        .collect();
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: basic_size as c_int,
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | flags) as c_uint,
+        slots: slots.as_mut_ptr(),
+    };
+    let base = base.map_or(ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: the specification and its slots live through the call; what CPython keeps is static.
+    unsafe {
+        let made = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, base);
+        Bound::from_owned_ptr_or_err(module.py(), made)
+    }
+}
+
+/// The module's initialisation function, for `PyImport_AppendInittab`.
+pub extern "C" fn init() -> *mut ffi::PyObject {
+    // SAFETY: the definition is static, and only CPython changes it (its header), under the main interpreter's lock.
+    unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION) }
+}
+
+static SLOTS: Static<[ffi::PyModuleDef_Slot; if cfg!(Py_3_12) { 3 } else { 2 }]> = Static([
+    ffi::PyModuleDef_Slot { slot: ffi::Py_mod_exec, value: execute as *mut c_void },
+    #[cfg(Py_3_12)]
+    ffi::PyModuleDef_Slot { slot: ffi::Py_mod_multiple_interpreters, value: ffi::Py_MOD_PER_INTERPRETER_GIL_SUPPORTED },
+    ffi::PyModuleDef_Slot { slot: 0, value: ptr::null_mut() },
+]);
+
+static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
+    m_base: ffi::PyModuleDef_HEAD_INIT,
+    m_name: NAME.as_ptr(),
+    m_doc: c"The native half of erlang.reactor.".as_ptr(),
+    m_size: 0,
+    m_methods: METHODS.0.as_ptr() as *mut ffi::PyMethodDef,
+    m_slots: SLOTS.0.as_ptr() as *mut ffi::PyModuleDef_Slot,
+    m_traverse: None,
+    m_clear: None,
+    m_free: None,
+};
+
+static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
+    method(
+        c"set_protocol_factory",
+        set_protocol_factory,
+        ffi::METH_O,
+        c"Sets this context's factory; False outside a context.",
+    ),
+    method(c"get_protocol_factory", get_protocol_factory, ffi::METH_NOARGS, c"This context's factory, or None."),
+    method(
+        c"get_protocol",
+        get_protocol,
+        ffi::METH_O,
+        c"The protocol that this context serves on a descriptor, or None.",
+    ),
+    method(
+        c"signal_write_ready",
+        signal_write_ready,
+        ffi::METH_O,
+        c"Wakes a protocol that waits; False if no reactor serves the descriptor.",
+    ),
+    method(
+        c"close_connection",
+        close_connection,
+        ffi::METH_O,
+        c"Closes a connection of this context; False if it is none.",
+    ),
+    method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    method(c"log", log, ffi::METH_VARARGS, c"Logs through a context; False: there is none."),
+    method(
+        c"notify",
+        notify::notify,
+        ffi::METH_VARARGS,
+        c"Passes an object to a protocol's message_received; False if no reactor serves it.",
+    ),
+    method(
+        c"connection_handle",
+        notify::connection_handle,
+        ffi::METH_O,
+        c"A name of the connection on a descriptor that no later one has, or None.",
+    ),
+    method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
+    method(c"call", erlang_call::call, ffi::METH_VARARGS, c"Calls a registered function of Erlang and waits."),
+    method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
+    method(
+        c"load_in_main",
+        load_in_main,
+        ffi::METH_VARARGS,
+        c"Loads an extension module, by name and path, in the main interpreter.",
+    ),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
+    guarded(-1, |py| {
+        // SAFETY: CPython passes the module that is being made.
+        let module = unsafe { Bound::from_borrowed_ptr(py, module) }.cast_into::<PyModule>()?;
+        module.add("Protocol", protocol::make_type(&module)?)?;
+        module.add("ReactorBuffer", reactor_buffer::make_type(&module)?)?;
+        module.add("Interrupted", make_interrupted(py)?)?;
+        Ok(0)
+    })
+}
+
+/// A `BaseException`, so that `except Exception` does not stop it.
+fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; static strings; a new reference, or null with an exception.
+    unsafe {
+        let made = ffi::PyErr_NewExceptionWithDoc(
+            c"erlang.reactor.Interrupted".as_ptr(),
+            c"Raised in Python code that py_reactor_context:interrupt/1 ends.".as_ptr(),
+            ffi::PyExc_BaseException,
+            ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(py, made)
+    }
+}
+
+/// # Safety
+/// `object` is the `self` or an argument that CPython passed: a borrowed reference.
+pub(super) unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
+    // SAFETY: the caller's promise.
+    unsafe { Bound::from_borrowed_ptr(py, object) }
+}
+
+fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
+    Ok(value.into_pyobject(py)?.to_owned().into_any())
+}
+
+unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let factory = unsafe { argument(py, factory) };
+        if !factory.is_callable() {
+            return Err(PyTypeError::new_err(format!("a protocol factory must be callable, not {}", factory.repr()?)));
+        }
+        let Some(context) = context::current() else { return boolean(py, false) };
+        let old = context.factory.replace(Some(factory.unbind()));
+        drop(old);
+        boolean(py, true)
+    })
+}
+
+unsafe extern "C" fn get_protocol_factory(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let factory = context::current().and_then(|context| context.factory.borrow().as_ref().map(|f| f.clone_ref(py)));
+        Ok(factory.map_or_else(|| py.None().into_bound(py), |factory| factory.into_bound(py)))
+    })
+}
+
+unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        let protocol = context::current().and_then(|context| context.protocol(py, fd));
+        Ok(protocol.unwrap_or_else(|| py.None().into_bound(py)))
+    })
+}
+
+unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        let Some(Served { mailbox, id, .. }) = descriptor::find(fd) else { return boolean(py, false) };
+        match context::current() {
+            Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
+            _ => mailbox.inbox.signal(id),
+        }
+        boolean(py, true)
+    })
+}
+
+unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        boolean(py, context::current().is_some_and(|context| context.close(fd)))
+    })
+}
+
+unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
+        boolean(py, descriptor::find(fd).is_some())
+    })
+}
+
+/// See `erlang/_console.py`.
+unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let (level, message, logger, file, line): (i64, String, Option<String>, String, u32) =
+            unsafe { argument(py, args) }.extract()?;
+        let Some(mailbox) = thread_context::current(py) else { return boolean(py, false) };
+        // Python's numbers: between two of them the lower name holds.
+        let level = match level {
+            50.. => "critical",
+            40.. => "error",
+            30.. => "warning",
+            25.. => "notice",
+            20.. => "info",
+            _ => "debug",
+        };
+        let mut meta = vec![("file", file), ("line", line.to_string())];
+        meta.push(logger.map_or(("domain", "print".to_owned()), |logger| ("python_logger", logger)));
+        mailbox.notify(Notice { level, message, meta, fd: None });
+        boolean(py, true)
+    })
+}
+
+/// See `erlang/_extensions.py`.
+unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: CPython's argument.
+        let (name, path): (String, String) = unsafe { argument(py, args) }.extract()?;
+        let load = move || Python::attach(|py| load(py, &name, &path).map_err(|error| error.to_string()));
+        // Whoever loads it needs a GIL that may be ours.
+        let loaded = interpreter::detached(py, || interpreter::on_main_thread(load));
+        loaded.and_then(|loaded| loaded).map_err(PyImportError::new_err)?;
+        Ok(py.None().into_bound(py))
+    })
+}
+
+fn load(py: Python<'_>, name: &str, path: &str) -> PyResult<()> {
+    let loader = py.import("importlib.machinery")?.getattr("ExtensionFileLoader")?.call1((name, path))?;
+    let spec = py.import("importlib.util")?.call_method1("spec_from_loader", (name, loader))?;
+    py.import("_imp")?.call_method1("create_dynamic", (spec,)).map(drop)
+}

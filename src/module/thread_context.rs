@@ -1,0 +1,30 @@
+//! Which context hears of what happens in an interpreter on a thread of the user's own.
+
+use crate::base::sync::lock;
+use crate::connection::context;
+use crate::mail::mailbox::Mailbox;
+use crate::python::interpreter::current_id;
+use pyo3::prelude::*;
+use std::sync::{Arc, Mutex};
+
+/// Interpreters and their contexts, the oldest first.
+static HOMES: Mutex<Vec<(i64, Arc<Mailbox>)>> = Mutex::new(Vec::new());
+
+/// The context lives in the interpreter of the calling thread.
+pub fn add(py: Python<'_>, mailbox: &Arc<Mailbox>) {
+    lock(&HOMES).push((current_id(py), Arc::clone(mailbox)));
+}
+
+/// It is about to end.
+pub fn remove(mailbox: &Mailbox) {
+    lock(&HOMES).retain(|(_, other)| !std::ptr::eq(&**other, mailbox));
+}
+
+/// The context of the calling thread or, if that is the user's own, the oldest in its interpreter.
+pub fn current(py: Python<'_>) -> Option<Arc<Mailbox>> {
+    if let Some(context) = context::current() {
+        return Some(Arc::clone(&context.mailbox));
+    }
+    let here = current_id(py);
+    lock(&HOMES).iter().find(|(interpreter, _)| *interpreter == here).map(|(_, mailbox)| Arc::clone(mailbox))
+}

@@ -1,0 +1,134 @@
+//! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
+
+use crate::base::atoms;
+use crate::connection::callbacks::{class_name, format_exception};
+use crate::mail::mailbox::{Job, Mailbox, Notice, OwnedTerm, ReplyTo};
+use crate::python::terms::TermConverter;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyModule, PyTuple};
+use rustler::types::tuple::get_tuple;
+use rustler::{Encoder, Env, ListIterator, Term};
+
+/// Why a job has no result.
+enum Failure {
+    /// Python raised.
+    Raised(PyErr),
+    /// An argument or the result cannot be converted.
+    Unsupported(String),
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Failure::Raised(error)
+    }
+}
+
+/// Of an exception that the conversion of terms raised.
+fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
+    move |error| Failure::Unsupported(error.value(py).to_string())
+}
+
+/// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
+pub fn run(
+    py: Python<'_>,
+    converter: &TermConverter,
+    globals: &Bound<'_, PyDict>,
+    job: Job,
+    reply: Option<ReplyTo>,
+    mailbox: &Mailbox,
+) {
+    let work = || match job {
+        Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
+        Job::Eval(code, locals) => eval(converter, globals, &code, &locals),
+        Job::Call(module, function, args) => call(converter, globals, &module, &function, &args),
+    };
+    let (result, _slow) = mailbox.running.call(py, work);
+    let Some(reply) = reply else {
+        let why = match result {
+            Ok(_) => return,
+            Err(Failure::Raised(error)) => format!("raised:\n{}", format_exception(py, &error)),
+            Err(Failure::Unsupported(why)) => format!("could not be made: {why}"),
+        };
+        return mailbox.notify(Notice { level: "error", message: format!("a cast {why}"), meta: Vec::new(), fd: None });
+    };
+    reply.send(|env| {
+        let term = result.and_then(|value| converter.to_term(env, &value).map_err(unsupported(py)));
+        match term {
+            Ok(term) => (atoms::ok(), term).encode(env),
+            Err(Failure::Raised(error)) => (atoms::error(), error_term(py, env, &error)).encode(env),
+            Err(Failure::Unsupported(why)) => (atoms::error(), (atoms::unsupported_term(), why)).encode(env),
+        }
+    });
+}
+
+/// `{python_error, #{type, message, traceback}}`.
+pub fn error_term<'a>(py: Python<'_>, env: Env<'a>, error: &PyErr) -> Term<'a> {
+    let kind = class_name(&error.get_type(py));
+    let message = error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
+    let pairs =
+        [(atoms::r#type(), kind), (atoms::message(), message), (atoms::traceback(), format_exception(py, error))];
+    let map = Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env));
+    (atoms::python_error(), map).encode(env)
+}
+
+/// Runs statements in `globals`.
+///
+/// # Errors
+/// What they raised.
+pub fn exec(globals: &Bound<'_, PyDict>, code: &str) -> PyResult<()> {
+    let builtins = PyModule::import(globals.py(), "builtins")?;
+    let code = builtins.call_method1("compile", (code, "<py:exec>", "exec"))?;
+    builtins.call_method1("exec", (code, globals)).map(drop)
+}
+
+fn eval<'py>(
+    converter: &TermConverter,
+    globals: &Bound<'py, PyDict>,
+    code: &str,
+    locals: &OwnedTerm,
+) -> Result<Bound<'py, PyAny>, Failure> {
+    let py = globals.py();
+    let locals = locals.open(|term| converter.to_str_dict(py, term).map(Bound::unbind)).map_err(unsupported(py))?;
+    let builtins = PyModule::import(py, "builtins")?;
+    let code = builtins.call_method1("compile", (code, "<py:eval>", "eval"))?;
+    Ok(builtins.call_method1("eval", (code, globals, locals))?)
+}
+
+fn call<'py>(
+    converter: &TermConverter,
+    globals: &Bound<'py, PyDict>,
+    module: &str,
+    function: &str,
+    args: &OwnedTerm,
+) -> Result<Bound<'py, PyAny>, Failure> {
+    let py = globals.py();
+    let (args, kwargs) = args.open(|term| arguments(py, converter, term)).map_err(unsupported(py))?;
+    let mut names = function.split('.');
+    let first = names.next().unwrap_or_default();
+    let mut target = match module {
+        "__main__" => globals.get_item(first)?.ok_or_else(|| {
+            pyo3::exceptions::PyNameError::new_err(format!("name '{first}' is not defined in this context"))
+        })?,
+        _ => py.import(module)?.getattr(first)?,
+    };
+    for name in names {
+        target = target.getattr(name)?;
+    }
+    let result = target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?;
+    // SAFETY: looks at the type only.
+    if unsafe { ffi::PyCoro_CheckExact(result.as_ptr()) } != 0 {
+        return Ok(py.import("erlang._runtime")?.call_method1("run", (result,))?);
+    }
+    Ok(result)
+}
+
+fn arguments(py: Python<'_>, converter: &TermConverter, term: Term<'_>) -> PyResult<(Py<PyTuple>, Py<PyDict>)> {
+    let bad = || pyo3::exceptions::PyTypeError::new_err("arguments must be a proper list");
+    let parts = get_tuple(term).map_err(|_| bad())?;
+    let [args, kwargs] = parts[..] else { return Err(bad()) };
+    args.list_length().map_err(|_| bad())?;
+    let items: ListIterator<'_> = args.decode().map_err(|_| bad())?;
+    let items: PyResult<Vec<_>> = items.map(|item| converter.to_python(py, item)).collect();
+    Ok((PyTuple::new(py, items?)?.unbind(), converter.to_str_dict(py, kwargs)?.unbind()))
+}

@@ -1,0 +1,59 @@
+//! What one context owns in its interpreter: globals, names, and the helpers of the package `erlang`.
+
+#![forbid(unsafe_code)]
+
+use crate::connection::callbacks::Names;
+use crate::mail::mailbox::Info;
+use crate::python::terms::TermConverter;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+/// The Python side of a context.
+pub struct Workspace {
+    /// Types and interned names.
+    pub names: Names,
+    /// Term conversion.
+    pub converter: TermConverter,
+    /// The globals of `py:exec`, `setup_code` included.
+    pub globals: Py<PyDict>,
+}
+
+impl Workspace {
+    /// Puts `path` in front of `sys.path`, imports the package `erlang`, makes fresh globals.
+    ///
+    /// # Errors
+    /// The package is not on the path.
+    pub fn new(py: Python<'_>, path: &[String]) -> PyResult<Self> {
+        let sys_path = py.import("sys")?.getattr("path")?.cast_into::<PyList>()?;
+        for directory in path.iter().rev() {
+            if !sys_path.contains(directory)? {
+                sys_path.insert(0, directory)?;
+            }
+        }
+        let globals = PyDict::new(py);
+        globals.set_item("__name__", "__main__")?;
+        globals.set_item("__builtins__", py.import("builtins")?)?;
+        Ok(Workspace { names: Names::new(py)?, converter: TermConverter::new(py)?, globals: globals.unbind() })
+    }
+
+    /// `client_info` of what Erlang gave.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub fn client_info<'py>(&self, py: Python<'py>, info: &Info) -> PyResult<Bound<'py, PyDict>> {
+        match info {
+            // `py_info` has seen to the address.
+            Info::Map(map) => {
+                let info = map.open(|term| self.converter.to_str_dict(py, term).map(Bound::unbind))?;
+                Ok(info.into_bound(py))
+            }
+            Info::Peer(peer) => {
+                let info = PyDict::new(py);
+                info.set_item(PyString::intern(py, "addr"), peer.ip().to_string())?;
+                info.set_item(PyString::intern(py, "port"), peer.port())?;
+                info.set_item(PyString::intern(py, "type"), PyString::intern(py, "tcp"))?;
+                Ok(info)
+            }
+        }
+    }
+}
