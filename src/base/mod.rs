@@ -3,6 +3,7 @@
 pub mod atoms;
 pub mod config;
 pub mod eventfd;
+pub mod gil;
 pub mod sync;
 pub mod token;
 pub mod wake;

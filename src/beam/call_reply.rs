@@ -4,7 +4,7 @@
 
 use crate::base::config::CALLS_MAX;
 use crate::base::sync::lock;
-use crate::mail::mailbox::OwnedTerm;
+use crate::beam::reply::OwnedTerm;
 use rustler::{Resource, Term};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

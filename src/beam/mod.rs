@@ -2,4 +2,5 @@
 
 pub mod call_reply;
 pub mod relay;
+pub mod reply;
 pub mod select;

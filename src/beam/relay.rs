@@ -8,7 +8,7 @@
 use crate::base::atoms;
 use crate::base::config::RELAYED_MAX;
 use crate::base::sync::{Mutex, lock};
-use crate::mail::mailbox::OwnedTerm;
+use crate::beam::reply::OwnedTerm;
 use rustler::{Encoder, Env, Term};
 use std::collections::VecDeque;
 

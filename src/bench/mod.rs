@@ -11,8 +11,10 @@ use crate::connection::context::Connection;
 use crate::connection::machine::{Action, Directions, Limits, Machine, Next};
 use crate::connection::table::Table;
 use crate::driver::descriptor::{Descriptor, How};
+use crate::mail::command::{Command, Job};
 use crate::mail::inbox::Inbox;
-use crate::mail::mailbox::{Command, Job, Mailbox, Place};
+use crate::mail::mailbox::Mailbox;
+use crate::mail::place::Place;
 use crate::python::interpreter;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -195,7 +197,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
     let (ours, _peer) = UnixStream::pair().map_err(os_error)?;
     let descriptor = Descriptor::claim(ours.into_raw_fd(), How::Adopt)
         .map_err(|unfit| PyRuntimeError::new_err(format!("{unfit:?}")))?;
-    let place = Place::take(mailbox, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
+    let place = Place::take(&mailbox.stats, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
     let mut machine = Machine::new(STREAM);
     machine.made();
     Ok(Connection::new(machine, descriptor, protocol.clone().unbind(), place))

@@ -4,7 +4,8 @@ use crate::border::handle::ContextHandle;
 use crate::driver::address::{Address, Meaning};
 use crate::driver::descriptor::Descriptor;
 use crate::driver::syscalls::check;
-use crate::mail::mailbox::{Command, Info, Place, no_place};
+use crate::mail::command::{Command, Info};
+use crate::mail::place::{Place, no_place};
 use rustler::ResourceArc;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -88,7 +89,7 @@ fn hand_over(contexts: &[ResourceArc<ContextHandle>], turn: usize, accepted: Own
     let mut why = "no context takes connections now".to_owned();
     for offset in 0..contexts.len() {
         let ContextHandle { mailbox, max_connections, .. } = &*contexts[turn.wrapping_add(offset) % contexts.len()];
-        let Some(place) = Place::take(mailbox, *max_connections) else {
+        let Some(place) = Place::take(&mailbox.stats, *max_connections) else {
             why = no_place(*max_connections);
             continue;
         };

@@ -4,14 +4,18 @@ use crate::base::atoms;
 use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::beam::call_reply::Answer;
 use crate::beam::relay;
+use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::listener::{self, Rest};
 use crate::connection::machine::Limits;
 use crate::driver::descriptor::{self, Descriptor, How, Unfit};
 use crate::driver::syscalls::errno_of;
+use crate::mail::command::{Command, Info, Job, Name, Request};
 use crate::mail::inbox::Refused;
-use crate::mail::mailbox::{Command, Info, Job, Mailbox, Name, Notice, OwnedTerm, Place, ReplyTo, Request, no_place};
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
+use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
 use crate::python::audit;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -180,7 +184,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
     })?;
     let max = context.max_connections;
-    let place = Place::take(&context.mailbox, max).ok_or_else(|| {
+    let place = Place::take(&context.mailbox.stats, max).ok_or_else(|| {
         // Its peer shall know, whoever else holds the socket.
         descriptor.promise();
         context.mailbox.turned_away(&no_place(max));

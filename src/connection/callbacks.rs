@@ -2,7 +2,7 @@
 
 use crate::connection::machine::{Action, Callback};
 use crate::driver::address::Address;
-use crate::mail::mailbox::Notice;
+use crate::mail::notice::Notice;
 use crate::module;
 use crate::module::protocol;
 use crate::python::addresses;

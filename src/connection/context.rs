@@ -5,6 +5,7 @@
 
 use crate::base::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
 use crate::base::token::ConnId;
+use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
 use crate::connection::machine::{End, Limits, Machine};
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
@@ -12,7 +13,10 @@ use crate::connection::table::Table;
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::{self, Descriptor, Served};
-use crate::mail::mailbox::{Mailbox, Name, Notice, OwnedTerm, Place, ReplyTo};
+use crate::mail::command::Name;
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
+use crate::mail::place::Place;
 use crate::module::protocol;
 use crate::python::addresses;
 use crate::python::bytes_like;

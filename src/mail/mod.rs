@@ -1,6 +1,9 @@
 //! What threads say to each other.
 
+pub mod command;
 pub mod inbox;
 pub mod mailbox;
+pub mod notice;
+pub mod place;
 pub mod running;
 pub mod stats;

@@ -72,13 +72,13 @@ impl Running {
         let (interpreter, thread) =
             unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };
         let target = Target { interpreter, thread: thread as c_long, exception };
-        let before = crate::python::interpreter::detached(py, || lock(&self.target).replace(target));
+        let before = crate::base::gil::detached(py, || lock(&self.target).replace(target));
         drop(before);
     }
 
     /// From now on it cannot. Whoever interrupts holds the lock and may wait for the GIL, so this waits without it.
     pub fn retire(&self, py: Python<'_>) {
-        let target = crate::python::interpreter::detached(py, || lock(&self.target).take());
+        let target = crate::base::gil::detached(py, || lock(&self.target).take());
         drop(target);
     }
 

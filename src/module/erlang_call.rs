@@ -5,10 +5,10 @@
 
 use crate::base::atoms;
 use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
+use crate::base::gil::detached;
 use crate::beam::call_reply::{self, Waited};
 use crate::connection::context::{self, Context};
 use crate::module::guarded_object;
-use crate::python::interpreter::detached;
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;

@@ -1,7 +1,7 @@
 //! `write` and `read` of a protocol that no reactor serves: system calls on its descriptor, by hand.
 
+use crate::base::gil::detached;
 use crate::python::bytes_like::with_bytes;
-use crate::python::interpreter::detached;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::ffi::c_int;

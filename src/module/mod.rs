@@ -9,9 +9,10 @@ pub mod notify;
 pub mod protocol;
 pub mod thread_context;
 
+use crate::base::gil;
 use crate::connection::context;
 use crate::driver::descriptor::{self, Served};
-use crate::mail::mailbox::Notice;
+use crate::mail::notice::Notice;
 use crate::python::interpreter;
 use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyImportError, PyTypeError};
@@ -301,7 +302,7 @@ unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObjec
         let (name, path): (String, String) = unsafe { argument(py, args) }.extract()?;
         let load = move || Python::attach(|py| load(py, &name, &path).map_err(|error| error.to_string()));
         // Whoever loads it needs a GIL that may be ours.
-        let loaded = interpreter::detached(py, || interpreter::on_main_thread(load));
+        let loaded = gil::detached(py, || interpreter::on_main_thread(load));
         loaded.and_then(|loaded| loaded).map_err(PyImportError::new_err)?;
         Ok(py.None().into_bound(py))
     })

@@ -1,10 +1,10 @@
 //! `erlang.reactor.notify` and `connection_handle`: how a protocol names another one and leaves it a message.
 
+use crate::base::gil;
 use crate::driver::descriptor::{self, Served};
+use crate::mail::command::{Command, Name};
 use crate::mail::inbox::Refused;
-use crate::mail::mailbox::{Command, Name};
 use crate::module::guarded_object;
-use crate::python::interpreter;
 use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn connection_handle(_: *mut ffi::PyObject, fd: *mut ffi::
 
 fn leave(py: Python<'_>, connection: &Bound<'_, PyAny>, message: Bound<'_, PyAny>) -> PyResult<bool> {
     let Some(Served { mailbox, id, .. }) = name(connection)?.find() else { return Ok(false) };
-    if mailbox.interpreter.get() != Some(&interpreter::current_id(py)) {
+    if mailbox.interpreter.get() != Some(&gil::current_id(py)) {
         return Err(PyRuntimeError::new_err(format!(
             "connection {connection} is served in another interpreter, where objects of this one cannot go; send to \
              an Erlang process, and have that call py_reactor_context:notify/3"

@@ -1,9 +1,9 @@
 //! Which context hears of what happens in an interpreter on a thread of the user's own.
 
+use crate::base::gil::current_id;
 use crate::base::sync::lock;
 use crate::connection::context;
 use crate::mail::mailbox::Mailbox;
-use crate::python::interpreter::current_id;
 use pyo3::prelude::*;
 use std::sync::{Arc, Mutex};
 

@@ -4,12 +4,15 @@
 
 use super::{Ending, Reactor};
 use crate::base::token::ConnId;
+use crate::beam::reply::ReplyTo;
 use crate::connection::callbacks::{Fault, format_exception};
 use crate::connection::context::{Connection, Datagrams};
 use crate::connection::machine::{Directions, End, Machine};
 use crate::driver::Io;
 use crate::driver::descriptor::{Abilities, Descriptor};
-use crate::mail::mailbox::{Command, Info, Notice, Place, ReplyTo};
+use crate::mail::command::{Command, Info};
+use crate::mail::notice::Notice;
+use crate::mail::place::Place;
 use crate::module::protocol;
 use crate::reactor::jobs;
 use pyo3::exceptions::PyRuntimeError;

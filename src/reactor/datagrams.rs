@@ -5,7 +5,7 @@ use crate::base::token::ConnId;
 use crate::buffer::datagram;
 use crate::connection::callbacks::Fault;
 use crate::driver::Outcome;
-use crate::mail::mailbox::Notice;
+use crate::mail::notice::Notice;
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
 

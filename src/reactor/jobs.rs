@@ -1,8 +1,11 @@
 //! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
 
 use crate::base::atoms;
+use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::{class_name, format_exception};
-use crate::mail::mailbox::{Job, Mailbox, Notice, OwnedTerm, ReplyTo};
+use crate::mail::command::Job;
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
 use crate::python::terms::TermConverter;
 use pyo3::ffi;
 use pyo3::prelude::*;

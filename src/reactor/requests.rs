@@ -6,11 +6,12 @@
 use super::Reactor;
 use crate::base::atoms;
 use crate::base::token::ConnId;
+use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::class_name;
 use crate::connection::context::Connection;
 use crate::connection::machine::{End, Mode};
 use crate::connection::traffic::Traffic;
-use crate::mail::mailbox::{Name, OwnedTerm, ReplyTo, Request};
+use crate::mail::command::{Name, Request};
 use crate::module::protocol;
 use pyo3::prelude::*;
 use rustler::{Atom, Binary, Encoder, Env, Term};

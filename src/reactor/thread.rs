@@ -2,11 +2,14 @@
 
 use crate::base::atoms;
 use crate::base::config::{Backend, Mode, Options, STACK_BYTES};
+use crate::base::gil;
+use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
 use crate::driver::Driver;
 use crate::fallback::Epoll;
-use crate::mail::mailbox::{Mailbox, Notice, ReplyTo};
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
 use crate::module::thread_context;
 use crate::python::interpreter;
 use crate::python::reactor_buffer;
@@ -155,7 +158,7 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     #[cfg(feature = "faults")]
     let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
-    let _ = mailbox.interpreter.set(interpreter::current_id(py));
+    let _ = mailbox.interpreter.set(gil::current_id(py));
     let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
     if options.mode != Mode::Worker {
         let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));

@@ -8,7 +8,7 @@ use crate::base::config::{FLUSH_STALL_MS, Options, SWEEP_MIN_MS, SWEEPS_PER_TIME
 use crate::connection::context::Connection;
 use crate::connection::machine::End;
 use crate::connection::traffic::Pulse;
-use crate::mail::mailbox::Notice;
+use crate::mail::notice::Notice;
 use rustler::Encoder;
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,8 @@
 
 use crate::base::config::{STUCK_THRESHOLDS, WATCHDOG_LOOKS, WATCHDOG_MIN_MS};
 use crate::base::sync::lock;
-use crate::mail::mailbox::{Mailbox, Notice};
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::connection::callbacks::Names;
-use crate::mail::mailbox::Info;
+use crate::mail::command::Info;
 use crate::python::terms::TermConverter;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
