@@ -11,9 +11,10 @@ GENERATED = 65521
 RESET = struct.pack("ii", 1, 0)
 
 # Where connections may end at any moment: contexts that are restarted, full, or impatient.
-VOLATILE = {"supervised", "restarted", "crowded", "timed"}
+VOLATILE = {"supervised", "restarted", "crowded", "timed", "race"}
 
 STALL_SECONDS = 5  # without any progress; nobody pauses for as long
+STALL_SECONDS_BUSY = 60  # where busy loops have the CPU
 
 
 class Fault(Exception):
@@ -62,7 +63,7 @@ class Client:
     async def go_unless_stalled(self, behaviour):
         going = asyncio.ensure_future(self.go(behaviour))
         before = None
-        while not (await asyncio.wait([going], timeout=STALL_SECONDS))[0]:
+        while not (await asyncio.wait([going], timeout=self.load.stall_seconds))[0]:
             if before == (self.sent, self.got):
                 self.note += self.kernel_state()
                 going.cancel()
@@ -113,6 +114,15 @@ class Client:
         except (ConnectionResetError, BrokenPipeError):
             self.ended_by_reset()
         self.sent += len(data)
+
+    def push(self, data):
+        """Sends what fits now, which may be nothing."""
+        try:
+            self.sent += self.sock.send(data)
+        except BlockingIOError:
+            pass
+        except (ConnectionResetError, BrokenPipeError):
+            self.ended_by_reset()
 
     async def send_in_parts(self, data, largest):
         """In random parts, with a pause now and then."""
@@ -314,6 +324,43 @@ async def reset(client):
     client.reset()
 
 
+async def flood_and_reset(client):
+    """As fast as it goes, without a look at the answers; a reset or a half close while input and output are on their way."""
+    rng = client.rng
+    block = rng.randbytes(20000)
+    for _ in range(rng.randint(1, 12)):
+        await client.connect()
+        client.sent = 0
+        request = client.request(rng.choice("EDHAN"))
+        for part in [request] + [block] * rng.randint(0, 6):
+            client.push(part)
+            await asyncio.sleep(0)
+            if rng.random() < 0.1:
+                client.half_close()
+                break
+        if rng.random() < 0.3:
+            await asyncio.sleep(rng.random() * 0.01)
+        client.reset()
+        client.note = ""
+
+
+async def reset_unheard(client):
+    """Resets while the server waits for something else than this client: its worker, room in its inbox, or nothing."""
+    await client.connect()
+    rng = client.rng
+    request = client.request("N")
+    await client.send(request + rng.randbytes(rng.choice((1, 1000, 70000))))
+    if rng.random() < 0.5:
+        # Until neither side takes any more.
+        for _ in range(40):
+            client.push(bytes(65536))
+            await asyncio.sleep(rng.random() * 0.005)
+    elif rng.random() < 0.5:
+        client.half_close()
+    await asyncio.sleep(rng.random() * 0.2)
+    client.reset()
+
+
 async def generate(client):
     """A long answer to a short question, and the end of it."""
     await client.connect()
@@ -429,6 +476,8 @@ BEHAVIOURS = {
     ping_pong: 8,
     hang_up: 8,
     reset: 8,
+    flood_and_reset: 6,
+    reset_unheard: 6,
     generate: 6,
     slow_reader: 5,
     slow_echo: 4,

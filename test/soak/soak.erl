@@ -41,9 +41,10 @@ run() ->
     register(soak_churn, Churn),
     synced = sync(),
     lists:foreach(fun start_listener/1, listeners()),
-    HandoffPort = start_handoff(),
+    HandoffPort = start_handoff([socket, number, duplicate]),
+    RacePort = start_handoff([closed_meanwhile, given_twice, closed_by_peer]),
     Ports = [{Name, map_get(port, Info)} || {Name, Info} <- maps:to_list(py_reactor:listeners())],
-    answer([{handoff, HandoffPort}, {os_pid, list_to_integer(os:getpid())} | Ports]),
+    answer([{handoff, HandoffPort}, {race, RacePort}, {os_pid, list_to_integer(os:getpid())} | Ports]),
     commands().
 
 %% {Number, Label, Style, Options}. Those below 20 must serve without a fault. The pools are small, so that the load soon
@@ -120,42 +121,59 @@ give_up(Format, Args) ->
 
 %% Connections that Erlang accepted, and hands over in each way there is.
 
-start_handoff() ->
+start_handoff(Ways) ->
     {ok, Socket} = gen_tcp:listen(0, [binary, {ip, ?IP}, {active, false}, {backlog, 1024}]),
     {ok, Port} = inet:port(Socket),
-    Pid = spawn_link(fun() -> receive go -> accept(Socket, 0) end end),
+    Pid = spawn_link(fun() -> receive go -> accept(Socket, Ways) end end),
     ok = gen_tcp:controlling_process(Socket, Pid),
     Pid ! go,
     Port.
 
-accept(Listen, N) ->
+accept(Listen, [Way | Ways]) ->
     case gen_tcp:accept(Listen) of
-        {ok, Socket} -> hand_over(Socket, element(1 + N rem 3, {socket, number, duplicate}));
+        {ok, Socket} -> hand_over(Way, Socket);
         {error, _} -> timer:sleep(10)
     end,
-    accept(Listen, N + 1).
+    accept(Listen, Ways ++ [Way]).
 
-hand_over(Socket, How) ->
-    Info = #{addr => "127.0.0.1", type => tcp, how => How},
-    Context = py:context(1),
+hand_over(closed_meanwhile, Socket) ->
+    _ = spawn(fun() -> gen_tcp:close(Socket) end),
+    _ = hand_over(Socket),
+    gen_tcp:close(Socket);
+hand_over(given_twice, Socket) ->
+    Other = spawn(fun() -> _ = hand_over(Socket) end),
+    Monitor = monitor(process, Other),
+    _ = hand_over(Socket),
+    receive
+        {'DOWN', Monitor, process, Other, _} -> gen_tcp:close(Socket)
+    end;
+hand_over(closed_by_peer, Socket) ->
+    %% Its client may be gone, and its number with it, when it is served.
+    erlang:yield(),
+    _ = hand_over(Socket),
+    gen_tcp:close(Socket);
+hand_over(Way, Socket) ->
     Result =
-        case {How, inet:getfd(Socket)} of
+        case {Way, inet:getfd(Socket)} of
             {socket, _} ->
-                py_reactor_context:handoff(Context, Socket, Info);
+                hand_over(Socket);
             {number, {ok, Fd}} ->
-                py_reactor_context:handoff(Context, Fd, Info);
+                hand_over(Fd);
             {duplicate, {ok, Fd}} ->
                 {ok, Duplicate} = py:dup_fd(Fd),
                 _ = gen_tcp:close(Socket),
-                py_reactor_context:handoff(Context, Duplicate, Info)
+                hand_over(Duplicate)
         end,
     case Result of
         ok ->
             ok;
         {error, Reason} ->
-            soak_log ! {line, unexpected, io_lib:format("handoff by ~p: ~tp", [How, Reason])},
+            soak_log ! {line, unexpected, io_lib:format("handoff by ~p: ~tp", [Way, Reason])},
             gen_tcp:close(Socket)
     end.
+
+hand_over(Socket) ->
+    py_reactor_context:handoff(py:context(1), Socket, #{addr => "127.0.0.1", type => tcp}).
 
 %% Commands.
 

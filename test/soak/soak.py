@@ -4,6 +4,7 @@
     SOAK_SECONDS   of load for each backend, after the warm-up (600)
     SOAK_SEED      of every random choice (random, and printed); replays the choices, if not the timing
     SOAK_CLIENTS   connections at a time (120)
+    SOAK_BUSY      loops that take the CPU away during the second half (6)
     BACKENDS       ("uring epoll")
 
 Every client knows what it is owed. What it gets must be a prefix of that, and all of it where its behaviour promises
@@ -26,13 +27,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from clients import BEHAVIOURS, Client, Fault, VOLATILE
+from clients import BEHAVIOURS, STALL_SECONDS, STALL_SECONDS_BUSY, VOLATILE, Client, Fault
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "_build" / "soak"
 
-PORTS = ["direct"] * 4 + ["native", "document", "tight", "handoff"] * 3 + ["hoarder"] * 2 + sorted(VOLATILE)
+PORTS = ["direct"] * 4 + ["native", "document", "tight", "handoff"] * 3 + ["hoarder", "race"] * 2 + sorted(VOLATILE - {"race"})
 
 FAILURES_MAX = 20
 SUPERVISED_KILL_SECONDS = 13  # the supervisor allows 10 restarts a minute
@@ -49,6 +50,7 @@ class Load:
         self.behaviours = Counter()
         self.connections = self.verified = self.complete = self.cut = self.restarts = 0
         self.open = 0
+        self.stall_seconds = STALL_SECONDS
         self.stopping = asyncio.Event()
 
     def fail(self, text):
@@ -223,6 +225,18 @@ async def watch(server, load, samples):
             previous = (load.connections, load.verified, sample["messages"])
 
 
+@contextlib.contextmanager
+def busy_loops(count):
+    """Programs that want all of the CPU: what depends on who is first shows itself beside them."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 async def under_load(server, load, clients, seconds, phase, rng):
     samples = []
     watching = [asyncio.ensure_future(watch(server, load, samples)), asyncio.ensure_future(churn(server, load, rng))]
@@ -253,7 +267,12 @@ async def soak(backend, seed, seconds, clients):
         await under_load(server, load, clients, warm_up, "warm-up", rng)
         before, details = await server.settle(), server.details()
         print(f"  baseline: {before}", flush=True)
-        samples = await under_load(server, load, clients, seconds, "soak", rng)
+        samples = await under_load(server, load, clients, seconds - seconds // 2, "soak", rng)
+        busy = int(os.environ.get("SOAK_BUSY") or 6)
+        print(f"  the second half, beside {busy} busy loops", flush=True)
+        load.stall_seconds = STALL_SECONDS_BUSY
+        with busy_loops(busy):
+            samples += await under_load(server, load, clients, seconds // 2, "busy", rng)
         after = await server.settle()
         print(f"  at the end: {after}", flush=True)
         for name, count in sorted((server.details() - details).items()):

@@ -128,6 +128,9 @@ class Soak(reactor.Protocol):
         if mode == b"H":
             hoard(data)
             return self.put(data)
+        if mode == b"N":
+            # Nobody signals it: only its peer's reset ends this.
+            return random.choice(("async_pending", "continue"))
         if mode == b"A":
             self.waiting = True
             JOBS.put((self, bytes(data)))
@@ -150,6 +153,8 @@ class Soak(reactor.Protocol):
 
     def eof_received(self):
         self.observe()
+        if self.mode == b"N":
+            return random.choice(("async_pending", "continue"))
         return "write_pending" if self.has_pending() else "close"
 
     def next_part(self):
