@@ -32,6 +32,7 @@ mod reactor;
 mod uring;
 
 fn load(env: rustler::Env<'_>, _: rustler::Term<'_>) -> bool {
+    python::interpreter::provide(module::BUILTIN);
     beam::select::register(env)
 }
 

@@ -10,6 +10,7 @@
 
 #[path = "../../src/base"]
 mod base {
+    pub mod limits;
     pub mod sync;
     pub mod token;
 }

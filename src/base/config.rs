@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::connection::machine::Limits;
+use crate::base::limits::Limits;
 use rustler::NifUnitEnum;
 use std::time::Duration;
 

@@ -4,6 +4,7 @@ pub mod atoms;
 pub mod config;
 pub mod eventfd;
 pub mod gil;
+pub mod limits;
 pub mod sync;
 pub mod token;
 pub mod wake;

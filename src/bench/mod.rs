@@ -5,10 +5,11 @@
 mod turns;
 
 use crate::base::config::INBOX_BYTES;
+use crate::base::limits::Limits;
 use crate::base::token::ConnId;
 use crate::buffer::{self, Pool, Shared};
 use crate::connection::context::Connection;
-use crate::connection::machine::{Action, Directions, Limits, Machine, Next};
+use crate::connection::machine::{Action, Directions, Machine, Next};
 use crate::connection::table::Table;
 use crate::driver::descriptor::{Descriptor, How};
 use crate::mail::command::{Command, Job};
@@ -208,6 +209,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
 /// # Errors
 /// Python's own words on why it does not start.
 pub fn start_python() -> Result<(), String> {
+    interpreter::provide(crate::module::BUILTIN);
     interpreter::ensure_started()
 }
 

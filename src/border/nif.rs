@@ -2,13 +2,13 @@
 
 use crate::base::atoms;
 use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
+use crate::base::limits::Limits;
 use crate::beam::call_reply::Answer;
 use crate::beam::relay;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::listener::{self, Rest};
-use crate::connection::machine::Limits;
 use crate::driver::descriptor::{self, Descriptor, How, Unfit};
 use crate::driver::syscalls::errno_of;
 use crate::mail::command::{Command, Info, Job, Name, Request};

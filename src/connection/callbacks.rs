@@ -6,10 +6,11 @@ use crate::mail::notice::Notice;
 use crate::module;
 use crate::module::protocol;
 use crate::python::addresses;
+use crate::python::glue::{class_name, inherits};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyDict, PyString};
 use std::ptr;
 use std::time::Duration;
 
@@ -26,16 +27,6 @@ pub struct Names {
     write_ready: Py<PyString>,
     message_received: Py<PyString>,
     actions: [(Py<PyString>, Action); 5],
-}
-
-/// Whether the method `name` of `protocol` is the base class's: neither its class nor the instance has another.
-///
-/// # Errors
-/// The Python exception.
-pub fn inherits(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>, base: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let own = protocol.getattr_opt("__dict__")?;
-    let overridden = own.map_or(Ok(false), |own| own.contains(name))?;
-    Ok(!overridden && protocol.get_type().getattr(name)?.is(base))
 }
 
 /// Why a callback did not answer an action.
@@ -210,15 +201,6 @@ fn describe(answer: &Bound<'_, PyAny>) -> String {
         shown.push_str(" (is a return statement missing?)");
     }
     shown
-}
-
-/// "module.Class", without the module of built-in ones. By hand: pyo3's way keeps strings of one interpreter for all (I7).
-pub fn class_name(class: &Bound<'_, PyType>) -> String {
-    let part = |name: &str| class.getattr(name).map_or_else(|_| "?".to_owned(), |part| part.to_string());
-    match part("__module__").as_str() {
-        "builtins" => part("__qualname__"),
-        module => format!("{module}.{}", part("__qualname__")),
-    }
 }
 
 /// The log record of a fault in `method` of `protocol`.

@@ -4,10 +4,11 @@
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
 use crate::base::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
+use crate::base::limits::Limits;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
-use crate::connection::machine::{End, Limits, Machine};
+use crate::connection::machine::{End, Machine};
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
 use crate::connection::traffic::{Pulse, Traffic};

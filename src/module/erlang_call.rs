@@ -8,7 +8,8 @@ use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
 use crate::base::gil::detached;
 use crate::beam::call_reply::{self, Waited};
 use crate::connection::context::{self, Context};
-use crate::module::guarded_object;
+use crate::python::glue::guarded_object;
+
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;

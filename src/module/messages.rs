@@ -2,9 +2,10 @@
 
 use crate::base::config::REMOTE_NAMES_MAX;
 use crate::beam::relay::{self, Full};
-use crate::connection::callbacks::class_name;
+use crate::python::glue::{class_name, guarded_object};
+
 use crate::connection::context;
-use crate::module::guarded_object;
+
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::{PyBlockingIOError, PyLookupError, PyTypeError, PyValueError};
 use pyo3::ffi;

@@ -13,92 +13,21 @@ use crate::base::gil;
 use crate::connection::context;
 use crate::driver::descriptor::{self, Served};
 use crate::mail::notice::Notice;
-use crate::python::interpreter;
+use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::interpreter::{self, Builtin};
 use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_uint, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
 
 /// Name of the module.
 pub const NAME: &CStr = c"_py_reactor";
 
-/// Tables that CPython keeps pointers to.
-pub struct Static<T>(pub T);
-// SAFETY: the tables are never written.
-unsafe impl<T> Sync for Static<T> {}
-
-/// An entry of a method table.
-pub const fn method(
-    name: &'static CStr,
-    function: ffi::PyCFunction,
-    flags: c_int,
-    doc: &'static CStr,
-) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
-        ml_flags: flags,
-        ml_doc: doc.as_ptr(),
-    }
-}
-
-/// Runs `f` for a function that CPython called: errors become exceptions, and so does a panic, which must not cross
-/// into C. `failure` is what C expects along with an exception.
-pub fn guarded<R>(failure: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    Python::attach(|py| match catch_unwind(AssertUnwindSafe(|| f(py))) {
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => {
-            error.restore(py);
-            failure
-        }
-        Err(_) => {
-            pyo3::exceptions::PySystemError::new_err("py_reactor: internal error (a Rust panic), please report it")
-                .restore(py);
-            failure
-        }
-    })
-}
-
-/// As [`guarded`], for a function that answers a new reference.
-pub fn guarded_object(f: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
-    guarded(ptr::null_mut(), |py| f(py).map(Bound::into_ptr))
-}
-
-/// Makes a heap type in `module`.
-///
-/// # Errors
-/// The Python exception.
-pub fn make_type<'py>(
-    module: &Bound<'py, PyModule>,
-    name: &'static CStr,
-    basic_size: usize,
-    flags: std::ffi::c_ulong,
-    slots: &[(c_int, *mut c_void)],
-    base: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut slots: Vec<_> = slots
-        .iter()
-        .map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc })
-        .chain([ffi::PyType_Slot::default()])
-        .collect();
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: basic_size as c_int,
-        itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | flags) as c_uint,
-        slots: slots.as_mut_ptr(),
-    };
-    let base = base.map_or(ptr::null_mut(), Bound::as_ptr);
-    // SAFETY: the specification and its slots live through the call; what CPython keeps is static.
-    unsafe {
-        let made = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, base);
-        Bound::from_owned_ptr_or_err(module.py(), made)
-    }
-}
+/// What an interpreter needs to be able to import it.
+pub const BUILTIN: Builtin = (NAME, init);
 
 /// The module's initialisation function, for `PyImport_AppendInittab`.
 pub extern "C" fn init() -> *mut ffi::PyObject {
@@ -200,13 +129,6 @@ fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         );
         Bound::from_owned_ptr_or_err(py, made)
     }
-}
-
-/// # Safety
-/// `object` is the `self` or an argument that CPython passed: a borrowed reference.
-pub(super) unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Bound<'py, PyAny> {
-    // SAFETY: the caller's promise.
-    unsafe { Bound::from_borrowed_ptr(py, object) }
 }
 
 fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {

@@ -4,7 +4,8 @@ use crate::base::gil;
 use crate::driver::descriptor::{self, Served};
 use crate::mail::command::{Command, Name};
 use crate::mail::inbox::Refused;
-use crate::module::guarded_object;
+use crate::python::glue::guarded_object;
+
 use pyo3::exceptions::{PyBlockingIOError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;

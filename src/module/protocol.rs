@@ -6,11 +6,12 @@
 //! connection is gone, `write` answers 0 and `read` `b""`, for ever, whoever owns the descriptor number by then.
 
 use crate::base::token::ConnId;
-use crate::connection::callbacks::{class_name, inherits};
+use crate::python::glue::{self, Static, argument, class_name, guarded_object, inherits, method};
+
 use crate::connection::context::{self, Context};
 use crate::module;
 use crate::module::manual_io;
-use crate::module::{Static, argument, guarded_object, method};
+
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -460,5 +461,5 @@ pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAn
         (ffi::Py_tp_members, MEMBERS.0.as_ptr() as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
-    module::make_type(module, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
+    glue::make_type(module, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
 }

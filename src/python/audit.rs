@@ -1,6 +1,6 @@
 //! What Python code may not do because the process is the VM's: the audit hook of all interpreters.
 
-use crate::module::guarded;
+use crate::python::glue::guarded;
 use pyo3::exceptions::PyPermissionError;
 use pyo3::ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};

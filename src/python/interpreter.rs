@@ -1,7 +1,6 @@
 //! The main interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised. That
 //! thread also makes the interpreters of contexts that have one of their own.
 
-use crate::module;
 use crate::python::audit;
 use pyo3::ffi;
 use std::ffi::{CStr, CString, c_char};
@@ -18,6 +17,16 @@ const LIB_DIR: &str = env!("PY_REACTOR_PYTHON_LIBDIR");
 type Errand = Box<dyn FnOnce() + Send>;
 
 static MAIN: OnceLock<Result<Sender<Errand>, String>> = OnceLock::new();
+
+/// A module that every interpreter can import: its name, and what makes it.
+pub type Builtin = (&'static CStr, extern "C" fn() -> *mut ffi::PyObject);
+
+static BUILTIN: OnceLock<Builtin> = OnceLock::new();
+
+/// Names the built-in module, before the main interpreter is started.
+pub fn provide(builtin: Builtin) {
+    let _ = BUILTIN.set(builtin);
+}
 
 /// Starts the main interpreter if nobody has done so yet.
 ///
@@ -100,7 +109,8 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
             return Err("another library of this VM has already started Python".into());
         }
         audit::install()?;
-        ffi::PyImport_AppendInittab(module::NAME.as_ptr(), Some(module::init));
+        let (name, init) = BUILTIN.get().ok_or("the built-in module was not provided")?;
+        ffi::PyImport_AppendInittab(name.as_ptr(), Some(*init));
         let mut config = std::mem::zeroed::<ffi::PyConfig>();
         ffi::PyConfig_InitPythonConfig(&raw mut config);
         // The VM handles signals; nobody flushes stdout for us; the VM's arguments are not Python's.
@@ -123,7 +133,7 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
         }
         import_signal();
         // CPython marks the definition once: here, where no other interpreter can do so at the same time.
-        module::init();
+        init();
         Ok(ffi::PyEval_SaveThread())
     }
 }
@@ -172,6 +182,7 @@ mod tests {
 
     #[test]
     fn an_errand_that_panics_costs_no_other() {
+        provide(crate::module::BUILTIN);
         let lost = on_main_thread(|| {
             if Python::attach(|_| true) {
                 panic!("as if by mistake");

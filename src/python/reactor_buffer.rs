@@ -6,8 +6,8 @@
 //! the slot returns when the last reference and the last view are gone: when CPython deallocates it.
 
 use crate::buffer::{DATA_OFFSET, HEADER_BYTES, Pool, SlotHeader, return_from_any_thread};
-use crate::module;
-use crate::module::{Static, method};
+use crate::python::glue::{self, Static, method};
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::RefCell;
@@ -184,5 +184,5 @@ pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAn
     ];
     // SAFETY: `bytes` is a static type.
     let bytes = unsafe { Bound::from_borrowed_ptr(module.py(), (&raw mut ffi::PyBytes_Type).cast()) };
-    module::make_type(module, c"erlang.reactor.ReactorBuffer", 0, 0, &slots, Some(&bytes))
+    glue::make_type(module, c"erlang.reactor.ReactorBuffer", 0, 0, &slots, Some(&bytes))
 }

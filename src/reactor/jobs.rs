@@ -2,10 +2,11 @@
 
 use crate::base::atoms;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
-use crate::connection::callbacks::{class_name, format_exception};
+use crate::connection::callbacks::format_exception;
 use crate::mail::command::Job;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::python::glue::class_name;
 use crate::python::terms::TermConverter;
 use pyo3::ffi;
 use pyo3::prelude::*;

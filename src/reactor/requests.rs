@@ -7,7 +7,8 @@ use super::Reactor;
 use crate::base::atoms;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
-use crate::connection::callbacks::class_name;
+use crate::python::glue::class_name;
+
 use crate::connection::context::Connection;
 use crate::connection::machine::{End, Mode};
 use crate::connection::traffic::Traffic;

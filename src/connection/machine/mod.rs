@@ -9,7 +9,9 @@
 
 mod vocabulary;
 
-pub use vocabulary::{Action, Callback, Directions, End, Limits, Mode, Next};
+use crate::base::limits::Limits;
+
+pub use vocabulary::{Action, Callback, Directions, End, Mode, Next};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {

@@ -64,19 +64,6 @@ pub enum Next {
     Nothing,
 }
 
-/// The limits that all connections of a context share, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// `write` accepts no more once this much is queued.
-    pub write_high_bytes: usize,
-    /// After `write` had to refuse something, `write_ready` is called again at this level.
-    pub write_low_bytes: usize,
-    /// Received bytes that may wait for a protocol that is not in read mode.
-    pub inbox_bytes: usize,
-    /// Input that is discarded after the close was asked for.
-    pub linger_bytes: usize,
-}
-
 /// Which callback a connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {

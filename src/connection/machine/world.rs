@@ -3,7 +3,8 @@
 
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
-use crate::connection::machine::{Action, Callback, Directions, End, Limits, Machine, Next};
+use crate::base::limits::Limits;
+use crate::connection::machine::{Action, Callback, Directions, End, Machine, Next};
 use std::collections::VecDeque;
 
 /// Small, so that they are reached.

@@ -1,0 +1,16 @@
+//! How much of a connection's data may wait.
+
+#![forbid(unsafe_code)]
+
+/// The limits that all connections of a context share, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `write` accepts no more once this much is queued.
+    pub write_high_bytes: usize,
+    /// After `write` had to refuse something, `write_ready` is called again at this level.
+    pub write_low_bytes: usize,
+    /// Received bytes that may wait for a protocol that is not in read mode.
+    pub inbox_bytes: usize,
+    /// Input that is discarded after the close was asked for.
+    pub linger_bytes: usize,
+}
