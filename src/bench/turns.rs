@@ -8,7 +8,7 @@ use crate::connection::context::{self, Context};
 use crate::driver::{Driver, Event, Outcome, Payload, Target};
 use crate::mail::mailbox::Mailbox;
 use crate::module;
-use crate::module::protocol;
+use crate::python::instance;
 use crate::python::reactor_buffer;
 use crate::reactor::Reactor;
 use crate::reactor::jobs;
@@ -57,7 +57,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
         let mut connection = connection(&mailbox, &served)?;
         connection.native_write_ready = python.names.writes_natively(&served)?;
         let id = context.table.borrow_mut().insert(connection);
-        protocol::attach(&served, &context, id, number as i32, &PyDict::new(py))?;
+        instance::attach(&served, mailbox.serial, id, number as i32, &PyDict::new(py))?;
         context.touch(id);
     }
     let kernel = Kernel {

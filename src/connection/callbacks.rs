@@ -4,9 +4,9 @@ use crate::connection::machine::{Action, Callback};
 use crate::driver::address::Address;
 use crate::mail::notice::Notice;
 use crate::module;
-use crate::module::protocol;
 use crate::python::addresses;
 use crate::python::glue::{class_name, inherits};
+use crate::python::instance;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -235,12 +235,12 @@ fn notice(
 ) -> Notice {
     let mut meta = vec![("class", class), ("method", method.to_owned())];
     meta.extend(peer(protocol).map(|peer| ("peer", peer)));
-    Notice { level, message, meta, fd: protocol::fd(protocol) }
+    Notice { level, message, meta, fd: instance::fd(protocol) }
 }
 
 /// "addr:port" of the client, as far as Erlang told.
 fn peer(protocol: &Bound<'_, PyAny>) -> Option<String> {
-    let info = protocol::client_info(protocol)?;
+    let info = instance::client_info(protocol)?;
     let info = info.cast::<PyDict>().ok()?;
     let addr = info.get_item("addr").ok()??;
     Some(match info.get_item("port").ok()? {

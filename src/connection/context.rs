@@ -18,9 +18,9 @@ use crate::mail::command::Name;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
-use crate::module::protocol;
 use crate::python::addresses;
 use crate::python::bytes_like;
+use crate::python::instance;
 use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -286,7 +286,7 @@ impl Context {
     /// # Errors
     /// `TypeError`: it is no bytearray. `BufferError`: somebody holds a view of it.
     pub fn drain(&self, id: ConnId, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let buffer = protocol::write_buffer(protocol)?;
+        let buffer = instance::write_buffer(protocol)?;
         let object = buffer.as_ptr();
         let len = buffer.len();
         if len == 0 {
@@ -296,7 +296,7 @@ impl Context {
         // SAFETY: attached.
         let alone = unsafe { ffi::PyByteArray_CheckExact(object) == 1 && ffi::Py_REFCNT(object) == 2 };
         let mut fresh = match alone && len >= GIVEN_BYTES_MIN {
-            true => Some(protocol::new_write_buffer(buffer.py())?),
+            true => Some(instance::new_write_buffer(buffer.py())?),
             false => None,
         };
         let mut given = false;
@@ -305,7 +305,7 @@ impl Context {
         let taken = self.accept(id, bytes, |outbox, taken| match fresh.take_if(|_| taken == len) {
             Some(fresh) => {
                 // I2: from here on the outbox alone has it, so nobody changes it.
-                protocol::set_write_buffer(protocol, fresh);
+                instance::set_write_buffer(protocol, fresh);
                 outbox.push_object(buffer.clone().into_any().unbind(), bytes.as_ptr(), len);
                 given = true;
             }

@@ -5,6 +5,7 @@ pub mod addresses;
 pub mod audit;
 pub mod bytes_like;
 pub mod glue;
+pub mod instance;
 pub mod interpreter;
 pub mod reactor_buffer;
 pub mod subinterpreter;

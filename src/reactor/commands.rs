@@ -13,7 +13,7 @@ use crate::driver::descriptor::{Abilities, Descriptor};
 use crate::mail::command::{Command, Info};
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
-use crate::module::protocol;
+use crate::python::instance;
 use crate::reactor::jobs;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -166,7 +166,7 @@ impl Reactor {
         let mut connection = Connection::new(Machine::new(directions), descriptor, served, place);
         connection.datagrams = datagrams;
         let id = self.context.table.borrow_mut().insert(connection);
-        if let Err(error) = protocol::attach(&protocol, &self.context, id, fd, &info) {
+        if let Err(error) = instance::attach(&protocol, self.context.mailbox.serial, id, fd, &info) {
             let refused = self.context.table.borrow_mut().remove(id);
             drop(refused);
             return Err(error);

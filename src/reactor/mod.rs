@@ -25,7 +25,7 @@ use crate::driver::address::Address;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
 use crate::mail::notice::Notice;
-use crate::module::protocol;
+use crate::python::instance;
 use crate::python::reactor_buffer;
 use crate::reactor::workspace::Workspace;
 use pyo3::prelude::*;
@@ -323,7 +323,7 @@ impl Reactor {
     }
 
     fn connection_lost(&self, protocol: &Bound<'_, PyAny>) {
-        protocol::detach(protocol);
+        instance::detach(protocol);
         let lost =
             self.context.callback(protocol, None, "connection_lost", || protocol.call_method0("connection_lost"));
         if let Err(error) = lost {
@@ -334,7 +334,7 @@ impl Reactor {
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
         let connection = self.context.table.borrow_mut().remove(id)?;
         if !connection.machine.owes_lost() {
-            protocol::detach(connection.protocol.bind(py));
+            instance::detach(connection.protocol.bind(py));
         }
         self.context.mailbox.stats.closed.add(1);
         Some(connection)

@@ -13,7 +13,7 @@ use crate::connection::context::Connection;
 use crate::connection::machine::{End, Mode};
 use crate::connection::traffic::Traffic;
 use crate::mail::command::{Name, Request};
-use crate::module::protocol;
+use crate::python::instance;
 use pyo3::prelude::*;
 use rustler::{Atom, Binary, Encoder, Env, Term};
 
@@ -128,7 +128,7 @@ impl Reactor {
 
     fn info_term<'a>(&self, py: Python<'_>, env: Env<'a>, info: &ConnectionInfo) -> Term<'a> {
         let protocol = info.protocol.bind(py);
-        let said = protocol::client_info(protocol).and_then(|said| self.python.converter.to_term(env, &said).ok());
+        let said = instance::client_info(protocol).and_then(|said| self.python.converter.to_term(env, &said).ok());
         let pairs = [
             (atoms::fd(), info.fd.encode(env)),
             (atoms::connection(), (info.fd, self.context.mailbox.serial, info.serial).encode(env)),
