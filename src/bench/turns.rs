@@ -144,6 +144,8 @@ impl Driver for Kernel {
 
     fn cancel_send(&mut self, _: ConnId) {}
 
+    fn look(&mut self, _: &[ConnId]) {}
+
     fn wait(&mut self, _: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.ended);
         if self.receiving.len() < self.batch.connections {

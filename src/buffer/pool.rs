@@ -148,6 +148,11 @@ impl Pool {
         !self.free.is_empty()
     }
 
+    /// How many slots are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
     /// Whether a received slot may be lent; if not, its bytes should be copied.
     pub fn may_lend(&self) -> bool {
         self.owners.len() - self.lent > self.low_water

@@ -141,6 +141,10 @@ impl Driver for Faulty {
         self.inner.cancel_send(id);
     }
 
+    fn look(&mut self, quiet: &[ConnId]) {
+        self.inner.look(quiet);
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         let timeout = if self.late.is_empty() { timeout } else { Some(Duration::ZERO) };
         let mut arrived = Vec::new();

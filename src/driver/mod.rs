@@ -9,6 +9,7 @@ pub mod address;
 pub mod descriptor;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod starved;
 pub mod syscalls;
 #[cfg(test)]
 mod tests;
@@ -112,6 +113,10 @@ pub trait Driver {
 
     /// Asks the send to end early. Best effort; no answer of its own.
     fn cancel_send(&mut self, id: ConnId);
+
+    /// These connections have moved and are quiet now. A kernel may have lost what ends a receive: one that should have ended
+    /// is made to.
+    fn look(&mut self, quiet: &[ConnId]);
 
     /// Hands everything asked for to the kernel and waits for events, at most `timeout` (`None`: without limit).
     /// Appends a bounded batch to `events`. Runs detached from Python.

@@ -82,6 +82,15 @@ pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<Outcom
     u32::try_from(sent).map(Outcome::Sent).map_err(|_| errno())
 }
 
+/// Which of these sockets have come to their end, or will once what has arrived is read: their places in the list.
+pub fn over(sockets: impl Iterator<Item = RawFd>) -> Vec<usize> {
+    let mut polled: Vec<_> = sockets.map(|fd| libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 }).collect();
+    // SAFETY: a list of our own, of that length; nothing is waited for. An error leaves `revents` as they are.
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, 0) };
+    let is_over = |entry: &libc::pollfd| entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
+    polled.iter().enumerate().filter(|(_, entry)| is_over(entry)).map(|(nth, _)| nth).collect()
+}
+
 /// Receives a datagram into the layout of [`datagram`].
 ///
 /// # Safety

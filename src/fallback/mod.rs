@@ -210,6 +210,9 @@ impl Driver for Epoll {
         }
     }
 
+    /// Readiness is asked for anew each time: nothing is lost.
+    fn look(&mut self, _: &[ConnId]) {}
+
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.feed_starved(pool);
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };

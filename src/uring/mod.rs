@@ -10,14 +10,20 @@
 mod buffer_ring;
 mod probe;
 mod readiness;
+mod slot;
+#[cfg(test)]
+mod tests;
 
 use crate::base::config::SEND_AT_ONCE_BYTES;
 use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::{Pool, datagram};
+use crate::driver::starved::Starved;
+use crate::driver::syscalls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use slot::{Cancel, Life, Slot, UNUSED};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,35 +31,11 @@ use std::time::{Duration, Instant};
 
 pub use probe::{Features, Proven, Refusal, probe};
 
-/// `ioprio` bits of RECV, from `linux/io_uring.h`: look for data only after polling; keep going after each completion.
-const RECVSEND_POLL_FIRST: u16 = 1;
+/// `ioprio` bit of RECV, from `linux/io_uring.h`: keep going after each completion.
 const RECV_MULTISHOT: u16 = 2;
 
 /// Completions handled per turn, so that commands and timers are never starved (I9).
 const BATCH: usize = 256;
-
-/// What the driver remembers of a connection.
-#[derive(Clone, Copy)]
-struct Slot {
-    target: Target,
-    /// The send under way, for when it has to be tried again.
-    payload: Option<Payload>,
-    /// The operations wait for readiness (always for files, otherwise after `EAGAIN`), not in a call of their own.
-    polls_receive: bool,
-    polls_send: bool,
-    /// The operations shall not be tried again.
-    cancelled_receive: bool,
-    cancelled_send: bool,
-}
-
-const UNUSED: Slot = Slot {
-    target: Target { fd: -1, io: Io::Socket },
-    payload: None,
-    polls_receive: false,
-    polls_send: false,
-    cancelled_receive: false,
-    cancelled_send: false,
-};
 
 /// The ring of one reactor thread.
 pub struct Uring {
@@ -62,8 +44,9 @@ pub struct Uring {
     features: Features,
     /// Submissions that found the queue full; they go first next time.
     backlog: VecDeque<squeue::Entry>,
-    /// Receives without a buffer: armed again when one comes back.
-    starved: Vec<ConnId>,
+    /// Receives without a buffer of the ring, and without one for a call: tried again when one comes back.
+    starved: Starved,
+    starved_calls: Starved,
     /// What each connection's operations are on, by slot: needed to submit them again.
     slots: Vec<Slot>,
     /// Events made here, without a completion.
@@ -100,7 +83,8 @@ impl Uring {
             buffers,
             features,
             backlog: VecDeque::new(),
-            starved: Vec::new(),
+            starved: Starved::default(),
+            starved_calls: Starved::default(),
             slots: Vec::new(),
             made: Vec::new(),
             datagram_shape,
@@ -145,25 +129,25 @@ impl Uring {
         self.push(read);
     }
 
-    fn arm_receive(&mut self, id: ConnId, poll_first: bool) {
+    /// Never with `RECVSEND_POLL_FIRST`: a poll that finds data and the end together is woken for the data alone, and nobody
+    /// tells of the end.
+    fn arm_receive(&mut self, id: ConnId) {
         let Target { fd, io } = self.slot(id).target;
         let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
-        let poll_first = if poll_first { RECVSEND_POLL_FIRST } else { 0 };
         let receive = match io {
             _ if self.receives_by_call(io) => return self.poll_receive(id),
-            Io::Datagram => opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP)
-                .ioprio(poll_first)
-                .build(),
-            _ => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
-                .buf_group(BUFFER_GROUP)
-                .ioprio(multishot | poll_first)
-                .build(),
+            Io::Datagram => {
+                opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP).ioprio(0).build()
+            }
+            _ => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).ioprio(multishot).build(),
         };
+        self.slot(id).receive = Life::Submitted;
         self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
     }
 
-    /// Sends by a call what is much, for now it can be sent, and what must be; submits the rest.
-    fn try_send(&mut self, id: ConnId) -> Option<Outcome> {
+    /// Sends by a call what is much, for now it can be sent, and what must be; submits the rest. `waited` tells whether there
+    /// was room a moment ago.
+    fn try_send(&mut self, id: ConnId, waited: bool) -> Option<Outcome> {
         let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
         let payload = payload?;
         let by_call = match (io, payload) {
@@ -171,7 +155,7 @@ impl Uring {
             (Io::Socket, _) => false,
             _ => true,
         };
-        if by_call && let Some(outcome) = self.send_by_call(id, payload) {
+        if by_call && let Some(outcome) = self.send_by_call(id, payload, waited) {
             return Some(outcome);
         }
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
@@ -185,6 +169,7 @@ impl Uring {
                 return None;
             }
         };
+        self.slot(id).send = Life::Submitted;
         self.push(entry.user_data(Token::new(Kind::Send, id).0));
         None
     }
@@ -213,20 +198,54 @@ impl Uring {
         &mut self.slots[index]
     }
 
-    /// Hands buffers that came back to the kernel, and lets receives that lacked one go on.
+    /// Ends the send of `id` for whoever keeps its memory.
+    fn send_ended(&mut self, id: ConnId) {
+        let slot = self.slot(id);
+        (slot.send, slot.payload) = (Life::Idle, None);
+    }
+
+    /// A receive waits for a buffer. One that was to be cancelled has ended.
+    fn starve(&mut self, id: ConnId) -> Option<Event> {
+        let Slot { target, receive, place, .. } = *self.slot(id);
+        if receive.is_cancelling() {
+            return Some(self.receive_ended(id, Outcome::ReceiveFailed(libc::ECANCELED)));
+        }
+        let queue = if self.receives_by_call(target.io) { &mut self.starved_calls } else { &mut self.starved };
+        let place = queue.join(id, place);
+        self.slot(id).receive = Life::Starved(place);
+        None
+    }
+
+    fn receive_ended(&mut self, id: ConnId, outcome: Outcome) -> Event {
+        let slot = self.slot(id);
+        (slot.receive, slot.place) = (Life::Idle, None);
+        Event { id, outcome }
+    }
+
+    /// Hands buffers that came back to the kernel, and lets receives that lacked one go on: the oldest, and only as many as
+    /// there are buffers, since each of the others would be refused again.
     fn refill(&mut self, pool: &mut Pool) {
         self.buffers.refill(pool);
-        if self.starved.is_empty() {
+        if self.starved.is_empty() && self.starved_calls.is_empty() {
             return;
         }
         if self.buffers.posted() == 0 || !pool.has_free() {
             pool.watch_returns();
             self.buffers.refill(pool);
         }
-        for id in std::mem::take(&mut self.starved) {
-            let io = self.slot(id).target.io;
-            let fed = if self.receives_by_call(io) { pool.has_free() } else { self.buffers.posted() > 0 };
-            if fed { self.arm_receive(id, true) } else { self.starved.push(id) }
+        // Those that were fed the last time, and are not submitted yet, are to have their buffers first.
+        if !self.backlog.is_empty() {
+            return;
+        }
+        for _ in 0..self.buffers.posted() {
+            let Some((place, id)) = self.starved.next() else { break };
+            self.slot(id).place = Some(place);
+            self.arm_receive(id);
+        }
+        for _ in 0..pool.free() {
+            let Some((place, id)) = self.starved_calls.next() else { break };
+            self.slot(id).place = Some(place);
+            self.arm_receive(id);
         }
     }
 
@@ -273,10 +292,13 @@ impl Uring {
             Kind::Send if -result == libc::EAGAIN => return self.send_again(id),
             Kind::Send if result > 0 => Outcome::Sent(result as u32),
             Kind::Send => Outcome::SendFailed(if result == 0 { libc::EPIPE } else { -result }),
-            Kind::CancelReceive => Outcome::CancelMissed,
+            Kind::CancelReceive => {
+                let told = self.slots.get_mut(id.index as usize).is_some_and(|slot| slot.receive.cancel_missed());
+                return told.then_some(Event { id, outcome: Outcome::CancelMissed });
+            }
             Kind::CancelSend => {
                 // Missed: the send is just ending, or was between two tries. While it is there, cancel again.
-                if self.slots.get(id.index as usize).is_some_and(|slot| slot.cancelled_send && slot.payload.is_some()) {
+                if self.slots.get(id.index as usize).is_some_and(|slot| slot.send.is_cancelling()) {
                     self.cancel_send(id);
                 }
                 return None;
@@ -289,7 +311,7 @@ impl Uring {
             }
         };
         if matches!(outcome, Outcome::Sent(_) | Outcome::SendFailed(_)) {
-            self.slot(id).payload = None;
+            self.send_ended(id);
         }
         Some(Event { id, outcome })
     }
@@ -302,8 +324,9 @@ impl Uring {
         buffer: Option<u16>,
         pool: &mut Pool,
     ) -> Option<Event> {
+        let slot = self.slot(id);
         let outcome = match (result, buffer) {
-            (0.., Some(buffer)) if self.slot(id).target.io == Io::Datagram => Outcome::Datagram { buffer, more },
+            (0.., Some(buffer)) if slot.target.io == Io::Datagram => Outcome::Datagram { buffer, more },
             (1.., Some(buffer)) => Outcome::Received { buffer, len: result as u32, more },
             (_, unused) => {
                 if let Some(slot) = unused {
@@ -311,54 +334,75 @@ impl Uring {
                 }
                 match -result {
                     0 => Outcome::EndOfFile,
-                    libc::ENOBUFS => {
-                        self.starved.push(id);
-                        return None;
-                    }
-                    libc::EAGAIN => {
+                    libc::ENOBUFS => return self.starve(id),
+                    libc::EAGAIN if !slot.receive.is_cancelling() => {
                         self.poll_receive(id);
                         return None;
                     }
+                    libc::ECANCELED if slot.receive == Life::Renewing => {
+                        self.arm_receive(id);
+                        return None;
+                    }
+                    libc::EAGAIN => Outcome::ReceiveFailed(libc::ECANCELED),
                     errno => Outcome::ReceiveFailed(errno),
                 }
             }
         };
-        Some(Event { id, outcome })
+        slot.place = None;
+        Some(if more { Event { id, outcome } } else { self.receive_ended(id, outcome) })
     }
 }
 
 impl Driver for Uring {
     fn receive(&mut self, id: ConnId, target: Target) {
-        let slot = self.claim(id, target);
-        (slot.polls_receive, slot.cancelled_receive) = (false, false);
-        self.arm_receive(id, false);
+        self.claim(id, target);
+        self.arm_receive(id);
     }
 
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
-        let slot = self.claim(id, target);
-        slot.payload = Some(payload);
-        (slot.polls_send, slot.cancelled_send) = (false, false);
-        self.try_send(id)
+        self.claim(id, target).payload = Some(payload);
+        self.try_send(id, false)
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
-        let starved = self.starved.len();
-        self.starved.retain(|other| *other != id);
-        if self.starved.len() < starved {
-            // No operation runs: the last event of this receive is ours to make (I5).
-            self.made.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
-        } else if let Some(slot) = self.slots.get_mut(id.index as usize) {
-            slot.cancelled_receive = true;
-            let running = if slot.polls_receive { Kind::PollReceive } else { Kind::Receive };
-            self.cancel(running, Kind::CancelReceive, id);
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        let io = slot.target.io;
+        match slot.receive.cancel() {
+            Cancel::Nothing => {}
+            Cancel::Submit { polling } => {
+                let running = if polling { Kind::PollReceive } else { Kind::Receive };
+                self.cancel(running, Kind::CancelReceive, id);
+            }
+            Cancel::Leave(place) => {
+                let queue = if self.receives_by_call(io) { &mut self.starved_calls } else { &mut self.starved };
+                queue.leave(place);
+                // No operation runs: the last event of this receive is ours to make (I5).
+                let ended = self.receive_ended(id, Outcome::ReceiveFailed(libc::ECANCELED));
+                self.made.push(ended);
+            }
         }
     }
 
     fn cancel_send(&mut self, id: ConnId) {
-        if let Some(slot) = self.slots.get_mut(id.index as usize) {
-            slot.cancelled_send = true;
-            let running = if slot.polls_send { Kind::PollSend } else { Kind::Send };
+        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
+        if let Cancel::Submit { polling } = slot.send.cancel() {
+            let running = if polling { Kind::PollSend } else { Kind::Send };
             self.cancel(running, Kind::CancelSend, id);
+        }
+    }
+
+    /// What ends a connection is lost by the kernel if it comes between a read and the poll that follows it, or, before 2026,
+    /// if it comes together with data: the receive waits for ever on a socket that is over.
+    fn look(&mut self, quiet: &[ConnId]) {
+        let waits =
+            |id: &&ConnId| self.slots.get(id.index as usize).is_some_and(|slot| slot.receive == Life::Submitted);
+        let waiting: Vec<ConnId> = quiet.iter().filter(waits).copied().collect();
+        let polled = waiting.iter().map(|id| self.slots[id.index as usize].target.fd);
+        for nth in syscalls::over(polled) {
+            let id = waiting[nth];
+            if self.slot(id).receive.renew() {
+                self.cancel(Kind::Receive, Kind::CancelReceive, id);
+            }
         }
     }
 
@@ -378,6 +422,7 @@ impl Driver for Uring {
 
     fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool {
         self.starved.clear();
+        self.starved_calls.clear();
         self.stopping = true;
         while self.operations > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
