@@ -121,11 +121,14 @@ pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Terms nested deeper than this are refused.
 pub const TERM_DEPTH_MAX: usize = 512;
 
-/// Timeouts of connections are looked at this often per timeout, at most every `SWEEP_MIN_MS`.
-pub const SWEEPS_PER_TIMEOUT: u32 = 8;
+/// A connection that moved and then is quiet for so long is looked at: has it ended without anybody being told?
+pub const QUIET_MS: u64 = 500;
 
-/// The shortest time between two sweeps of the connections.
-pub const SWEEP_MIN_MS: u64 = 5;
+/// Connections are looked at this often per timeout, at most every `LOOK_MIN_MS`.
+pub const LOOKS_PER_TIMEOUT: u32 = 8;
+
+/// The shortest time between two looks at a connection.
+pub const LOOK_MIN_MS: u64 = 5;
 
 /// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCHDOG_MIN_MS`.
 pub const WATCHDOG_LOOKS: u32 = 8;

@@ -7,7 +7,7 @@
 
 /// Names one connection for as long as it lives; never equal to the name of a later one in the same slot
 /// (until 2^24 connections have passed through that slot).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId {
     /// The slot in the connection table.
     pub index: u32,

@@ -32,6 +32,7 @@ use std::collections::{HashSet, VecDeque};
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Something that arrived.
 pub struct Inbound {
@@ -82,6 +83,10 @@ pub struct Connection {
     pub native_write_ready: bool,
     /// When it was last looked at and something had moved, and what there was then.
     pub pulse: Pulse,
+    /// It has been looked at since it moved: the next movement has it looked at again.
+    pub rests: bool,
+    /// After our FIN: how long input is discarded.
+    pub lingers_until: Option<Instant>,
     /// What it has moved.
     pub traffic: Traffic,
     /// Who is told of its end.
@@ -103,6 +108,8 @@ impl Connection {
             is_due: false,
             native_write_ready: false,
             pulse: Pulse::new(),
+            rests: true,
+            lingers_until: None,
             traffic: Traffic::default(),
             monitors: Vec::new(),
             _place: place,

@@ -1,4 +1,4 @@
-//! What moves on a connection: for people, and for the sweeps that find dead ones (`src/reactor/timers.rs`).
+//! What moves on a connection: for people, and for the looks that find dead ones (`src/reactor/expiry.rs`).
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ impl Traffic {
     }
 }
 
-/// What tells whether a connection is alive, sampled by the sweeps.
+/// What tells whether a connection is alive, sampled when it is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Pulse {
     /// When one of the others last changed.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::expiry::Due;
 use super::{Ending, Reactor};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
@@ -76,6 +77,7 @@ impl Reactor {
             self.settle(py, id);
         }
         self.drains.push((deadline, reply));
+        self.deadlines.ask(Due::Drains, deadline);
     }
 
     fn end(&mut self, py: Python<'_>, ending: Ending) {
@@ -86,6 +88,9 @@ impl Reactor {
             reply.stopped();
         }
         let cut = matches!(ending, Ending::Cutting);
+        if let Ending::Draining(deadline) = ending {
+            self.deadlines.ask(Due::Ending, deadline);
+        }
         self.ending = ending;
         let ids = self.context.table.borrow().ids();
         for id in ids {

@@ -5,10 +5,11 @@
 
 mod commands;
 mod datagrams;
+mod deadlines;
+mod expiry;
 pub mod jobs;
 mod requests;
 pub mod thread;
-mod timers;
 pub mod watchdog;
 pub mod workspace;
 
@@ -28,6 +29,8 @@ use crate::mail::notice::Notice;
 use crate::python::instance;
 use crate::python::reactor_buffer;
 use crate::reactor::workspace::Workspace;
+use deadlines::Deadlines;
+use expiry::{Due, Timeouts};
 use pyo3::prelude::*;
 use requests::tell_monitors;
 use std::any::Any;
@@ -38,7 +41,6 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use timers::Sweeps;
 
 /// Whether and how the loop is about to end.
 enum Ending {
@@ -56,15 +58,13 @@ pub struct Reactor {
     pool: ManuallyDrop<Rc<RefCell<Pool>>>,
     context: Rc<Context>,
     python: Workspace,
-    linger: Duration,
-    sweeps: Sweeps,
+    timeouts: Timeouts,
+    deadlines: Deadlines<Due>,
     events: Vec<Event>,
     /// What the kernel has taken, on its way to be dropped; empty between events.
     sent: Vec<Sent>,
     /// Connections whose queue is to be sent at the end of the turn.
     sends: Vec<ConnId>,
-    /// Connections that discard input after our FIN, and until when. All linger equally long, so this is in order.
-    lingering: VecDeque<(Instant, ConnId)>,
     /// Taken from the inbox and not run yet.
     commands: VecDeque<Command>,
     commands_wait: bool,
@@ -87,12 +87,11 @@ impl Reactor {
             pool: ManuallyDrop::new(pool),
             context,
             python,
-            linger: Duration::from_millis(options.linger_ms),
-            sweeps: Sweeps::new(options),
+            timeouts: Timeouts::new(options),
+            deadlines: Deadlines::default(),
             events: Vec::new(),
             sent: Vec::new(),
             sends: Vec::new(),
-            lingering: VecDeque::new(),
             commands: VecDeque::new(),
             commands_wait: true,
             drains: Vec::new(),
@@ -171,6 +170,7 @@ impl Reactor {
 
     /// Does what the connection's machine says, until it has nothing to say.
     fn settle(&mut self, py: Python<'_>, id: ConnId) {
+        self.stir(id);
         // One that waits for its next turn has had its callbacks in this one.
         let had_its_turn = self.with(id, |connection| connection.is_due).unwrap_or_default();
         let mut calls = if had_its_turn { 0 } else { CALLBACKS_PER_TURN };
@@ -210,7 +210,7 @@ impl Reactor {
                 Next::Send => self.sends.push(id),
                 Next::ShutdownWrite => {
                     self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_WR));
-                    self.lingering.push_back((Instant::now() + self.linger, id));
+                    self.linger(id);
                 }
                 Next::Abort => {
                     self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_RDWR));
@@ -333,6 +333,7 @@ impl Reactor {
 
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
         let connection = self.context.table.borrow_mut().remove(id)?;
+        self.deadlines.forget(Due::Connection(id));
         if !connection.machine.owes_lost() {
             instance::detach(connection.protocol.bind(py));
         }

@@ -1,0 +1,104 @@
+//! What is due when. Whoever has a deadline has one entry, at its earliest; one that turns out to be early is put back. So
+//! what moves costs nothing while it moves. Pure.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::time::Instant;
+
+/// The queue of deadlines, by who has them.
+pub struct Deadlines<K> {
+    queue: BTreeSet<(Instant, K)>,
+    entries: HashMap<K, Instant>,
+}
+
+impl<K> Default for Deadlines<K> {
+    fn default() -> Self {
+        Deadlines { queue: BTreeSet::new(), entries: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Ord + Hash> Deadlines<K> {
+    /// `key` is due at `at`, or earlier if it was before.
+    pub fn ask(&mut self, key: K, at: Instant) {
+        if self.entries.get(&key).is_some_and(|before| *before <= at) {
+            return;
+        }
+        self.forget(key);
+        self.queue.insert((at, key));
+        self.entries.insert(key, at);
+    }
+
+    /// `key` is not due any more.
+    pub fn forget(&mut self, key: K) {
+        if let Some(before) = self.entries.remove(&key) {
+            self.queue.remove(&(before, key));
+        }
+    }
+
+    /// When somebody is due next.
+    pub fn next(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// Takes who has been due longest, if anybody is by `now`.
+    pub fn pop(&mut self, now: Instant) -> Option<K> {
+        let (_, key) = self.queue.first().copied().filter(|(at, _)| *at <= now)?;
+        self.forget(key);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask(u8, u8),
+        Forget(u8),
+        Pop(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u8..6, any::<u8>()).prop_map(|(key, at)| Step::Ask(key, at)),
+            1 => (0u8..6).prop_map(Step::Forget),
+            3 => any::<u8>().prop_map(Step::Pop),
+        ]
+    }
+
+    proptest! {
+        /// The model is a list that is searched.
+        #[test]
+        fn everybody_is_due_once_at_the_earliest(steps in prop::collection::vec(step(), 1..80)) {
+            let start = Instant::now();
+            let after = |millis: u8| start + Duration::from_millis(u64::from(millis));
+            let mut deadlines = Deadlines::default();
+            let mut model: Vec<(Instant, u8)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Ask(key, at) => {
+                        deadlines.ask(key, after(at));
+                        let before = model.iter().position(|(_, other)| *other == key).map(|place| model.remove(place));
+                        model.push((before.map_or(after(at), |(before, _)| before.min(after(at))), key));
+                    }
+                    Step::Forget(key) => {
+                        deadlines.forget(key);
+                        model.retain(|(_, other)| *other != key);
+                    }
+                    Step::Pop(now) => {
+                        let due = model.iter().copied().min().filter(|(at, _)| *at <= after(now));
+                        model.retain(|entry| Some(*entry) != due);
+                        prop_assert_eq!(deadlines.pop(after(now)), due.map(|(_, key)| key));
+                    }
+                }
+                prop_assert_eq!(deadlines.next(), model.iter().map(|(at, _)| *at).min());
+                prop_assert_eq!(deadlines.queue.len(), deadlines.entries.len());
+            }
+        }
+    }
+}
