@@ -11,7 +11,7 @@
 
 -record(state, {
     id :: py_options:id(),
-    ctx :: py_nif:ctx(),
+    ctx :: py_nif:ctx() | lost,
     ref :: reference(),
     drain_ms :: non_neg_integer(),
     log = py_reactor_log:new() :: py_reactor_log:limit(),
@@ -138,6 +138,11 @@ handle_info({?MODULE, stop, default}, State) ->
     {stop, normal, State};
 handle_info({?MODULE, stop, DrainMs}, State) ->
     {stop, normal, State#state{drain_ms = DrainMs}};
+handle_info({py_nif, loaded}, #state{ctx = Ctx} = State) ->
+    case py_nif:is_known(Ctx) of
+        true -> {noreply, State};
+        false -> {stop, native_library_reloaded, State#state{ctx = lost}}
+    end;
 handle_info({py_thread_exit, Ref, Reason}, #state{ref = Ref} = State) ->
     {stop, {reactor_thread, Reason}, State#state{drain_ms = 0}};
 handle_info({'DOWN', _Monitor, process, {py_reactor_sup, _Node}, _Reason}, State) ->
@@ -147,7 +152,10 @@ handle_info({'EXIT', _Pid, Reason}, State) when Reason =/= normal ->
 handle_info(_Unknown, State) ->
     {noreply, State}.
 
+%% What a library that was purged has left can only be left: the end of this process ends it.
 -spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{ctx = lost}) ->
+    py_reactor_table:release();
 terminate(_Reason, #state{ctx = Ctx, drain_ms = DrainMs} = State) ->
     ok = py_nif:context_stop(Ctx, DrainMs),
     Deadline = make_ref(),

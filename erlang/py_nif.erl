@@ -8,6 +8,8 @@
 
 -export([priv_dir/0]).
 -export([
+    loaded/0,
+    is_known/1,
     context_start/4,
     context_stop/2,
     context_drain/3,
@@ -36,6 +38,8 @@
 -export_type([ctx/0, listener/0, how/0, event/0, call_answer/0, waiter/0, reply_ref/0]).
 
 -nifs([
+    loaded/0,
+    is_known/1,
     context_start/4,
     context_stop/2,
     context_drain/3,
@@ -78,14 +82,23 @@
 -type reply_ref() :: waiter() | undefined.
 %% The reply is `{Ref, {ok, Term} | {error, Reason}}'; with `undefined' there is none.
 
+%% Its Python and its threads end with the process only.
+-define(OTHER_BUILD,
+    "this module does not belong to the native library that is in use: restart the VM, or, should that not help, run "
+    "`rebar3 compile' in the directory of py_reactor"
+).
+
 -spec load() -> ok | {error, {atom(), string()}}.
 load() ->
     Library = filename:join(priv_dir(), "py_reactor_nif"),
     case erlang:load_nif(Library, 0) of
         ok ->
-            ok;
+            ok = loaded(),
+            ok = py_reactor_table:tell_all({?MODULE, loaded});
         {error, {load_failed, Text}} ->
             {error, {load_failed, lists:flatten([Text, " (", hint(filelib:is_regular(Library ++ ".so")), ")"])}};
+        {error, {Why, Text}} when Why =:= upgrade; Why =:= bad_lib ->
+            {error, {Why, lists:flatten([Text, " (", ?OTHER_BUILD, ")"])}};
         {error, _} = Error ->
             Error
     end.
@@ -95,6 +108,17 @@ hint(false) ->
     "run `rebar3 compile' in the directory of py_reactor: it builds the native library with cargo";
 hint(true) ->
     "it was built on another machine, or Python has gone: what it was linked to must be at the same path here".
+
+%% The last step of loading the library.
+-spec loaded() -> ok.
+loaded() ->
+    erlang:nif_error(undef).
+
+%% Whether a context, or a listener, can be used. One that was made before the library was purged (by `init:restart/0', say,
+%% or `code:purge/1' after `code:delete/1') is a stranger to the library that was loaded after it.
+-spec is_known(ctx() | listener()) -> boolean().
+is_known(_Reference) ->
+    erlang:nif_error(undef).
 
 %% Where what is not Erlang lives. `code:priv_dir/1' knows the application in a release and in a rebar3 shell; a bare `erl -pa .../ebin' may not.
 -spec priv_dir() -> file:filename_all().

@@ -19,7 +19,7 @@
 
 -record(state, {
     name :: term(),
-    listener :: py_nif:listener(),
+    listener :: py_nif:listener() | lost,
     contexts :: [py_options:id()],
     trouble = none :: none | term()
 }).
@@ -107,15 +107,23 @@ handle_call(Request, _From, State) ->
 handle_cast(_Unknown, State) ->
     {noreply, State}.
 
--spec handle_info(term(), #state{}) -> {noreply, #state{}}.
+-spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, native_library_reloaded, #state{}}.
 handle_info({select, Listener, _, ready_input}, #state{listener = Listener} = State) ->
     {noreply, accept(State)};
+handle_info({py_nif, loaded}, #state{listener = Listener} = State) ->
+    case py_nif:is_known(Listener) of
+        true -> {noreply, State};
+        false -> {stop, native_library_reloaded, State#state{listener = lost}}
+    end;
 handle_info(accept, State) ->
     {noreply, accept(State)};
 handle_info(_Unknown, State) ->
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
+terminate(_Reason, #state{name = Name, listener = lost}) ->
+    %% The socket ends with this process.
+    py_reactor_table:delete_listener(Name, self());
 terminate(_Reason, #state{name = Name, listener = Listener}) ->
     ok = py_nif:listener_close(Listener),
     py_reactor_table:delete_listener(Name, self()).

@@ -10,7 +10,7 @@
 -module(py_reactor_table).
 
 -export([new/0, exists/0]).
--export([claim/1, ready/2, release/0, pid/1, id/1, ctx/1, pids/0]).
+-export([claim/1, ready/2, release/0, pid/1, id/1, ctx/1, pids/0, tell_all/1]).
 -export([put_listener/3, delete_listener/2, listener/1, listeners/0]).
 -export([put_function/2, delete_function/1, function/1]).
 -export([put_spec/2, delete_spec/1, spec/1, specs/1]).
@@ -106,6 +106,12 @@ ctx(Pid) ->
 pids() ->
     Rows = select([{{{pid, '$1'}, '$2', '_'}, [], [{{'$2', '$1'}}]}]),
     [Row || {_Id, Pid} = Row <- lists:sort(Rows), is_process_alive(Pid)].
+
+%% Sends to every context and every listener.
+-spec tell_all(term()) -> ok.
+tell_all(Message) ->
+    Listeners = select([{{{listener, '_'}, '$1', '_'}, [], ['$1']}]),
+    lists:foreach(fun(Pid) -> Pid ! Message end, [Pid || {Pid, _Ctx} <- context_rows()] ++ Listeners).
 
 -spec put_listener(term(), pid(), py_reactor:listener_info()) -> ok.
 put_listener(Name, Pid, Info) ->

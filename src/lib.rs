@@ -30,10 +30,3 @@ mod module;
 mod python;
 mod reactor;
 mod uring;
-
-fn load(env: rustler::Env<'_>, _: rustler::Term<'_>) -> bool {
-    python::interpreter::provide(module::BUILTIN);
-    beam::select::register(env)
-}
-
-rustler::init!("py_nif", load = load);

@@ -5,7 +5,9 @@
 use crate::base::config::CALLS_MAX;
 use crate::base::sync::lock;
 use crate::beam::reply::OwnedTerm;
-use rustler::{Resource, Term};
+use crate::beam::resource::{Kind, Resource};
+use rustler::Term;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,8 +32,14 @@ pub struct Awaited(Arc<Shared>);
 /// The side of whoever answers: a term of the VM. When the VM forgets it, the caller knows that nobody will.
 pub struct Answer(Arc<Shared>);
 
-#[rustler::resource_impl]
-impl Resource for Answer {}
+impl Resource for Answer {
+    const NAME: &'static CStr = c"py_reactor_answer";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+}
 
 /// Calls that nobody has answered, whether their callers still wait or not.
 static OPEN: AtomicUsize = AtomicUsize::new(0);

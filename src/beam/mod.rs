@@ -3,4 +3,5 @@
 pub mod call_reply;
 pub mod relay;
 pub mod reply;
+pub mod resource;
 pub mod select;

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::base::atoms;
+use crate::beam::resource::{Kind, Ref, Resource};
 use crate::beam::select::Selectable;
 use crate::mail::mailbox::Mailbox;
-use rustler::{Env, LocalPid, Monitor, Resource};
+use rustler::sys::ErlNifEnv;
+use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,21 +18,32 @@ pub struct ContextHandle {
     /// Connections that may be open at a time.
     pub max_connections: usize,
     /// Readable while notices wait.
-    pub notices: Selectable,
+    pub notices: Ref<Selectable>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[rustler::resource_impl]
 impl Resource for ContextHandle {
+    const NAME: &'static CStr = c"py_reactor_context";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
     /// B5: however the owner died, every connection is closed and the thread ends.
-    fn down<'a>(&'a self, _: Env<'a>, _: LocalPid, _: Monitor) {
+    fn down(&self, _: *mut ErlNifEnv) {
         self.mailbox.inbox.kill();
     }
 }
 
 impl ContextHandle {
     /// The handle of a thread that has just been started.
-    pub fn new(mailbox: Arc<Mailbox>, max_connections: usize, notices: Selectable, thread: JoinHandle<()>) -> Self {
+    pub fn new(
+        mailbox: Arc<Mailbox>,
+        max_connections: usize,
+        notices: Ref<Selectable>,
+        thread: JoinHandle<()>,
+    ) -> Self {
         ContextHandle { mailbox, max_connections, notices, thread: Mutex::new(Some(thread)) }
     }
 

@@ -1,12 +1,12 @@
 //! Listening sockets: accepted in batches when the VM says that one is ready, and handed straight to the contexts.
 
+use crate::beam::resource::Ref;
 use crate::border::handle::ContextHandle;
 use crate::driver::address::{Address, Meaning};
 use crate::driver::descriptor::Descriptor;
 use crate::driver::syscalls::check;
 use crate::mail::command::{Command, Info};
 use crate::mail::place::{Place, no_place};
-use rustler::ResourceArc;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -56,12 +56,7 @@ pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
 
 /// Accepts up to `max` connections and gives them to `contexts` in turn, the first one to `contexts[first]`.
 /// Answers how many there were, and how the batch ended.
-pub fn accept(
-    socket: BorrowedFd<'_>,
-    contexts: &[ResourceArc<ContextHandle>],
-    first: usize,
-    max: usize,
-) -> (usize, Rest) {
+pub fn accept(socket: BorrowedFd<'_>, contexts: &[Ref<ContextHandle>], first: usize, max: usize) -> (usize, Rest) {
     if !contexts.iter().any(|handle| handle.mailbox.inbox.takes_connections()) {
         return (0, Rest::Unwanted);
     }
@@ -84,7 +79,7 @@ pub fn accept(
 
 /// Gives an accepted descriptor to the context whose turn it is or, where that does not take it, to the next that does.
 /// One that nobody takes is closed.
-fn hand_over(contexts: &[ResourceArc<ContextHandle>], turn: usize, accepted: OwnedFd, peer: SocketAddr) {
+fn hand_over(contexts: &[Ref<ContextHandle>], turn: usize, accepted: OwnedFd, peer: SocketAddr) {
     let Ok(mut descriptor) = Descriptor::accepted(accepted) else { return };
     let mut why = "no context takes connections now".to_owned();
     for offset in 0..contexts.len() {

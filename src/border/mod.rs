@@ -1,6 +1,7 @@
 //! What Erlang calls.
 
 pub mod handle;
+pub mod library;
 pub mod listener;
 pub mod nif;
 #[cfg(test)]

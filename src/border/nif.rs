@@ -6,8 +6,10 @@ use crate::base::limits::Limits;
 use crate::beam::call_reply::Answer;
 use crate::beam::relay;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
+use crate::beam::resource::Ref;
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
+use crate::border::library;
 use crate::border::listener::{self, Rest};
 use crate::driver::descriptor::{self, Descriptor, How, Unfit};
 use crate::driver::syscalls::errno_of;
@@ -20,7 +22,7 @@ use crate::mail::running::NoInterrupt;
 use crate::python::audit;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::reactor::thread;
-use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 
 use std::io;
 use std::net::IpAddr;
@@ -28,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-type Context = ResourceArc<ContextHandle>;
+type Context = Ref<ContextHandle>;
 
 #[derive(NifMap)]
 struct NativeOptions<'a> {
@@ -77,6 +79,18 @@ fn posix(env: Env<'_>, errno: i32) -> Atom {
     Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
 }
 
+/// Called by the module's own `load/0`, once.
+#[rustler::nif]
+fn loaded() -> Atom {
+    library::loaded();
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn is_known(reference: Term<'_>) -> bool {
+    reference.decode::<Context>().is_ok() || reference.decode::<Ref<Selectable>>().is_ok()
+}
+
 #[rustler::nif]
 fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, options: NativeOptions<'a>) -> Term<'a> {
     if mode == Mode::Owngil && !HAS_OWN_GIL {
@@ -119,8 +133,8 @@ fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<
     let notices = Selectable::new(env, mailbox.notices_fd()?);
     let max_connections = options.max_connections;
     let thread = thread::spawn(options, Arc::clone(&mailbox), ReplyTo::new(env.pid(), reference))?;
-    let context = ResourceArc::new(ContextHandle::new(mailbox, max_connections, notices, thread));
-    if env.monitor(&context, &env.pid()).is_none() {
+    let context = Ref::new(ContextHandle::new(mailbox, max_connections, notices, thread));
+    if !context.monitor_caller(env) {
         context.mailbox.inbox.kill();
     }
     Ok(context)
@@ -310,8 +324,11 @@ fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
 }
 
 #[rustler::nif]
-fn answer_call<'a>(answer: ResourceArc<Answer>, term: Term<'a>) -> Atom {
-    answer.give(term);
+fn answer_call<'a>(answer: Term<'a>, term: Term<'a>) -> Atom {
+    // Who asked before the library was loaded anew hears that nobody answers, once Erlang has forgotten this.
+    if let Ok(answer) = answer.decode::<Ref<Answer>>() {
+        answer.give(term);
+    }
     atoms::ok()
 }
 
@@ -365,22 +382,21 @@ fn address(ip: Term<'_>) -> NifResult<IpAddr> {
 #[rustler::nif]
 fn listen<'a>(env: Env<'a>, ip: Term<'a>, port: u16, backlog: i32) -> NifResult<Term<'a>> {
     Ok(match listener::open(address(ip)?, port, backlog) {
-        Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket).to_term(env), port).encode(env),
+        Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket), port).encode(env),
         Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
     })
 }
 
 #[rustler::nif]
-fn listener_arm<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
-    Selectable::from_term(listener).ok_or(Error::BadArg)?.arm(env);
-    Ok(atoms::ok())
+fn listener_arm(env: Env<'_>, listener: Ref<Selectable>) -> Atom {
+    listener.arm(env);
+    atoms::ok()
 }
 
 #[rustler::nif]
-fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>, max: usize) -> NifResult<Term<'a>> {
+fn listener_accept(env: Env<'_>, listener: Ref<Selectable>, contexts: Vec<Context>, max: usize) -> NifResult<Term<'_>> {
     /// Contexts take turns over all listeners.
     static TURN: AtomicUsize = AtomicUsize::new(0);
-    let listener = Selectable::from_term(listener).ok_or(Error::BadArg)?;
     let Some(socket) = listener.fd() else { return Ok((atoms::error(), atoms::stopped()).encode(env)) };
     if contexts.is_empty() {
         return Err(Error::BadArg);
@@ -399,7 +415,7 @@ fn listener_accept<'a>(env: Env<'a>, listener: Term<'a>, contexts: Vec<Context>,
 }
 
 #[rustler::nif]
-fn listener_close<'a>(env: Env<'a>, listener: Term<'a>) -> NifResult<Atom> {
-    Selectable::from_term(listener).ok_or(Error::BadArg)?.stop(env);
-    Ok(atoms::ok())
+fn listener_close(env: Env<'_>, listener: Ref<Selectable>) -> Atom {
+    listener.stop(env);
+    atoms::ok()
 }

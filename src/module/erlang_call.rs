@@ -7,6 +7,7 @@ use crate::base::atoms;
 use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
 use crate::base::gil::detached;
 use crate::beam::call_reply::{self, Waited};
+use crate::beam::resource::Ref;
 use crate::connection::context::{self, Context};
 use crate::python::glue::guarded_object;
 
@@ -15,8 +16,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use rustler::Term;
 use rustler::env::OwnedEnv;
-use rustler::{ResourceArc, Term};
 use std::time::{Duration, Instant};
 
 /// `call(name, args, timeout)`: answers `(kind, value)`, see `erlang/_calls.py`.
@@ -68,7 +69,7 @@ fn ask(
     args: &Bound<'_, PyTuple>,
 ) -> PyResult<Option<call_reply::Awaited>> {
     let Some((awaited, answer)) = call_reply::new() else { return Ok(None) };
-    let answer = ResourceArc::new(answer);
+    let answer = Ref::new(answer);
     let mut mail = OwnedEnv::new();
     let message = mail.run(|env| -> PyResult<_> {
         let args = converter.to_term(env, args.to_list().as_any())?;

@@ -51,7 +51,7 @@ pub fn on_main_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static)
 const LOST: &str = "the thread of the main Python interpreter gave no answer: a panic in py_reactor, please report it";
 
 fn start() -> Result<Sender<Errand>, String> {
-    pin_libraries()?;
+    share_python()?;
     let (sender, receiver) = mpsc::channel();
     let (errands, to_do) = mpsc::channel::<Errand>();
     // Python counts this thread as its main thread, so it must stay.
@@ -79,25 +79,34 @@ fn start() -> Result<Sender<Errand>, String> {
     Ok(errands)
 }
 
-/// Makes libpython's symbols global, which extension modules take for granted but a library of the VM does not get, and
-/// keeps this library loaded: Python and our threads point into it for ever.
-fn pin_libraries() -> Result<(), String> {
-    // SAFETY: `dladdr` and `dlopen` get valid pointers; the handles are meant to stay open.
-    unsafe {
-        let path_of = |address: *const ()| -> Option<CString> {
-            let mut info: libc::Dl_info = std::mem::zeroed();
-            let found = libc::dladdr(address.cast(), &raw mut info) != 0 && !info.dli_fname.is_null();
-            found.then(|| CStr::from_ptr(info.dli_fname).to_owned())
-        };
-        let python = path_of(ffi::Py_IsInitialized as *const ()).ok_or("libpython is not loaded")?;
-        if libc::dlopen(python.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
-            return Err(format!("cannot make the symbols of {} global ({LIB_DIR})", python.to_string_lossy()));
-        }
-        if let Some(this) = path_of(pin_libraries as *const ()) {
-            libc::dlopen(this.as_ptr(), libc::RTLD_NOW | libc::RTLD_NODELETE);
-        }
+/// Keeps this library loaded: Python and our threads point into it for ever.
+pub fn pin_library() -> bool {
+    path_of(pin_library as *const ()).is_some_and(|this| is_open(&this, libc::RTLD_NODELETE))
+}
+
+/// Makes libpython's symbols global, which extension modules take for granted but a library of the VM does not get.
+fn share_python() -> Result<(), String> {
+    let python = path_of(ffi::Py_IsInitialized as *const ()).ok_or("libpython is not loaded")?;
+    if is_open(&python, libc::RTLD_GLOBAL) {
+        return Ok(());
     }
-    Ok(())
+    Err(format!("cannot make the symbols of {} global ({LIB_DIR})", python.to_string_lossy()))
+}
+
+/// The library that `address` lies in.
+fn path_of(address: *const ()) -> Option<CString> {
+    // SAFETY: `dladdr` fills in a struct of our own, whose name is a string of the loader's.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        let found = libc::dladdr(address.cast(), &raw mut info) != 0 && !info.dli_fname.is_null();
+        found.then(|| CStr::from_ptr(info.dli_fname).to_owned())
+    }
+}
+
+/// Opens a library that is loaded once more, in another way and for good.
+fn is_open(path: &CStr, how: i32) -> bool {
+    // SAFETY: a string; the handle is meant to stay open.
+    !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | how) }.is_null()
 }
 
 fn initialise() -> Result<*mut ffi::PyThreadState, String> {
@@ -106,7 +115,9 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
     // copied by Python; the configuration is cleared at the end.
     unsafe {
         if ffi::Py_IsInitialized() != 0 {
-            return Err("another library of this VM has already started Python".into());
+            return Err("another library of this VM, or another build of this one, has already started Python, which \
+                        starts once in a process: restart the VM"
+                .into());
         }
         audit::install()?;
         let (name, init) = BUILTIN.get().ok_or("the built-in module was not provided")?;
