@@ -121,6 +121,9 @@ pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Terms nested deeper than this are refused.
 pub const TERM_DEPTH_MAX: usize = 512;
 
+/// Those that are so deep that the thread has less stack left than this, as well. What an item may call needs some.
+pub const TERM_STACK_BYTES: usize = 12 * 1024;
+
 /// A connection that moved and then is quiet for so long is looked at: has it ended without anybody being told?
 pub const QUIET_MS: u64 = 500;
 

@@ -19,8 +19,15 @@ pub fn detached<R>(py: Python<'_>, f: impl FnOnce() -> R) -> R {
     py.detach(move || Detached((f.take())())).take()
 }
 
-/// The number of the interpreter that the calling thread is attached to; no other one of this process ever has it.
-pub fn current_id(_py: Python<'_>) -> i64 {
+/// The interpreter that the calling thread is attached to.
+#[inline]
+pub fn current(_py: Python<'_>) -> *mut ffi::PyInterpreterState {
     // SAFETY: attached.
-    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) }
+    unsafe { ffi::PyInterpreterState_Get() }
+}
+
+/// Its number; no other one of this process ever has it.
+pub fn current_id(py: Python<'_>) -> i64 {
+    // SAFETY: attached.
+    unsafe { ffi::PyInterpreterState_GetID(current(py)) }
 }

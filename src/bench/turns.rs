@@ -7,9 +7,9 @@ use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
 use crate::driver::{Driver, Event, Outcome, Payload, Target};
 use crate::mail::mailbox::Mailbox;
-use crate::module;
 use crate::python::instance;
 use crate::python::reactor_buffer;
+use crate::python::types::Types;
 use crate::reactor::Reactor;
 use crate::reactor::jobs;
 use crate::reactor::workspace::Workspace;
@@ -45,11 +45,10 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let python = Workspace::new(py, &options.python_path)?;
     let pool = Pool::new(options.buffers, options.buffer_bytes, || ()).map_err(os_error)?;
     let pool = Rc::new(RefCell::new(pool));
-    let native = py.import(module::NAME.to_string_lossy().as_ref())?;
-    let buffer_type = native.getattr("ReactorBuffer")?.unbind();
+    let buffer_type = Types::of(py)?.reactor_buffer.unbind();
     let context = Rc::new(Context::new(Arc::clone(&mailbox), options.limits, buffer_type));
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
-    context::set_current(Some(Rc::clone(&context)));
+    context::set_current(py, Some(Rc::clone(&context)));
     jobs::exec(python.globals.bind(py), &options.setup_code)?;
     let class = python.globals.bind(py).as_any().get_item("Bench")?;
     for number in 0..batch.connections {
@@ -72,7 +71,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let mut reactor = Reactor::new(Box::new(kernel), context, pool, python, &options);
     let ran = reactor.run(py);
     reactor.finish(py);
-    context::set_current(None);
+    context::set_current(py, None);
     reactor_buffer::set_local_pool(None);
     ran.map_err(os_error)?;
     let messages = turns * batch.connections as u64;

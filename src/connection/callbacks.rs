@@ -3,21 +3,21 @@
 use crate::connection::machine::{Action, Callback};
 use crate::driver::address::Address;
 use crate::mail::notice::Notice;
-use crate::module;
 use crate::python::addresses;
 use crate::python::glue::{class_name, inherits};
 use crate::python::instance;
+use crate::python::types::Types;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyType};
 use std::ptr;
 use std::time::Duration;
 
 /// What this interpreter's calls need: types and interned names.
 pub struct Names {
     /// `_py_reactor.Protocol`.
-    pub protocol_type: Py<PyAny>,
+    pub protocol_type: Py<PyType>,
     base_write_ready: Py<PyAny>,
     base_write: Py<PyAny>,
     base_datagram_received: Py<PyAny>,
@@ -38,13 +38,12 @@ pub enum Fault {
 }
 
 impl Names {
-    /// Looks them up in the native module.
+    /// Those of the calling interpreter.
     ///
     /// # Errors
     /// The Python exception.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
-        let native = py.import(module::NAME.to_string_lossy().as_ref())?;
-        let protocol_type = native.getattr("Protocol")?;
+        let protocol_type = Types::of(py)?.protocol;
         let intern = |name: &str| PyString::intern(py, name).unbind();
         Ok(Names {
             base_write_ready: protocol_type.getattr("write_ready")?.unbind(),

@@ -4,6 +4,7 @@
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
 use crate::base::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
+use crate::base::gil;
 use crate::base::limits::Limits;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
@@ -25,7 +26,7 @@ use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArrayMethods, PyBytes};
+use pyo3::types::{PyByteArrayMethods, PyBytes, PyType};
 use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
@@ -138,21 +139,31 @@ pub struct Context {
     /// Classes that were said to define no `message_received`.
     pub unaware: RefCell<HashSet<String>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.
-    pub buffer_type: Py<PyAny>,
+    pub buffer_type: Py<PyType>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Context>>> = const { RefCell::new(None) };
+    /// With the interpreter that it lives in.
+    static CURRENT: RefCell<Option<(*mut ffi::PyInterpreterState, Rc<Context>)>> = const { RefCell::new(None) };
 }
 
-/// The context of the calling thread, if it is a reactor thread.
-pub fn current() -> Option<Rc<Context>> {
-    CURRENT.with(|current| current.borrow().clone())
+/// The context that Python code which runs now is in: the calling thread must be a reactor thread, and in the context's
+/// own interpreter (I7), not in one that Python code has made.
+pub fn current(py: Python<'_>) -> Option<Rc<Context>> {
+    let here = gil::current(py);
+    CURRENT.with_borrow(|current| {
+        current.as_ref().filter(|(home, _)| *home == here).map(|(_, context)| Rc::clone(context))
+    })
 }
 
-/// Sets the context of the calling thread.
-pub fn set_current(context: Option<Rc<Context>>) {
-    let old = CURRENT.replace(context);
+/// The context whose thread this is, whatever interpreter the thread is in just now.
+pub fn of_thread() -> Option<Rc<Context>> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|(_, context)| Rc::clone(context)))
+}
+
+/// Sets the context of the calling thread, which is in the context's interpreter.
+pub fn set_current(py: Python<'_>, context: Option<Rc<Context>>) {
+    let old = CURRENT.replace(context.map(|context| (gil::current(py), context)));
     drop(old);
 }
 
@@ -162,7 +173,7 @@ fn reentered<E>(_: E) -> PyErr {
 
 impl Context {
     /// A context that serves nobody yet.
-    pub fn new(mailbox: Arc<Mailbox>, limits: Limits, buffer_type: Py<PyAny>) -> Self {
+    pub fn new(mailbox: Arc<Mailbox>, limits: Limits, buffer_type: Py<PyType>) -> Self {
         Context {
             mailbox,
             limits,

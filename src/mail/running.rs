@@ -6,6 +6,7 @@ use crate::base::sync::{Mutex, lock};
 use crate::reactor::watchdog;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use std::ffi::c_long;
 use std::io;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ struct Target {
     /// Python's number of the thread.
     thread: c_long,
     /// `erlang.reactor.Interrupted` of the interpreter.
-    exception: Py<PyAny>,
+    exception: Py<PyType>,
 }
 // SAFETY: the pointer is used under the lock around it; as long as it is there, the interpreter is.
 unsafe impl Send for Target {}
@@ -67,7 +68,7 @@ impl Running {
     }
 
     /// From now on the calling thread, attached, can be interrupted, by this exception.
-    pub fn publish(&self, py: Python<'_>, exception: Py<PyAny>) {
+    pub fn publish(&self, py: Python<'_>, exception: Py<PyType>) {
         // SAFETY: attached.
         let (interpreter, thread) =
             unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };

@@ -30,7 +30,7 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
         let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let converter = TermConverter::new(py)?;
-        let context = context::current();
+        let context = context::of_thread();
         let is_killed = || context.as_ref().is_some_and(|context| context.mailbox.inbox.is_killed());
         if is_killed() {
             // Each `connection_lost` would wait in vain.

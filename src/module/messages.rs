@@ -42,7 +42,7 @@ pub unsafe extern "C" fn send(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
 /// The pid of the context's Erlang process, on its thread; elsewhere None.
 pub unsafe extern "C" fn own_pid(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        let Some(context) = context::current() else { return Ok(py.None().into_bound(py)) };
+        let Some(context) = context::current(py) else { return Ok(py.None().into_bound(py)) };
         let converter = TermConverter::new(py)?;
         OwnedEnv::new().run(|env| converter.to_python(py, context.mailbox.owner.encode(env)))
     })

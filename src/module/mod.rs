@@ -16,9 +16,11 @@ use crate::mail::notice::Notice;
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
 use crate::python::interpreter::{self, Builtin};
 use crate::python::reactor_buffer;
+use crate::python::types::Types;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -110,17 +112,21 @@ unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
     guarded(-1, |py| {
         // SAFETY: CPython passes the module that is being made.
         let module = unsafe { Bound::from_borrowed_ptr(py, module) }.cast_into::<PyModule>()?;
-        module.add("Protocol", protocol::make_type(&module)?)?;
-        module.add("ReactorBuffer", reactor_buffer::make_type(&module)?)?;
-        module.add("Interrupted", make_interrupted(py)?)?;
+        let types = Types::made_by(py, || {
+            let (protocol, reactor_buffer) = (protocol::make_type(py)?, reactor_buffer::make_type(py)?);
+            Ok(Types { protocol, reactor_buffer, interrupted: make_interrupted(py)? })
+        })?;
+        module.add("Protocol", types.protocol)?;
+        module.add("ReactorBuffer", types.reactor_buffer)?;
+        module.add("Interrupted", types.interrupted)?;
         Ok(0)
     })
 }
 
 /// A `BaseException`, so that `except Exception` does not stop it.
-fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     // SAFETY: attached; static strings; a new reference, or null with an exception.
-    unsafe {
+    let made = unsafe {
         let made = ffi::PyErr_NewExceptionWithDoc(
             c"erlang.reactor.Interrupted".as_ptr(),
             c"Raised in Python code that py_reactor_context:interrupt/1 ends.".as_ptr(),
@@ -128,7 +134,8 @@ fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(py, made)
-    }
+    };
+    Ok(made?.cast_into()?)
 }
 
 fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
@@ -142,7 +149,7 @@ unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut f
         if !factory.is_callable() {
             return Err(PyTypeError::new_err(format!("a protocol factory must be callable, not {}", factory.repr()?)));
         }
-        let Some(context) = context::current() else { return boolean(py, false) };
+        let Some(context) = context::current(py) else { return boolean(py, false) };
         let old = context.factory.replace(Some(factory.unbind()));
         drop(old);
         boolean(py, true)
@@ -151,7 +158,8 @@ unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut f
 
 unsafe extern "C" fn get_protocol_factory(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        let factory = context::current().and_then(|context| context.factory.borrow().as_ref().map(|f| f.clone_ref(py)));
+        let factory =
+            context::current(py).and_then(|context| context.factory.borrow().as_ref().map(|f| f.clone_ref(py)));
         Ok(factory.map_or_else(|| py.None().into_bound(py), |factory| factory.into_bound(py)))
     })
 }
@@ -160,7 +168,7 @@ unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, fd: *mut ffi::PyObject)
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let protocol = context::current().and_then(|context| context.protocol(py, fd));
+        let protocol = context::current(py).and_then(|context| context.protocol(py, fd));
         Ok(protocol.unwrap_or_else(|| py.None().into_bound(py)))
     })
 }
@@ -170,7 +178,7 @@ unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyO
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
         let Some(Served { mailbox, id, .. }) = descriptor::find(fd) else { return boolean(py, false) };
-        match context::current() {
+        match context::current(py) {
             Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
             _ => mailbox.inbox.signal(id),
         }
@@ -182,7 +190,7 @@ unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, fd: *mut ffi::PyObj
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        boolean(py, context::current().is_some_and(|context| context.close(fd)))
+        boolean(py, context::current(py).is_some_and(|context| context.close(fd)))
     })
 }
 

@@ -3,14 +3,14 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
-use crate::module;
 use crate::module::manual_io;
-use crate::python::glue::{self, Static, argument, class_name, guarded_object, inherits, method};
+use crate::python::glue::{Static, argument, class_name, guarded_object, inherits, method};
 use crate::python::instance::{self, Instance, Link, instance, write_buffer};
+use crate::python::types::{self, Types};
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyString, PyType};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
         Link::Lost => Ok(Route::Nowhere),
         Link::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
         Link::Plain => Ok(Route::Descriptor(fd)),
-        Link::Served { context, id } => match context::current() {
+        Link::Served { context, id } => match context::current(protocol.py()) {
             Some(current) if current.mailbox.serial == context => Ok(Route::Context(current, id)),
             _ => Err(PyRuntimeError::new_err(
                 "write() and read() may be called on the thread of the protocol's context only; from another thread \
@@ -166,7 +166,7 @@ unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyO
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let class = unsafe { argument(py, this) }.get_type();
-        match context::current() {
+        match context::current(py) {
             Some(context) => context.say_unaware(class_name(&class)),
             None => py.import("erlang._plain")?.call_method1("say_unaware", (class,)).map(drop)?,
         }
@@ -179,7 +179,7 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let protocol = unsafe { argument(py, this) };
-        let base = py.import(module::NAME.to_string_lossy().as_ref())?.getattr("Protocol")?;
+        let base = Types::of(py)?.protocol;
         let native = inherits(&protocol, &PyString::intern(py, "write"), &base.getattr("write")?)?;
         let drained = match route(&protocol)? {
             Route::Context(context, id) if native => context.drain(id, &protocol)?,
@@ -233,11 +233,11 @@ static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
     ffi::PyMethodDef::zeroed(),
 ]);
 
-/// Makes the type for the interpreter that `module` belongs to.
+/// Makes the type for the calling interpreter.
 ///
 /// # Errors
 /// The Python exception.
-pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>> {
+pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let slots = [
         (ffi::Py_tp_doc, DOC.as_ptr() as *mut c_void),
         (ffi::Py_tp_new, instance::new as *mut c_void),
@@ -248,5 +248,5 @@ pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAn
         (ffi::Py_tp_members, instance::MEMBERS.0.as_ptr() as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
-    glue::make_type(module, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
+    types::make(py, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
 }

@@ -22,7 +22,7 @@ pub fn remove(mailbox: &Mailbox) {
 
 /// The context of the calling thread or, if that is the user's own, the oldest in its interpreter.
 pub fn current(py: Python<'_>) -> Option<Arc<Mailbox>> {
-    if let Some(context) = context::current() {
+    if let Some(context) = context::current(py) {
         return Some(Arc::clone(&context.mailbox));
     }
     let here = current_id(py);

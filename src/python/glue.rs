@@ -1,9 +1,12 @@
 //! What every function and type that CPython calls needs: tables, arguments, and errors instead of panics.
 
+use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
+use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
-use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -27,58 +30,55 @@ pub const fn method(
     }
 }
 
-/// Runs `f` for a function that CPython called: errors become exceptions, and so does a panic, which must not cross
-/// into C. `failure` is what C expects along with an exception.
+/// Runs `f` for a function that CPython called, in the interpreter that called: errors become exceptions, and so does a
+/// panic, which must not cross into C. `failure` is what C expects along with an exception. For functions that only CPython
+/// calls: the thread must be attached.
+///
+/// Not by `Python::attach`: it goes by the thread, to the first interpreter that this was in. Called from one that Python
+/// code has made inside that, it would wait for itself for ever, or abort the process.
 pub fn guarded<R>(failure: R, f: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    Python::attach(|py| match catch_unwind(AssertUnwindSafe(|| f(py))) {
-        Ok(Ok(result)) => result,
-        Ok(Err(error)) => {
-            error.restore(py);
-            failure
-        }
-        Err(_) => {
-            pyo3::exceptions::PySystemError::new_err("py_reactor: internal error (a Rust panic), please report it")
-                .restore(py);
-            failure
-        }
-    })
+    /// The type of the function ties the entry, which is passed as a bare pointer, to `f`.
+    fn entered_by<F, R>(_: &Entry<F, R>) -> unsafe extern "C" fn(*mut ffi::PyObject) -> c_int
+    where
+        F: FnOnce(Python<'_>) -> PyResult<R>,
+    {
+        trampoline::inquiry::<Enter<F, R>>
+    }
+    let mut entry = Entry { work: Some(f), result: failure };
+    // SAFETY: CPython calls attached (I7); the entry is of the type that the function expects, and outlives the call.
+    unsafe { entered_by(&entry)((&raw mut entry).cast()) };
+    entry.result
+}
+
+/// What [`guarded`] is to run, and its result.
+struct Entry<F, R> {
+    work: Option<F>,
+    result: R,
+}
+
+/// What PyO3's macros use: the only way that takes the thread as it is and also counts it as attached, without which no
+/// [`Py`] may be dropped.
+struct Enter<F, R>(PhantomData<(F, R)>);
+
+impl<F: FnOnce(Python<'_>) -> PyResult<R>, R> MethodDef<trampoline::inquiry::Func> for Enter<F, R> {
+    const METH: trampoline::inquiry::Func = enter::<F, R>;
+}
+
+unsafe fn enter<F: FnOnce(Python<'_>) -> PyResult<R>, R>(py: Python<'_>, entry: *mut ffi::PyObject) -> PyResult<c_int> {
+    // SAFETY: it is the entry of `guarded`, which waits.
+    let entry = unsafe { &mut *entry.cast::<Entry<F, R>>() };
+    let Some(work) = entry.work.take() else { return Ok(0) };
+    match catch_unwind(AssertUnwindSafe(|| work(py))) {
+        Ok(Ok(result)) => entry.result = result,
+        Ok(Err(error)) => error.restore(py),
+        Err(_) => PySystemError::new_err("py_reactor: internal error (a Rust panic), please report it").restore(py),
+    }
+    Ok(0)
 }
 
 /// As [`guarded`], for a function that answers a new reference.
 pub fn guarded_object(f: impl for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
     guarded(ptr::null_mut(), |py| f(py).map(Bound::into_ptr))
-}
-
-/// Makes a heap type in `module`.
-///
-/// # Errors
-/// The Python exception.
-pub fn make_type<'py>(
-    module: &Bound<'py, PyModule>,
-    name: &'static CStr,
-    basic_size: usize,
-    flags: std::ffi::c_ulong,
-    slots: &[(c_int, *mut c_void)],
-    base: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut slots: Vec<_> = slots
-        .iter()
-        .map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc })
-        .chain([ffi::PyType_Slot::default()])
-        .collect();
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: basic_size as c_int,
-        itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | flags) as c_uint,
-        slots: slots.as_mut_ptr(),
-    };
-    let base = base.map_or(ptr::null_mut(), Bound::as_ptr);
-    // SAFETY: the specification and its slots live through the call; what CPython keeps is static.
-    unsafe {
-        let made = ffi::PyType_FromModuleAndSpec(module.as_ptr(), &raw mut spec, base);
-        Bound::from_owned_ptr_or_err(module.py(), made)
-    }
 }
 
 /// # Safety

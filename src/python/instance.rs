@@ -6,6 +6,7 @@
 
 use crate::base::token::ConnId;
 use crate::python::glue::{Static, class_name, guarded_object};
+use crate::python::trashcan;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -228,10 +229,24 @@ pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
 
 /// `tp_dealloc`.
 pub unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the last reference is gone; the usual order for a heap type with garbage collection.
+    // SAFETY: the last reference is gone; CPython calls this attached (I7).
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        // One of a subclass is in the midst of the subclass's own deallocation, which bounds the depth.
+        if ptr::eq((*ffi::Py_TYPE(object)).tp_base, &raw const ffi::PyBaseObject_Type) {
+            trashcan::release_bounded(object, release);
+        } else {
+            release(object);
+        }
+    }
+}
+
+/// # Safety
+/// The last reference to the instance is gone, and the collector has forgotten it.
+unsafe fn release(object: *mut ffi::PyObject) {
+    // SAFETY: the usual order for a heap type.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
         clear(object);
         if let Some(free) = (*class).tp_free {
             free(object.cast());

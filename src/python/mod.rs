@@ -10,3 +10,5 @@ pub mod interpreter;
 pub mod reactor_buffer;
 pub mod subinterpreter;
 pub mod terms;
+pub mod trashcan;
+pub mod types;

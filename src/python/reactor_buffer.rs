@@ -6,10 +6,12 @@
 //! the slot returns when the last reference and the last view are gone: when CPython deallocates it.
 
 use crate::buffer::{DATA_OFFSET, HEADER_BYTES, Pool, SlotHeader, return_from_any_thread};
-use crate::python::glue::{self, Static, method};
+use crate::python::glue::{Static, method};
+use crate::python::types;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
 use std::mem::offset_of;
@@ -34,7 +36,7 @@ pub fn set_local_pool(pool: Option<Rc<RefCell<Pool>>>) {
 /// `pool` runs low (the answer tells).
 pub fn lend<'py>(
     py: Python<'py>,
-    buffer_type: &Bound<'py, PyAny>,
+    buffer_type: &Bound<'py, PyType>,
     pool: &mut Pool,
     slot: u16,
     offset: usize,
@@ -57,7 +59,7 @@ pub fn lend<'py>(
 }
 
 /// Makes an object on the heap with a copy of `bytes`.
-pub fn copied<'py>(py: Python<'py>, buffer_type: &Bound<'py, PyAny>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub fn copied<'py>(py: Python<'py>, buffer_type: &Bound<'py, PyType>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: attached; `alloc` made room for `bytes`; the reference is new, or null with an exception set.
     unsafe {
         let object = alloc(buffer_type.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
@@ -171,11 +173,12 @@ A subclass of bytes: everything that works with bytes works with it, in place. I
 kept buffer (or memoryview of one) occupies a whole receive buffer (16 KiB unless configured otherwise), so copy a small
 part that you need for long: bytes(data[:n]). ReactorBuffer(b'...') makes one on the heap, for tests.";
 
-/// Makes the type for the interpreter that `module` belongs to.
+/// Makes the type for the calling interpreter. No instance may get another class, nor another object this one: by its class
+/// it is known where an object's memory came from.
 ///
 /// # Errors
 /// The Python exception.
-pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAny>> {
+pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let slots = [
         (ffi::Py_tp_doc, DOC.as_ptr() as *mut c_void),
         (ffi::Py_tp_alloc, alloc as *mut c_void),
@@ -183,6 +186,6 @@ pub fn make_type<'py>(module: &Bound<'py, PyModule>) -> PyResult<Bound<'py, PyAn
         (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
     ];
     // SAFETY: `bytes` is a static type.
-    let bytes = unsafe { Bound::from_borrowed_ptr(module.py(), (&raw mut ffi::PyBytes_Type).cast()) };
-    glue::make_type(module, c"erlang.reactor.ReactorBuffer", 0, 0, &slots, Some(&bytes))
+    let bytes = unsafe { Bound::from_borrowed_ptr(py, (&raw mut ffi::PyBytes_Type).cast()) };
+    types::make(py, c"erlang.reactor.ReactorBuffer", 0, ffi::Py_TPFLAGS_IMMUTABLETYPE, &slots, Some(&bytes))
 }

@@ -1,9 +1,11 @@
-//! Erlang terms to Python objects and back. What has no counterpart is an error, never a crash; depth is bounded.
+//! Erlang terms to Python objects and back. What has no counterpart is an error, never a crash; depth is bounded,
+//! by a number and by the stack of the calling thread.
 
 #![forbid(unsafe_code)]
 
 use crate::base::atoms;
-use crate::base::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX};
+use crate::base::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX, TERM_STACK_BYTES};
+use crate::base::stack;
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
@@ -65,6 +67,11 @@ impl TermConverter {
     fn count(&self, depth: usize) -> PyResult<()> {
         if depth == 0 {
             return Err(PyRecursionError::new_err(format!("nested deeper than {TERM_DEPTH_MAX}")));
+        }
+        if stack::left() < TERM_STACK_BYTES {
+            return Err(PyRecursionError::new_err(
+                "nested too deep for the stack of this thread, which is small (threading.stack_size)",
+            ));
         }
         let left = self.parts_left.get().checked_sub(1);
         self.parts_left.set(left.ok_or_else(|| PyValueError::new_err(format!("more than {TERM_PARTS_MAX} parts")))?);

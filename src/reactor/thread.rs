@@ -14,6 +14,7 @@ use crate::module::thread_context;
 use crate::python::interpreter;
 use crate::python::reactor_buffer;
 use crate::python::subinterpreter::Subinterpreter;
+use crate::python::types::Types;
 use crate::reactor::Reactor;
 use crate::reactor::jobs;
 use crate::reactor::watchdog;
@@ -136,7 +137,7 @@ fn forget(py: Python<'_>, mailbox: &Mailbox) {
     for command in mailbox.inbox.close() {
         command.abandon();
     }
-    context::set_current(None);
+    context::set_current(py, None);
     reactor_buffer::set_local_pool(None);
 }
 
@@ -146,6 +147,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
+    let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
+    let types = Types::of(py).map_err(Failure::Setup)?;
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
     if let Some(venv) = &options.venv {
         let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
@@ -159,21 +162,20 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
     let _ = mailbox.interpreter.set(gil::current_id(py));
-    let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
     if options.mode != Mode::Worker {
         let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));
         install().map_err(Failure::Setup)?;
         let alone = || py.import("erlang._ending")?.call_method0("pass_nothing_on");
         alone().map_err(Failure::Setup)?;
     }
-    let buffer_type = native.getattr("ReactorBuffer").map_err(Failure::Setup)?.unbind();
+    let buffer_type = types.reactor_buffer.unbind();
     let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
-    mailbox.running.publish(py, native.getattr("Interrupted").map_err(Failure::Setup)?.unbind());
+    mailbox.running.publish(py, types.interrupted.unbind());
     if let Some(threshold) = options.slow_callback {
         watchdog::add(mailbox, threshold);
     }
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
-    context::set_current(Some(Rc::clone(&context)));
+    context::set_current(py, Some(Rc::clone(&context)));
     thread_context::add(py, mailbox);
     let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
     let log = native.getattr("log").map_err(Failure::Setup)?;

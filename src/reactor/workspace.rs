@@ -4,6 +4,7 @@
 
 use crate::connection::callbacks::Names;
 use crate::mail::command::Info;
+use crate::module;
 use crate::python::terms::TermConverter;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -30,6 +31,8 @@ impl Workspace {
                 sys_path.insert(0, directory)?;
             }
         }
+        // It makes the types.
+        py.import(module::NAME.to_string_lossy().as_ref())?;
         let globals = PyDict::new(py);
         globals.set_item("__name__", "__main__")?;
         globals.set_item("__builtins__", py.import("builtins")?)?;

@@ -1,0 +1,149 @@
+%% What Python code cannot do to the memory and the locks of the VM. Where one of these fails, the VM dies, or hangs.
+-module(soundness_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [with_context/3, client/2, send/2, expect/2]).
+
+all() ->
+    [{group, Backend} || Backend <- [epoll, subinterp]].
+
+groups() ->
+    reactor_test:backend_groups([
+        types_are_made_once,
+        buffers_keep_their_class,
+        chains_of_protocols_are_released,
+        deep_terms_on_small_stacks,
+        deep_answers_on_small_stacks,
+        interpreters_inside_of_a_context
+    ], [replaced_types_change_no_layout]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+init_per_testcase(_Case, Config) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Config.
+
+end_per_testcase(_Case, _Config) ->
+    ok.
+
+with_soundness(Config, Fun) ->
+    with_context(Config, #{setup_code => "import soundness"}, Fun).
+
+run(Context, Function, Args) ->
+    {ok, Answer} = py:call(Context, soundness, Function, Args),
+    Answer.
+
+%% The module is shared by the contexts of the main interpreter: another one starts after its types were replaced.
+replaced_types_change_no_layout(Config) ->
+    with_soundness(Config, fun(Context) ->
+        Code = [reactor_test:factory("streams.Echo"), "import streams"],
+        none = run(Context, replace_types, []),
+        try
+            with_context(Config, #{setup_code => Code}, fun(Other) ->
+                [
+                    begin
+                        {Client, _} = client(Other, Config),
+                        send(Client, <<"data">>),
+                        expect(Client, <<"data">>)
+                    end
+                 || _ <- lists:seq(1, 5)
+                ]
+            end)
+        after
+            none = run(Context, restore_types, [])
+        end
+    end).
+
+types_are_made_once(Config) ->
+    with_soundness(Config, fun(Context) ->
+        ?assertEqual([true, true, true, true], run(Context, types_made_again, []))
+    end).
+
+buffers_keep_their_class(Config) ->
+    with_soundness(Config, fun(Context) ->
+        ?assertEqual(0, run(Context, classes_changed, []))
+    end).
+
+chains_of_protocols_are_released(Config) ->
+    with_soundness(Config, fun(Context) ->
+        [
+            ?assertEqual({Kind, Classes, 2}, {Kind, Classes, run(Context, release_chain, [Kind, Classes])})
+         || Kind <- [client_info, write_buffer, dict, tuple, both], Classes <- [plain, sub, mixed]
+        ]
+    end).
+
+deep_terms_on_small_stacks(Config) ->
+    with_soundness(Config, fun(Context) ->
+        [
+            begin
+                Answer = run(Context, send_from_small_thread, [self(), Depth, Kind, KiB]),
+                ?assert(lists:member(Answer, [none, <<"RecursionError">>]))
+            end
+         || KiB <- [32, 48, 64, 128], Depth <- [1, 100, 500], Kind <- [list, tuple, dict]
+        ],
+        %% What is not deep goes from any thread.
+        ?assertEqual(none, run(Context, send_from_small_thread, [self(), 5, list, 32]))
+    end).
+
+deep_answers_on_small_stacks(Config) ->
+    ok = py:register_function(soundness_nested, fun nested/2),
+    try
+        with_soundness(Config, fun(Context) ->
+            [
+                begin
+                    Answer = run(Context, call_from_small_thread, [Depth, Kind, KiB]),
+                    ?assert(lists:member(Answer, [true, <<"TypeError">>, <<"RecursionError">>]))
+                end
+             || KiB <- [32, 64, 128], Depth <- [1, 100, 500], Kind <- [list, tuple, dict]
+            ],
+            ?assertEqual(true, run(Context, call_from_small_thread, [5, list, 48]))
+        end)
+    after
+        py:unregister_function(soundness_nested)
+    end.
+
+nested(Depth, Kind) ->
+    lists:foldl(fun(_, Value) -> nest(Kind, Value) end, 1, lists:seq(1, Depth)).
+
+nest(<<"list">>, Value) -> [Value];
+nest(<<"tuple">>, Value) -> {Value};
+nest(<<"dict">>, Value) -> #{value => Value}.
+
+interpreters_inside_of_a_context(Config) ->
+    Name = ?MODULE,
+    true = register(Name, self()),
+    try
+        with_soundness(Config, fun(Context) ->
+            [inside(Context, Function, Name) || Function <- [inside_another, inside_another_on_a_thread]]
+        end)
+    after
+        unregister(Name)
+    end.
+
+inside(Context, Function, Name) ->
+    Did = run(Context, Function, [Name]),
+    ?assertMatch(
+        #{
+            <<"program">> := <<"PermissionError">>,
+            <<"self">> := <<"RuntimeError">>,
+            <<"send">> := <<"None">>,
+            <<"signal">> := <<"False">>,
+            <<"by_hand">> := <<"(4, b'data')">>,
+            <<"chain">> := <<"None">>,
+            <<"base">> := <<"'continue'">>
+        },
+        Did
+    ),
+    receive
+        <<"from inside">> -> ok
+    after 5000 -> ct:fail(no_message)
+    end,
+    %% Neither this context nor its factory was meant.
+    ?assertEqual({ok, none}, py:eval(Context, "__import__('_py_reactor').get_protocol_factory()")).
