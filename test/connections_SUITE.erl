@@ -39,7 +39,7 @@ connections_are_told(Config) ->
     mailed(Config, Script, fun(Context, Client, Tag, Fd) ->
         Before = connection(Context, Tag),
         ?assertMatch(
-            #{fd := Fd, class := <<"mailed.Mailed">>, state := read, unread := 0, unsent := 0, received := 0, sent := 0},
+            #{fd := Fd, class := <<"mailed.Mailed">>, state := read, unread := 0, unsent := 0, write_buffer := 0, received := 0, sent := 0},
             Before
         ),
         ?assertMatch(#{client_info := #{<<"addr">> := <<"127.0.0.1">>, <<"port">> := 4711}}, Before),

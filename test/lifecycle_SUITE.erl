@@ -15,6 +15,8 @@ all() ->
 groups() ->
     reactor_test:backend_groups([
         stop_delivers_what_was_written,
+        stop_delivers_write_buffers,
+        application_stop_delivers_write_buffers,
         stop_cuts_after_the_time_to_drain,
         stop_while_connections_arrive,
         killed_contexts_leave_no_descriptor,
@@ -62,12 +64,41 @@ stop_delivers_what_was_written(Config) ->
     Clients = [client(Context, Config, #{}, ?SMALL) || _ <- lists:seq(1, 5)],
     [send(Client, <<"4000000 ">>) || {Client, _} <- Clients],
     [reactor_test:wait_equal({ok, [4000000]}, fun() -> py:call(Context, streams, accepted, [Tag]) end) || {_, Tag} <- Clients],
-    Readers = [spawn_monitor(fun() -> read_when_told(Client) end) || {Client, _} <- Clients],
-    [ok = gen_tcp:controlling_process(Client, Pid) || {{Client, _}, {Pid, _}} <- lists:zip(Clients, Readers)],
-    Stopper = spawn_link(fun() -> ok = py_reactor_context:stop(Context) end),
+    delivers_while_it_stops(Context, Config, [Client || {Client, _} <- Clients], fun py_reactor_context:stop/1).
+
+%% What was put into write_buffer before the stop, in write mode or by a thread that has signalled.
+stop_delivers_write_buffers(Config) ->
+    Context = start(Config, "waiting.Answers", #{drain_ms => 60000}),
+    delivers_while_it_stops(Context, Config, answered(Context, Config), fun py_reactor_context:stop/1).
+
+application_stop_delivers_write_buffers(Config) ->
+    Options = options(Config, #{drain_ms => 60000, setup_code => reactor_test:factory("waiting.Answers")}),
+    {ok, Context} = py_reactor:start_context(new_id(), reactor_test:mode(Config), Options),
+    delivers_while_it_stops(Context, Config, answered(Context, Config), fun(_) -> application:stop(py_reactor) end).
+
+answered(Context, Config) ->
+    [
+        begin
+            {Client, Tag} = client(Context, Config, #{how => How}, ?SMALL),
+            send(Client, <<"go">>),
+            reactor_test:wait_event(Context, Tag, <<"answered">>),
+            Client
+        end
+     || How <- [native, python, thread]
+    ].
+
+%% Four million bytes to each client, which reads only when the context is stopping.
+delivers_while_it_stops(Context, Config, Clients, Stop) ->
+    Readers = [spawn_monitor(fun() -> read_when_told(Client) end) || Client <- Clients],
+    [ok = gen_tcp:controlling_process(Client, Pid) || {Client, {Pid, _}} <- lists:zip(Clients, Readers)],
+    Stopper = spawn_link(fun() -> ok = Stop(Context) end),
     %% It is stopping when it takes no more.
-    {_, Server} = reactor_test:pair(Config),
-    wait_until(fun() -> py_reactor_context:handoff(Context, Server, #{}) =:= {error, stopped} end),
+    wait_until(fun() ->
+        {Other, Server} = reactor_test:pair(Config),
+        Refused = py_reactor_context:handoff(Context, Server, #{}) =/= ok,
+        _ = [gen_tcp:close(Socket) || Socket <- [Other, Server]],
+        Refused
+    end),
     [Pid ! read || {Pid, _} <- Readers],
     [
         receive

@@ -17,6 +17,7 @@ groups() ->
         stalled_is_cut,
         slow_is_not_stalled,
         stalled_delays_nobody,
+        small_writes_cost_their_mark,
         drain_answers_what_has_arrived,
         drain_takes_too_long,
         drain_of_nothing
@@ -139,6 +140,25 @@ stalled_delays_nobody(Config) ->
         ?assert(Unsent =< 256 * 1024, Unsent),
         ?assert(Sent < 20000000, Sent),
         gen_tcp:close(Slow)
+    end).
+
+%% B3, in memory: readers that read nothing, for each of which its mark was written byte by byte.
+small_writes_cost_their_mark(Config) ->
+    serving(Config, "writes.ByteByByte", #{}, fun(Context) ->
+        Writing = fun() ->
+            {Client, Tag} = client(Context, Config, #{}, [{recbuf, 8192}, {sndbuf, 8192}]),
+            send(Client, <<"go">>),
+            wait_event(Context, Tag, <<"data_received">>),
+            Client
+        end,
+        _First = Writing(),
+        Before = resident_bytes(),
+        Clients = [Writing() || _ <- lists:seq(1, 20)],
+        Each = (resident_bytes() - Before) div 20,
+        ?assert(Each < 2 * 1024 * 1024 orelse os:getenv("ASAN_OPTIONS") =/= false, Each),
+        Unsent = [U || #{unsent := U} <- py_reactor_context:connections(Context)],
+        ?assert(lists:min(Unsent) > 100000, Unsent),
+        [reactor_test:reset(Client) || Client <- Clients]
     end).
 
 %% As many as the limit of open files allows. They cost little, are not in the way of another one, and are all there.

@@ -16,6 +16,9 @@ all() ->
 groups() ->
     reactor_test:transport_groups([
         write_answers_what_fits,
+        an_object_is_taken_whole,
+        five_gigabytes_in_one_object,
+        write_ready_of_the_documents_copies_once,
         every_kind_of_bytes_is_accepted,
         other_objects_are_refused,
         mutable_objects_may_change_afterwards,
@@ -34,7 +37,9 @@ groups() ->
         base_write_ready_called_from_python,
         write_buffer_may_be_replaced,
         only_by_a_bytearray,
-        a_write_buffer_that_is_held_is_copied
+        a_write_buffer_that_is_held_is_copied,
+        a_write_buffer_of_which_there_is_a_view_is_not_sent,
+        a_write_buffer_is_cut_by_what_was_sent
     ]).
 
 init_per_group(Group, Config) ->
@@ -60,6 +65,60 @@ write_answers_what_fits(Config) ->
         wait_lost(Context, Tag),
         %% The queue had fallen to the low-water mark before write_ready was called.
         ?assert(value(Context, Tag, room) >= 65536 - 16384)
+    end).
+
+%% B3: where nothing waits, an object is taken whole, for nothing of it is copied. What comes behind it is refused, and
+%% write_ready comes at the low-water mark.
+an_object_is_taken_whole(Config) ->
+    Options = #{write_high_bytes => 65536, write_low_bytes => 16384},
+    serving(Config, "writes.OneObject", Options, fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        send(Client, <<"go">>),
+        wait_event(Context, Tag, <<"data_received">>),
+        ?assertEqual([3000000, 0, 0], value(Context, Tag, answers)),
+        [#{unsent := Unsent}] = py_reactor_context:connections(Context),
+        ?assert(Unsent > 65536, Unsent),
+        [#{connection := Handle}] = py_reactor_context:connections(Context),
+        ?assertEqual({error, {no_room, 0}}, py_reactor_context:send(Context, Handle, "x")),
+        Expected = [binary:copy(<<"a">>, 3000000), binary:copy(<<"b">>, 65536)],
+        ?assertEqual(iolist_to_binary(Expected), reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag),
+        ?assert(value(Context, Tag, room) >= 65536 - 16384)
+    end).
+
+%% More than one send can take, and more than 32 bits can count: zeros, for which no memory is used.
+five_gigabytes_in_one_object(Config) ->
+    %% It takes seconds: once for each way to send.
+    case {reactor_test:mode(Config), proplists:get_value(transport, Config)} of
+        {worker, tcp} ->
+            serving(Config, "writes.FiveGigabytes", fun(Context) ->
+                {Client, Tag} = client(Context, Config, #{}, [{recbuf, 4000000}]),
+                send(Client, <<"go">>),
+                ?assertEqual(5 bsl 30, count(Client, 0)),
+                ?assertEqual(5 bsl 30, value(Context, Tag, answer))
+            end);
+        _ ->
+            {skip, "sent in the same way as over TCP, in the main interpreter"}
+    end.
+
+count(Client, Count) ->
+    case gen_tcp:recv(Client, 0, 30000) of
+        {ok, Part} -> count(Client, Count + byte_size(Part));
+        {error, closed} -> Count
+    end.
+
+%% Whatever waited before.
+write_ready_of_the_documents_copies_once(Config) ->
+    serving(Config, "writes.AsDocumented", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, ?SMALL),
+        Size = 10000000,
+        send(Client, <<"document">>),
+        ?assertEqual({ok, binary:copy(<<"d">>, Size)}, gen_tcp:recv(Client, Size, 30000)),
+        ?assertEqual(Size, value(Context, Tag, copied)),
+        send(Client, <<"header">>),
+        ?assertEqual({ok, <<"header", (binary:copy(<<"d">>, Size))/binary>>}, gen_tcp:recv(Client, Size + 6, 30000)),
+        %% Once behind the header, and once when that was sent.
+        ?assert(value(Context, Tag, copied) =< 3 * Size)
     end).
 
 every_kind_of_bytes_is_accepted(Config) ->
@@ -297,4 +356,32 @@ a_write_buffer_that_is_held_is_copied(Config) ->
         wait_event(Context, Tag, <<"changed">>),
         ?assertEqual(0, value(Context, Tag, left)),
         expect(Client, binary:copy(<<"a">>, 199999))
+    end).
+
+%% It cannot be cut, so what was sent of it would be sent again.
+a_write_buffer_of_which_there_is_a_view_is_not_sent(Config) ->
+    serving(Config, "writes.HoldsView", fun(Context) ->
+        [
+            begin
+                {Client, Tag} = client(Context, Config, #{}),
+                send(Client, How),
+                ?assertEqual(<<How/binary, " once">>, reactor_test:receive_all(Client)),
+                wait_lost(Context, Tag),
+                ?assertEqual(3, value(Context, Tag, refused))
+            end
+         || How <- [<<"super">>, <<"by write">>]
+        ]
+    end).
+
+%% Whatever a subclass makes of its methods, and whatever happens to it while Python's write runs.
+a_write_buffer_is_cut_by_what_was_sent(Config) ->
+    serving(Config, "writes.Uncuttable", fun(Context) ->
+        [
+            begin
+                {Client, _} = client(Context, Config, #{}, ?SMALL),
+                send(Client, How),
+                ?assertEqual(<<(binary:copy(<<"a">>, 300000))/binary, Tail/binary>>, reactor_test:receive_all(Client), How)
+            end
+         || {How, Tail} <- [{<<"subclass">>, <<>>}, {<<"viewed">>, <<>>}, {<<"appended">>, <<"tail">>}, {<<"raises">>, <<>>}]
+        ]
     end).

@@ -56,7 +56,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 25 {
+        let happening = match what % 27 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
@@ -72,6 +72,8 @@ impl Context {
             12 => Happening::Stopped,
             13 => Happening::Retired,
             24 => Happening::Message,
+            25 => Happening::WritesObjects(flag),
+            26 => Happening::Closed,
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

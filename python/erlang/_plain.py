@@ -97,14 +97,14 @@ class Protocol:
 
         Raises:
             TypeError: ``write_buffer`` is not a bytearray.
+            BufferError: somebody holds a view of it. Nothing was written.
         """
         buffer: object = self.write_buffer
         if not isinstance(buffer, bytearray):
             raise TypeError(f"write_buffer must be a bytearray, not {type(buffer).__name__}")
         if buffer:
-            written = self.write(buffer)
-            del buffer[:written]
-        return "continue" if buffer else "read_pending"
+            drain_by_write(self, buffer)
+        return "continue" if self.write_buffer else "read_pending"
 
     def eof_received(self) -> str:
         """The peer will send nothing more, but may still read.
@@ -210,6 +210,22 @@ class Protocol:
             TypeError, ValueError: ``data`` is not bytes-like, or ``addr`` is no address.
         """
         return 0 if self.closed else send_datagram(self.fd, data, addr)
+
+
+def drain_by_write(protocol: Protocol, buffer: bytearray) -> None:
+    """Write ``write_buffer`` and cut it by what was taken, whatever ``write`` does to it meanwhile."""
+    with builtins.memoryview(buffer) as view:
+        data = bytes(view)
+    bytearray.clear(buffer)
+    written = 0
+    try:
+        written = protocol.write(data)
+    finally:
+        rest = data[written:]
+        try:
+            bytearray.__setitem__(buffer, slice(0, 0), rest)
+        except BufferError:
+            protocol.write_buffer = bytearray(rest + bytes(buffer))
 
 
 _unaware: set[type[Protocol]] = set()

@@ -63,6 +63,7 @@ rustler::atoms! {
     closing,
     unread,
     unsent,
+    write_buffer,
     received,
     sent,
     monitors,

@@ -68,6 +68,22 @@ pub const CALLBACKS_PER_TURN: u32 = 64;
 /// its memory is free again for the next (docs/performance.md).
 pub const SEND_AT_ONCE_BYTES: usize = 4096;
 
+/// Behind others that wait to be sent, an object of fewer bytes is copied, and the copies are joined. To refer to it would
+/// cost more (docs/performance.md).
+pub const JOINED_BYTES_MAX: usize = 1024;
+
+/// A copy that is so long is not added to: what a run of them has in reserve stays small.
+pub const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// Places in a queue of a connection that are kept when it is empty.
+pub const QUEUE_KEPT: usize = 16;
+
+/// What it takes to keep bytes that have arrived, besides themselves.
+pub const ARRIVAL_BYTES: usize = 128;
+
+/// What it takes to keep a datagram, besides itself: an empty one must count, too.
+pub const DATAGRAM_BYTES: usize = 256;
+
 /// Received bytes that may wait for a protocol that is not in read mode, before receiving is paused.
 pub const INBOX_BYTES: usize = 64 * 1024;
 

@@ -5,9 +5,9 @@
 /// The limits that all connections of a context share, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// `write` accepts no more once this much is queued.
+    /// `write` accepts no more once this much is queued, but for one immutable object if nothing is.
     pub write_high_bytes: usize,
-    /// After `write` had to refuse something, `write_ready` is called again at this level.
+    /// After `write` had to refuse something, or went beyond the high-water mark, `write_ready` is called again at this level.
     pub write_low_bytes: usize,
     /// Received bytes that may wait for a protocol that is not in read mode.
     pub inbox_bytes: usize,

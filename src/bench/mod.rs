@@ -121,7 +121,7 @@ impl Steps {
                         machine.acted(Action::WritePending);
                     }
                     Next::WriteReady => {
-                        machine.wrote(bytes, bytes.min(machine.room(&LIMITS)));
+                        machine.offered(bytes, true, &LIMITS);
                         machine.acted(Action::ReadPending);
                     }
                     Next::Nothing => break,

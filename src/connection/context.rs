@@ -3,7 +3,7 @@
 //! Lives on the reactor thread only, found by [`current`]. Python code re-enters here from inside callbacks, so nothing
 //! is borrowed while Python runs, and no Python object is dropped while anything is borrowed.
 
-use crate::base::config::{GIVEN_BYTES_MIN, UNAWARE_CLASSES_MAX};
+use crate::base::config::{ARRIVAL_BYTES, UNAWARE_CLASSES_MAX};
 use crate::base::gil;
 use crate::base::limits::Limits;
 use crate::base::token::ConnId;
@@ -21,12 +21,11 @@ use crate::mail::notice::Notice;
 use crate::mail::place::Place;
 use crate::python::addresses;
 use crate::python::bytes_like;
-use crate::python::instance;
 use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArrayMethods, PyBytes, PyType};
+use pyo3::types::{PyBytes, PyType};
 use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
@@ -43,12 +42,22 @@ pub struct Inbound {
     pub from: Option<Box<Address>>,
 }
 
+/// What `len` bytes that have arrived count for against the limit of the inbox: as much as they keep in memory, for they
+/// may come one by one.
+pub fn arrival_cost(len: usize, is_datagram: bool) -> usize {
+    if is_datagram { datagram_cost(len) } else { len + ARRIVAL_BYTES }
+}
+
 impl Inbound {
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        // SAFETY: `data` is a `bytes`; nothing but its header is looked at.
+        unsafe { ffi::Py_SIZE(self.data.as_ptr()) as usize }
+    }
+
     /// What it counts for against the limit of the inbox.
     pub fn cost(&self) -> usize {
-        // SAFETY: `data` is a `bytes`; nothing but its header is looked at.
-        let len = unsafe { ffi::Py_SIZE(self.data.as_ptr()) } as usize;
-        if self.from.is_some() { datagram_cost(len) } else { len }
+        arrival_cost(self.len(), self.from.is_some())
     }
 }
 
@@ -201,13 +210,21 @@ impl Context {
             if ffi::PyBytes_Check(object) != 0 {
                 let start = ffi::PyBytes_AS_STRING(object).cast::<u8>();
                 let len = ffi::Py_SIZE(object) as usize;
-                return self.accept(id, std::slice::from_raw_parts(start, len), |outbox, taken| {
-                    outbox.push_object(data.clone().unbind(), start, taken);
+                let bytes = std::slice::from_raw_parts(start, len);
+                return self.accept(id, bytes, true, |outbox, taken| {
+                    if outbox.joins(taken) {
+                        outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut());
+                    } else {
+                        outbox.push_object(data.clone().unbind(), start, taken);
+                    }
                 });
             }
         }
         bytes_like::with_bytes(data, |bytes| {
-            self.accept(id, bytes, |outbox, taken| outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()))
+            let push = |outbox: &mut Outbox, taken: usize| {
+                outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut());
+            };
+            self.accept(id, bytes, false, push)
         })
     }
 
@@ -253,15 +270,23 @@ impl Context {
         Ok(bytes.len())
     }
 
-    fn accept(&self, id: ConnId, bytes: &[u8], push: impl FnOnce(&mut Outbox, usize)) -> PyResult<usize> {
-        let len = bytes.len();
+    /// Queues what there is room for of `bytes`, by `push`, and answers how much that was.
+    ///
+    /// # Errors
+    /// `ValueError`: a datagram without a destination.
+    pub fn accept(
+        &self,
+        id: ConnId,
+        bytes: &[u8],
+        immutable: bool,
+        push: impl FnOnce(&mut Outbox, usize),
+    ) -> PyResult<usize> {
         let mut table = self.table.try_borrow_mut().map_err(reentered)?;
         let Some(connection) = table.get(id).filter(|connection| connection.machine.is_open()) else { return Ok(0) };
         let taken = if connection.datagrams.is_some() {
             self.queue_datagram(connection, bytes, None)?
         } else {
-            let taken = len.min(connection.machine.room(&self.limits));
-            connection.machine.wrote(len, taken);
+            let taken = connection.machine.offered(bytes.len(), immutable, &self.limits);
             if taken > 0 {
                 push(&mut connection.outbox, taken);
             }
@@ -298,49 +323,6 @@ impl Context {
         Ok(())
     }
 
-    /// The base class's `write_ready`: queues what there is room for of the protocol's `write_buffer`, and answers whether
-    /// that emptied it. A large one that nobody else can see is sent from where it is, and the protocol gets a new one.
-    ///
-    /// # Errors
-    /// `TypeError`: it is no bytearray. `BufferError`: somebody holds a view of it.
-    pub fn drain(&self, id: ConnId, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let buffer = instance::write_buffer(protocol)?;
-        let object = buffer.as_ptr();
-        let len = buffer.len();
-        if len == 0 {
-            return Ok(true);
-        }
-        // Two references, the protocol's and ours: no other code can see it, nor a view of it, which would have a third.
-        // SAFETY: attached.
-        let alone = unsafe { ffi::PyByteArray_CheckExact(object) == 1 && ffi::Py_REFCNT(object) == 2 };
-        let mut fresh = match alone && len >= GIVEN_BYTES_MIN {
-            true => Some(instance::new_write_buffer(buffer.py())?),
-            false => None,
-        };
-        let mut given = false;
-        // SAFETY: attached, and nobody changes the bytearray in between.
-        let bytes = unsafe { std::slice::from_raw_parts(ffi::PyByteArray_AsString(object).cast::<u8>(), len) };
-        let taken = self.accept(id, bytes, |outbox, taken| match fresh.take_if(|_| taken == len) {
-            Some(fresh) => {
-                // I2: from here on the outbox alone has it, so nobody changes it.
-                instance::set_write_buffer(protocol, fresh);
-                outbox.push_object(buffer.clone().into_any().unbind(), bytes.as_ptr(), len);
-                given = true;
-            }
-            None => outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()),
-        })?;
-        // SAFETY: attached; a bytearray.
-        let cut = unsafe {
-            match taken {
-                0 => 0,
-                _ if given => 0,
-                _ if taken == len => ffi::PyByteArray_Resize(object, 0),
-                _ => ffi::PySequence_DelSlice(object, 0, taken as ffi::Py_ssize_t),
-            }
-        };
-        if cut < 0 { Err(PyErr::fetch(buffer.py())) } else { Ok(taken == len) }
-    }
-
     /// `Protocol.read`: up to `size` bytes that arrived and were not delivered; empty at the end, `None` if none are
     /// there now.
     ///
@@ -348,7 +330,7 @@ impl Context {
     /// No memory.
     pub fn read<'py>(&self, py: Python<'py>, id: ConnId, size: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let mut parts: Vec<Inbound> = Vec::new();
-        let mut cost = 0;
+        let (mut len, mut cost) = (0, 0);
         let at_eof;
         {
             let mut table = self.table.try_borrow_mut().map_err(reentered)?;
@@ -356,9 +338,10 @@ impl Context {
                 drop(table);
                 return Ok(Some(PyBytes::new(py, b"")));
             };
-            while cost < size
+            while len < size
                 && let Some(part) = connection.inbox.pop_front()
             {
+                len += part.len();
                 cost += part.cost();
                 let is_datagram = part.from.is_some();
                 parts.push(part);
@@ -373,15 +356,16 @@ impl Context {
             return Ok(at_eof.then(|| PyBytes::new(py, b"")));
         };
         let is_datagram = last.from.is_some();
-        let mut joined = Vec::with_capacity(cost);
+        let mut joined = Vec::with_capacity(len);
         for part in &parts {
             joined.extend_from_slice(part.data.bind(py).cast::<PyBytes>()?.as_bytes());
         }
         if joined.len() > size && !is_datagram {
             let data = reactor_buffer::copied(py, self.buffer_type.bind(py), &joined[size..])?.unbind();
             if let Some(connection) = self.table.borrow_mut().get(id) {
-                connection.machine.undelivered(joined.len() - size);
-                connection.inbox.push_front(Inbound { data, from: None });
+                let rest = Inbound { data, from: None };
+                connection.machine.undelivered(rest.cost());
+                connection.inbox.push_front(rest);
             }
         }
         self.touch(id);

@@ -6,3 +6,4 @@ pub mod machine;
 pub mod outbox;
 pub mod table;
 pub mod traffic;
+pub mod write_buffer;

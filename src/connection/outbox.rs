@@ -1,6 +1,9 @@
 //! What a connection has accepted and not sent yet: in order, and unchanged until the kernel is done with it (I2).
 
-use crate::base::config::{GATHER_MAX, SPARE_BYTES_FOR_ANY, SPARE_BYTES_MAX, SPARES_MAX};
+use crate::base::config::{
+    COPY_BYTES_MAX, DATAGRAM_BYTES, GATHER_MAX, JOINED_BYTES_MAX, QUEUE_KEPT, SPARE_BYTES_FOR_ANY, SPARE_BYTES_MAX,
+    SPARES_MAX,
+};
 use crate::driver::Payload;
 use crate::driver::address::Address;
 use pyo3::prelude::*;
@@ -48,9 +51,9 @@ impl Chunk {
     }
 }
 
-/// What a datagram of `len` bytes counts for against the marks: an empty one must count, too.
+/// What a datagram of `len` bytes counts for against the marks.
 pub fn datagram_cost(len: usize) -> usize {
-    len + 1
+    len + DATAGRAM_BYTES
 }
 
 /// Memory that a gathered send needs until it is done; boxed, so that the kernel's pointers stay true.
@@ -107,6 +110,12 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Whether `len` bytes are better copied than referred to: many small pieces would take far more memory than their
+    /// bytes. The first piece is referred to, for most have no second.
+    pub fn joins(&self, len: usize) -> bool {
+        len < JOINED_BYTES_MAX && self.chunks.len() > self.in_flight
+    }
+
     /// Queues `len` bytes at `start`, which lie in the immutable `object`.
     pub fn push_object(&mut self, object: Py<PyAny>, start: *const u8, len: usize) {
         let memory = Memory::Object { _object: object, start, len };
@@ -118,6 +127,7 @@ impl Outbox {
         if self.chunks.len() > self.in_flight
             && let Some(Chunk { memory: Memory::Copy { bytes: last, sent: 0 }, form: Form::Stream }) =
                 self.chunks.back_mut()
+            && last.len() < COPY_BYTES_MAX
         {
             last.extend_from_slice(bytes);
         } else {
@@ -200,9 +210,23 @@ impl Outbox {
                 done => sent.extend(done.map(Sent)),
             }
         }
-        if self.chunks.is_empty() {
-            self.gather = None;
+        self.shrink();
+    }
+
+    /// An empty queue keeps little of the memory that it had when it was long.
+    fn shrink(&mut self) {
+        if !self.chunks.is_empty() {
+            return;
         }
+        self.gather = None;
+        if self.chunks.capacity() > QUEUE_KEPT {
+            self.chunks = VecDeque::new();
+        }
+    }
+
+    /// Bytes of datagrams that wait.
+    pub fn datagram_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes().1).sum()
     }
 
     /// The kernel is done with the payload, which was datagrams, and so are we with the first `count`: sent, or failed.
@@ -219,6 +243,7 @@ impl Outbox {
                 spares.put(copy);
             }
         }
+        self.shrink();
         (bytes, cost)
     }
 }
@@ -330,14 +355,39 @@ mod tests {
             each.collect::<Vec<_>>()
         };
         assert_eq!(lengths_and_names(&mut outbox), [(3, false), (0, false), (5, true)]);
-        assert_eq!(outbox.sent_datagrams(2, &mut spares), (3, 5));
+        assert_eq!(outbox.sent_datagrams(2, &mut spares), (3, 3 + 2 * DATAGRAM_BYTES));
         assert_eq!(lengths_and_names(&mut outbox), [(5, true)]);
-        assert_eq!(outbox.sent_datagrams(1, &mut spares), (5, 6));
+        assert_eq!(outbox.sent_datagrams(1, &mut spares), (5, 5 + DATAGRAM_BYTES));
         assert!(outbox.payload().is_none());
         for _ in 0..=GATHER_MAX {
             outbox.push_datagram(b"x", None, &mut spares);
         }
         assert_eq!(lengths_and_names(&mut outbox).len(), GATHER_MAX);
+    }
+
+    #[test]
+    fn small_copies_take_little_more_memory_than_their_bytes() {
+        let (mut outbox, mut spares) = (Outbox::default(), Spares::default());
+        outbox.push_copy(b"first", &mut spares);
+        outbox.payload();
+        for _ in 0..256 * 1024 {
+            assert!(outbox.joins(1) || outbox.chunks.len() == 1, "the piece behind the one in flight");
+            outbox.push_copy(b"x", &mut spares);
+        }
+        let held = |outbox: &Outbox| {
+            let copies = outbox.chunks.iter().map(|chunk| match &chunk.memory {
+                Memory::Copy { bytes, .. } => bytes.capacity(),
+                Memory::Object { .. } => 0,
+            });
+            copies.sum::<usize>() + outbox.chunks.capacity() * size_of::<Chunk>()
+        };
+        assert!(held(&outbox) < 320 * 1024, "{}", held(&outbox));
+        outbox.sent(5, &mut Vec::new(), &mut spares);
+        while let Some(payload) = outbox.payload() {
+            let len = bytes_of(payload).len();
+            outbox.sent(len, &mut Vec::new(), &mut spares);
+        }
+        assert!(held(&outbox) <= QUEUE_KEPT * size_of::<Chunk>());
     }
 
     #[test]

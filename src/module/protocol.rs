@@ -3,9 +3,10 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
+use crate::connection::write_buffer;
 use crate::module::manual_io;
 use crate::python::glue::{Static, argument, class_name, guarded_object, inherits, method};
-use crate::python::instance::{self, Instance, Link, instance, write_buffer};
+use crate::python::instance::{self, Instance, Link, instance};
 use crate::python::types::{self, Types};
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -183,14 +184,7 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
         let native = inherits(&protocol, &PyString::intern(py, "write"), &base.getattr("write")?)?;
         let drained = match route(&protocol)? {
             Route::Context(context, id) if native => context.drain(id, &protocol)?,
-            _ if write_buffer(&protocol)?.is_empty() => true,
-            _ => {
-                let buffer = write_buffer(&protocol)?;
-                let bytes = py.get_type::<PyBytes>().call1((&buffer,))?;
-                let written: usize = protocol.call_method1("write", (bytes,))?.extract()?;
-                buffer.del_item(pyo3::types::PySlice::new(py, 0, written as isize, 1))?;
-                buffer.is_empty()
-            }
+            _ => write_buffer::drain_by_write(&protocol)?,
         };
         Ok(PyString::intern(py, if drained { "read_pending" } else { "continue" }).into_any())
     })

@@ -38,7 +38,11 @@ impl Reactor {
         while let Some(command) = self.commands.pop_front() {
             self.run_command(py, command);
         }
-        for id in inbox.take_signals() {
+        self.take_signals(py);
+    }
+
+    fn take_signals(&mut self, py: Python<'_>) {
+        for id in self.context.mailbox.inbox.take_signals() {
             self.with(id, |connection| connection.machine.signalled());
             self.settle(py, id);
         }
@@ -81,6 +85,8 @@ impl Reactor {
     }
 
     fn end(&mut self, py: Python<'_>, ending: Ending) {
+        // Who was signalled before the stop has something to write.
+        self.take_signals(py);
         for command in self.context.mailbox.inbox.close() {
             command.abandon();
         }
@@ -96,7 +102,7 @@ impl Reactor {
         for id in ids {
             self.with(id, |connection| match cut {
                 true => connection.machine.fail(End::Killed),
-                false => connection.machine.close(End::Stopped),
+                false => connection.machine.stop(),
             });
             self.settle(py, id);
         }

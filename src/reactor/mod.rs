@@ -13,15 +13,15 @@ pub mod thread;
 pub mod watchdog;
 pub mod workspace;
 
-use crate::base::config::{CALLBACKS_PER_TURN, Options, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
+use crate::base::config::{CALLBACKS_PER_TURN, Options, QUEUE_KEPT, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
 use crate::base::gil::detached;
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
 use crate::connection::callbacks::{Fault, fault_notice, format_exception};
-use crate::connection::context::{Connection, Context, Inbound};
+use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
 use crate::connection::machine::{Action, Callback, End, Next};
-use crate::connection::outbox::{Sent, datagram_cost};
+use crate::connection::outbox::Sent;
 use crate::driver::address::Address;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
@@ -239,6 +239,9 @@ impl Reactor {
         let taken = self.with(id, |connection| {
             let inbound = connection.inbox.pop_front()?;
             connection.machine.delivered(inbound.cost());
+            if connection.inbox.is_empty() && connection.inbox.capacity() > 4 * QUEUE_KEPT {
+                connection.inbox = VecDeque::new();
+            }
             let mut sender = None;
             if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, inbound.from) {
                 datagrams.last_from = Some(*from);
@@ -430,7 +433,7 @@ impl Reactor {
     fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
         let Part { slot, offset, len, from } = part;
         let mut pool = self.pool.borrow_mut();
-        let cost = if from.is_some() { datagram_cost(len) } else { len };
+        let cost = arrival_cost(len, from.is_some());
         let kept = self.with(id, |connection| {
             connection.traffic.received(len);
             connection.machine.received(cost, more)

@@ -7,14 +7,14 @@ use super::Reactor;
 use crate::base::atoms;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
-use crate::python::glue::class_name;
-
-use crate::connection::context::Connection;
+use crate::connection::context::{Connection, Inbound};
 use crate::connection::machine::{End, Mode};
 use crate::connection::traffic::Traffic;
 use crate::mail::command::{Name, Request};
+use crate::python::glue::class_name;
 use crate::python::instance;
 use pyo3::prelude::*;
+use pyo3::types::PyByteArrayMethods;
 use rustler::{Atom, Binary, Encoder, Env, Term};
 
 /// Why a request is not met.
@@ -35,7 +35,8 @@ struct ConnectionInfo {
     serial: u64,
     protocol: Py<PyAny>,
     state: Atom,
-    waiting: (usize, usize),
+    unread: usize,
+    unsent: usize,
     traffic: Traffic,
     monitors: usize,
 }
@@ -120,7 +121,11 @@ impl Reactor {
                 Some(Mode::Async) => atoms::r#async(),
                 None => atoms::closing(),
             },
-            waiting: connection.machine.waiting_bytes(),
+            unread: connection.inbox.iter().map(Inbound::len).sum(),
+            unsent: match connection.datagrams {
+                Some(_) => connection.outbox.datagram_bytes(),
+                None => connection.machine.queued_bytes(),
+            },
             traffic: connection.traffic,
             monitors: connection.monitors.len(),
         })
@@ -129,18 +134,21 @@ impl Reactor {
     fn info_term<'a>(&self, py: Python<'_>, env: Env<'a>, info: &ConnectionInfo) -> Term<'a> {
         let protocol = info.protocol.bind(py);
         let said = instance::client_info(protocol).and_then(|said| self.python.converter.to_term(env, &said).ok());
-        let pairs = [
+        let mut pairs = vec![
             (atoms::fd(), info.fd.encode(env)),
             (atoms::connection(), (info.fd, self.context.mailbox.serial, info.serial).encode(env)),
             (atoms::client_info(), said.unwrap_or_else(|| atoms::undefined().encode(env))),
             (atoms::class(), class_name(&protocol.get_type()).encode(env)),
             (atoms::state(), info.state.encode(env)),
-            (atoms::unread(), info.waiting.0.encode(env)),
-            (atoms::unsent(), info.waiting.1.encode(env)),
+            (atoms::unread(), info.unread.encode(env)),
+            (atoms::unsent(), info.unsent.encode(env)),
             (atoms::received(), info.traffic.received.encode(env)),
             (atoms::sent(), info.traffic.sent.encode(env)),
             (atoms::monitors(), info.monitors.encode(env)),
         ];
+        // Whoever has set it to something else hears of that in write_ready.
+        let buffer = instance::write_buffer(protocol).ok();
+        pairs.extend(buffer.map(|buffer| (atoms::write_buffer(), buffer.len().encode(env))));
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
     }
 }

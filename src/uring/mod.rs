@@ -34,6 +34,9 @@ pub use probe::{Features, Proven, Refusal, probe};
 /// `ioprio` bit of RECV, from `linux/io_uring.h`: keep going after each completion.
 const RECV_MULTISHOT: u16 = 2;
 
+/// As much as one system call moves (MAX_RW_COUNT); the kernel takes a longer SEND for a negative one, and refuses it.
+const SEND_BYTES_MAX: usize = 0x7fff_f000;
+
 /// Completions handled per turn, so that commands and timers are never starved (I9).
 const BATCH: usize = 256;
 
@@ -161,7 +164,7 @@ impl Uring {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = match (io, payload) {
             (Io::Socket, Payload::Bytes(start, len)) => {
-                opcode::Send::new(Fd(fd), start, len.min(u32::MAX as usize) as u32).flags(flags).build()
+                opcode::Send::new(Fd(fd), start, len.min(SEND_BYTES_MAX) as u32).flags(flags).build()
             }
             (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
             _ => {

@@ -165,3 +165,130 @@ class HoldsBuffer(Recording):
         self.mine.clear()
         note(self.tag, "changed")
         return "continue"
+
+
+class OneObject(Recording):
+    """Writes one object that is far longer than the mark, then more."""
+
+    def data_received(self, data):
+        self.answers = [self.write(b"a" * 3_000_000), self.write(b"b" * 65536), self.write(bytearray(b"b"))]
+        self.room = None
+        note(self.tag, "data_received")
+        return "write_pending"
+
+    def write_ready(self):
+        if self.room is None:
+            self.room = self.write(bytearray(b"b" * 65536))
+            self.left = 65536 - self.room
+        else:
+            self.left -= self.write(b"b" * self.left)
+        return "continue" if self.left else "close"
+
+
+class FiveGigabytes(Recording):
+    def data_received(self, data):
+        self.answer = self.write(bytes(5 << 30))
+        return "close"
+
+
+class AsDocumented(Recording):
+    """The write_ready of the documents; counts what it copies."""
+
+    def data_received(self, data):
+        self.copied = 0
+        if data == b"header":
+            self.write(data)
+        self.write_buffer.extend(b"d" * 10_000_000)
+        return "write_pending"
+
+    def write_ready(self):
+        self.copied += len(self.write_buffer)
+        written = self.write(bytes(self.write_buffer))
+        del self.write_buffer[:written]
+        return "continue" if self.write_buffer else "read_pending"
+
+
+class HoldsView(Recording):
+    """Catches that its write_buffer cannot be sent, three times, then lets go of the view."""
+
+    def data_received(self, data):
+        self.refused = 0
+        self.write_buffer += data + b" once"
+        self.view = memoryview(self.write_buffer)
+        if data == b"by write":
+            self.write = lambda data: super(HoldsView, self).write(data)
+        return "write_pending"
+
+    def write_ready(self):
+        try:
+            super().write_ready()
+        except BufferError:
+            self.refused += 1
+            if self.refused == 3:
+                self.view.release()
+        return "continue" if self.write_buffer else "close"
+
+
+class Unhelpful(bytearray):
+    def __len__(self):
+        return 0
+
+    def __bool__(self):
+        return True
+
+    def __bytes__(self):
+        return b"something else"
+
+    def __delitem__(self, key):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def clear(self):
+        pass
+
+
+class Uncuttable(Recording):
+    """What data_received is sent says what keeps its write_buffer from being cut."""
+
+    def data_received(self, data):
+        self.how = bytes(data)
+        if data == b"subclass":
+            self.write_buffer = Unhelpful()
+        else:
+            self.write = self.write_with_trouble
+        self.write_buffer.extend(b"a" * 300_000)
+        return "write_pending"
+
+    def write_with_trouble(self, data):
+        written = super().write(data[:100_000])
+        if self.how == b"viewed":
+            self.view = memoryview(self.write_buffer)
+        elif self.how == b"appended":
+            self.write_buffer += b"tail"
+            self.how = b""
+        elif self.how == b"raises":
+            self.how = b""
+            self.taken = written
+            raise OSError("after the fact")
+        return written
+
+    def write_ready(self):
+        try:
+            action = super().write_ready()
+        except OSError:
+            # It has not said what it took.
+            del self.write_buffer[: self.taken]
+            return "continue"
+        return "close" if action == "read_pending" else action
+
+
+class ByteByByte(Recording):
+    """Writes one byte at a time, until there is no room."""
+
+    def data_received(self, data):
+        while self.write(b"x"):
+            pass
+        note(self.tag, "data_received")
+        return "continue"

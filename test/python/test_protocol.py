@@ -189,6 +189,31 @@ def test_partial_writes_of_the_base_class(connect):
     assert conn.proto.write_buffer == b""
 
 
+def test_a_write_buffer_of_which_there_is_a_view_is_not_sent(connect):
+    conn = connect(Data)
+    conn.proto.write_buffer += b"once"
+    view = memoryview(conn.proto.write_buffer)
+    with pytest.raises(BufferError):
+        conn.write()
+    view.release()
+    assert conn.write() == "read_pending"
+    assert conn.received() == b"once"
+
+
+def test_a_write_buffer_is_cut_by_what_was_sent_whatever_write_does(connect):
+    class Troubled(Data):
+        def write(self, data):
+            written = super().write(data[:3])
+            self.view = memoryview(self.write_buffer)
+            return written
+
+    conn = connect(Troubled)
+    conn.proto.write_buffer += b"abcdef"
+    assert conn.write() == "continue"
+    assert conn.write() == "read_pending"
+    assert conn.received() == b"abcdef"
+
+
 def test_write_answers_0_when_there_is_no_room(connect):
     conn = connect(Data)
     conn.here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)

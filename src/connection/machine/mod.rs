@@ -32,6 +32,25 @@ enum Receive {
     Cancelling,
 }
 
+/// Whether `write_ready` has to wait, and until when: for the queue to fall so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Blocked {
+    No,
+    UntilLow,
+    /// A large object was refused. It can be taken whole then; piece by piece, its rest would be copied each time.
+    UntilEmpty,
+}
+
+/// Nothing new is read, and the connection closes by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Retiring {
+    No,
+    /// As soon as the protocol has dealt with what is there.
+    WhenIdle,
+    /// As soon as the protocol has had what has arrived, and is not in write mode.
+    WhenWritten,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Eof {
     NotYet,
@@ -49,8 +68,8 @@ pub struct Machine {
     receive: Receive,
     eof: Eof,
     sending: bool,
-    /// `write` refused something and the queue has not fallen to the low-water mark since.
-    blocked: bool,
+    /// `write` has refused something, or gone beyond the high-water mark.
+    blocked: Blocked,
     /// `connection_lost` is still owed.
     owes_lost: bool,
     aborted: bool,
@@ -58,8 +77,7 @@ pub struct Machine {
     end: Option<End>,
     /// Signalled by the callback that runs: counts if it answers that it waits.
     signalled_early: bool,
-    /// Nothing new is read: the connection is closed as soon as the protocol has dealt with what is there.
-    retiring: bool,
+    retiring: Retiring,
     inbox_bytes: usize,
     queued_bytes: usize,
     discarded_bytes: usize,
@@ -76,12 +94,12 @@ impl Machine {
             receive: Receive::Idle,
             eof: Eof::NotYet,
             sending: false,
-            blocked: false,
+            blocked: Blocked::No,
             owes_lost: true,
             aborted: false,
             end: None,
             signalled_early: false,
-            retiring: false,
+            retiring: Retiring::No,
             inbox_bytes: 0,
             queued_bytes: 0,
             discarded_bytes: 0,
@@ -100,7 +118,7 @@ impl Machine {
     }
 
     fn next_open(&mut self, limits: &Limits, may_call: bool) -> Next {
-        if self.retiring && self.mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle {
+        if self.has_retired() {
             self.close(End::Stopped);
             return self.next_flushing(limits);
         }
@@ -115,16 +133,30 @@ impl Machine {
             return Next::Send;
         }
         match self.receive {
-            Receive::Idle if self.may_arrive() && !self.retiring && self.inbox_bytes < limits.inbox_bytes => {
+            Receive::Idle
+                if self.may_arrive() && self.retiring == Retiring::No && self.inbox_bytes < limits.inbox_bytes =>
+            {
                 self.receive = Receive::Running;
                 Next::Receive
             }
-            Receive::Running if self.retiring || self.inbox_bytes >= limits.inbox_bytes => {
+            Receive::Running if self.retiring != Retiring::No || self.inbox_bytes >= limits.inbox_bytes => {
                 self.receive = Receive::Cancelling;
                 Next::CancelReceive
             }
             _ if callback != Next::Nothing => Next::Yield,
             _ => Next::Nothing,
+        }
+    }
+
+    fn has_retired(&self) -> bool {
+        match self.retiring {
+            Retiring::No => false,
+            Retiring::WhenIdle => self.mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle,
+            Retiring::WhenWritten => match self.mode {
+                Mode::Read => self.inbox_bytes == 0,
+                Mode::Write => false,
+                Mode::Async => true,
+            },
         }
     }
 
@@ -136,11 +168,13 @@ impl Machine {
         match self.mode {
             Mode::Read if self.inbox_bytes > 0 => Next::DataReceived,
             Mode::Read if self.eof == Eof::Waiting => Next::EofReceived,
-            Mode::Write if self.directions.writable && !self.blocked && self.queued_bytes < limits.write_high_bytes => {
-                Next::WriteReady
-            }
+            Mode::Write if self.may_write(limits) => Next::WriteReady,
             _ => Next::Nothing,
         }
+    }
+
+    fn may_write(&self, limits: &Limits) -> bool {
+        self.directions.writable && self.blocked == Blocked::No && self.queued_bytes < limits.write_high_bytes
     }
 
     /// I3: one send at a time.
@@ -295,7 +329,18 @@ impl Machine {
 
     /// Reads nothing new, and closes once what has arrived is dealt with.
     pub fn retire(&mut self) {
-        self.retiring = true;
+        if self.retiring == Retiring::No {
+            self.retiring = Retiring::WhenIdle;
+        }
+    }
+
+    /// Reads nothing new, and closes: at once, but for a protocol in write mode, which writes what it has, or one that has
+    /// not had what has arrived.
+    pub fn stop(&mut self) {
+        self.retiring = Retiring::WhenWritten;
+        if self.has_retired() {
+            self.close(End::Stopped);
+        }
     }
 
     /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
@@ -319,7 +364,24 @@ impl Machine {
         }
     }
 
-    /// Bytes that `write` may take now.
+    /// `write` is offered `bytes` of a stream. Answers how many of them it takes, from the first. Of an immutable object
+    /// nothing is copied, so one is taken whole, however long, where nothing else waits (B3).
+    pub fn offered(&mut self, bytes: usize, immutable: bool, limits: &Limits) -> usize {
+        let room = self.room(limits);
+        if immutable && bytes > room && room > 0 && !self.has_output() {
+            self.wrote(bytes, bytes);
+            self.blocked = Blocked::UntilLow;
+            return bytes;
+        }
+        let taken = bytes.min(room);
+        self.wrote(bytes, taken);
+        if immutable && bytes - taken > limits.write_high_bytes {
+            self.blocked = Blocked::UntilEmpty;
+        }
+        taken
+    }
+
+    /// Bytes that `write` may take now, unless it is one object that may be longer (see [`Machine::offered`]).
     pub fn room(&self, limits: &Limits) -> usize {
         match self.phase {
             Phase::Open if self.directions.writable => limits.write_high_bytes.saturating_sub(self.queued_bytes),
@@ -327,19 +389,22 @@ impl Machine {
         }
     }
 
-    /// `write` was offered `offered` bytes and took `taken`.
+    /// `write` was offered what counts for so much, and took `taken` of it.
     pub fn wrote(&mut self, offered: usize, taken: usize) {
         debug_assert!(taken <= offered);
         self.queued_bytes += taken;
-        self.blocked |= taken < offered;
+        if taken < offered && self.blocked == Blocked::No {
+            self.blocked = Blocked::UntilLow;
+        }
     }
 
     /// The send ended; the kernel took `bytes`.
     pub fn sent(&mut self, bytes: usize, limits: &Limits) {
         self.sending = false;
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
-        if self.queued_bytes <= limits.write_low_bytes {
-            self.blocked = false;
+        if self.queued_bytes == 0 || (self.queued_bytes <= limits.write_low_bytes && self.blocked == Blocked::UntilLow)
+        {
+            self.blocked = Blocked::No;
         }
     }
 
@@ -367,11 +432,6 @@ impl Machine {
     /// What the protocol waits for, for people: `None` once it is being closed.
     pub fn mode(&self) -> Option<Mode> {
         self.is_open().then_some(self.mode)
-    }
-
-    /// Bytes that wait: for the protocol, and for the peer.
-    pub fn waiting_bytes(&self) -> (usize, usize) {
-        (self.inbox_bytes, self.queued_bytes)
     }
 
     /// Whether only the end of the running operations is awaited.

@@ -27,9 +27,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(LingerExpired),
         4 => action.prop_map(Answer),
         2 => (0usize..150).prop_map(Writes),
+        1 => any::<bool>().prop_map(WritesObjects),
         1 => any::<bool>().prop_map(Reads),
         1 => any::<bool>().prop_map(SignalsItself),
         1 => Just(Killed),
+        1 => Just(Closed),
         1 => Just(Stopped),
         1 => Just(Retired),
     ]
@@ -107,6 +109,39 @@ fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
     assert_eq!(settled(&mut machine), [Next::Send], "30 left: more than the mark");
     machine.sent(10, &LIMITS);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+}
+
+#[test]
+fn an_object_is_taken_whole_where_nothing_waits() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Action::WritePending);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    assert_eq!(machine.offered(5000, true, &LIMITS), 5000);
+    assert_eq!((machine.offered(1, true, &LIMITS), machine.offered(1, false, &LIMITS)), (0, 0), "something waits");
+    machine.acted(Action::Continue);
+    assert_eq!(settled(&mut machine), [Next::Send]);
+    machine.sent(4950, &LIMITS);
+    assert_eq!(settled(&mut machine), [Next::Send], "50 left: there is room, but more than the low mark");
+    machine.sent(30, &LIMITS);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+}
+
+#[test]
+fn a_large_object_of_which_a_part_was_taken_is_asked_for_again_when_nothing_waits() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.offered(10, true, &LIMITS);
+    machine.acted(Action::WritePending);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    assert_eq!(machine.offered(5000, true, &LIMITS), 90);
+    machine.acted(Action::Continue);
+    assert_eq!(settled(&mut machine), [Next::Send]);
+    machine.sent(99, &LIMITS);
+    assert_eq!(settled(&mut machine), [Next::Send], "1 is left: below the low mark");
+    machine.sent(1, &LIMITS);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    assert_eq!(machine.offered(4910, true, &LIMITS), 4910);
 }
 
 #[test]
@@ -192,6 +227,34 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
+}
+
+#[test]
+fn a_stopped_connection_writes_what_it_has_and_closes() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Action::WritePending);
+    machine.stop();
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.offered(500, false, &LIMITS);
+    machine.acted(Action::Continue);
+    assert_eq!(settled(&mut machine), [Next::Send, Next::CancelReceive], "nothing new is read");
+    machine.receive_cancelled();
+    machine.sent(100, &LIMITS);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.offered(10, false, &LIMITS);
+    machine.acted(Action::ReadPending);
+    assert_eq!(settled(&mut machine), [Next::Send]);
+    machine.sent(10, &LIMITS);
+    assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
+    assert_eq!(machine.end(), End::Stopped);
+    for answer in [Action::Continue, Action::AsyncPending] {
+        let mut machine = Machine::new(SOCKET);
+        settled(&mut machine);
+        machine.acted(answer);
+        machine.stop();
+        assert_eq!(machine.next(&LIMITS, true), Next::ShutdownWrite, "it is not waited for");
+    }
 }
 
 #[test]

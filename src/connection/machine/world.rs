@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
 use crate::base::limits::Limits;
-use crate::connection::machine::{Action, Callback, Directions, End, Machine, Next};
+use crate::connection::machine::{Action, Callback, Directions, End, Machine, Mode, Next};
 use std::collections::VecDeque;
 
 /// Small, so that they are reached.
@@ -35,13 +35,17 @@ pub enum Happening {
     Answer(Action),
     /// How much it writes in each callback.
     Writes(usize),
+    /// Whether that is an immutable object.
+    WritesObjects(bool),
     /// Whether each callback reads half of what arrived first and was not delivered.
     Reads(bool),
     /// Whether each callback signals its own connection.
     SignalsItself(bool),
     /// The connection is cut.
     Killed,
-    /// It is closed properly: by its context's end, or a timeout.
+    /// It is closed properly: by a timeout, say.
+    Closed,
+    /// Its context stops.
     Stopped,
     /// Its context drains.
     Retired,
@@ -58,6 +62,7 @@ pub struct World {
     machine: Machine,
     answer: Action,
     writes: usize,
+    writes_objects: bool,
     reads: bool,
     signals_itself: bool,
     receiving: bool,
@@ -85,6 +90,7 @@ impl World {
             machine: Machine::new(directions),
             answer: Action::Continue,
             writes: 10,
+            writes_objects: false,
             reads: false,
             signals_itself: false,
             receiving: false,
@@ -150,11 +156,15 @@ impl World {
     }
 
     fn write(&mut self) {
-        let taken = self.writes.min(self.machine.room(&LIMITS));
-        self.machine.wrote(self.writes, taken);
+        let room = self.machine.room(&LIMITS);
+        let taken = self.machine.offered(self.writes, self.writes_objects, &LIMITS);
+        let whole = self.writes_objects && self.queued == 0 && room > 0;
+        assert!(taken == self.writes.min(room) || (whole && taken == self.writes), "neither what fits nor all of it");
+        assert!(taken == self.writes || !whole, "an object was taken in part, although nothing was queued");
         self.queued += taken;
         self.accepted += taken;
-        assert!(self.queued <= LIMITS.write_high_bytes, "B3: more queued than the high-water mark");
+        let bound = if whole { taken.max(LIMITS.write_high_bytes) } else { LIMITS.write_high_bytes };
+        assert!(taken == 0 || self.queued <= bound, "B3: more queued than the high-water mark, or one object");
     }
 
     fn read(&mut self) {
@@ -290,13 +300,23 @@ impl World {
             Happening::LingerExpired => self.machine.linger_expired(),
             Happening::Answer(action) => self.answer = action,
             Happening::Writes(bytes) => self.writes = bytes,
+            Happening::WritesObjects(objects) => self.writes_objects = objects,
             Happening::Reads(reads) => self.reads = reads,
             Happening::SignalsItself(signals) => self.signals_itself = signals,
             Happening::Killed => {
                 self.fail();
                 self.machine.fail(End::Killed);
             }
-            Happening::Stopped => self.machine.close(End::Stopped),
+            Happening::Closed => self.machine.close(End::Closed),
+            Happening::Stopped => {
+                self.machine.stop();
+                let waits = match self.machine.mode() {
+                    Some(Mode::Read) => !self.inbox.is_empty(),
+                    Some(mode) => mode == Mode::Write,
+                    None => false,
+                };
+                assert!(!self.machine.is_open() || waits, "a stop waits for nobody else");
+            }
             Happening::Retired => self.machine.retire(),
             // Nothing runs that could bring this about.
             _ => {}

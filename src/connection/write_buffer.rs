@@ -1,0 +1,127 @@
+//! What the base class's `write_ready` does: the protocol's `write_buffer` is written, and cut by what was taken.
+//!
+//! What was taken must be gone from it, or it would be sent again. So nothing is taken of one that cannot be cut, and it
+//! is cut by means of `bytearray` itself, whatever a subclass makes of them.
+
+use crate::base::config::GIVEN_BYTES_MIN;
+use crate::base::token::ConnId;
+use crate::connection::context::Context;
+use crate::connection::machine::End;
+use crate::python::instance;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyByteArrayMethods, PyBytes, PySlice};
+use std::ptr;
+
+impl Context {
+    /// Queues what there is room for of the protocol's `write_buffer`, and answers whether that emptied it. A large one that
+    /// nobody else can see is sent from where it is, and the protocol gets a new one.
+    ///
+    /// # Errors
+    /// `TypeError`: it is no bytearray. `BufferError`: somebody holds a view of it.
+    pub fn drain(&self, id: ConnId, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let buffer = instance::write_buffer(protocol)?;
+        if buffer.is_empty() {
+            return Ok(true);
+        }
+        refuse_viewed(&buffer)?;
+        let object = buffer.as_ptr();
+        // Two references, the protocol's and ours: no other code can see it, nor a view of it, which would have a third.
+        // SAFETY: attached.
+        let alone = unsafe { ffi::PyByteArray_CheckExact(object) == 1 && ffi::Py_REFCNT(object) == 2 };
+        let mut fresh = match alone && buffer.len() >= GIVEN_BYTES_MIN {
+            true => Some(instance::new_write_buffer(buffer.py())?),
+            false => None,
+        };
+        let mut given = false;
+        // SAFETY: attached, and from here on no Python code runs that could change it.
+        let bytes = unsafe { buffer.as_bytes() };
+        let len = bytes.len();
+        let taken = self.accept(id, bytes, fresh.is_some(), |outbox, taken| match fresh.take_if(|_| taken == len) {
+            Some(fresh) => {
+                // I2: from here on the outbox alone has it, so nobody changes it.
+                instance::set_write_buffer(protocol, fresh);
+                outbox.push_object(buffer.clone().into_any().unbind(), bytes.as_ptr(), len);
+                given = true;
+            }
+            None => outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()),
+        })?;
+        if !given && let Err(error) = cut(&buffer, taken) {
+            // No memory: not even an exception that is caught may send it again.
+            if let Some(connection) = self.table.borrow_mut().get(id) {
+                connection.machine.close(End::Exception);
+            }
+            return Err(error);
+        }
+        Ok(taken == len)
+    }
+}
+
+/// The same by `write` as Python code defines it. While that runs, which may change or look at anything, the bytes are not in
+/// the `write_buffer`; what was not taken comes back to its front.
+///
+/// # Errors
+/// As for [`Context::drain`], and what `write` raised.
+pub fn drain_by_write(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let buffer = instance::write_buffer(protocol)?;
+    if buffer.is_empty() {
+        return Ok(true);
+    }
+    refuse_viewed(&buffer)?;
+    // SAFETY: attached, and copied at once.
+    let bytes = PyBytes::new(buffer.py(), unsafe { buffer.as_bytes() });
+    buffer.resize(0)?;
+    let written = protocol.call_method1("write", (&bytes,)).and_then(|written| written.extract::<usize>());
+    let taken = written.as_ref().map_or(0, |written| *written);
+    put_back(protocol, &buffer, bytes.as_bytes().get(taken..).unwrap_or_default())?;
+    written?;
+    Ok(instance::write_buffer(protocol)?.is_empty())
+}
+
+/// Puts `bytes` before what is in `buffer`; if somebody holds a view of that by now, in a new one.
+fn put_back(protocol: &Bound<'_, PyAny>, buffer: &Bound<'_, PyByteArray>, bytes: &[u8]) -> PyResult<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let all = [bytes, &buffer.to_vec()].concat();
+    let buffer = match refuse_viewed(buffer) {
+        Ok(()) => buffer.clone(),
+        Err(_) => {
+            let fresh = instance::new_write_buffer(buffer.py())?;
+            instance::set_write_buffer(protocol, fresh);
+            instance::write_buffer(protocol)?
+        }
+    };
+    buffer.resize(all.len())?;
+    // SAFETY: attached, and no Python code runs meanwhile.
+    unsafe { buffer.as_bytes_mut() }.copy_from_slice(&all);
+    Ok(())
+}
+
+fn refuse_viewed(buffer: &Bound<'_, PyByteArray>) -> PyResult<()> {
+    // SAFETY: attached; a bytearray.
+    match unsafe { (*buffer.as_ptr().cast::<ffi::PyByteArrayObject>()).ob_exports } {
+        0 => Ok(()),
+        _ => Err(PyBufferError::new_err(
+            "write_buffer cannot be sent while there is a memoryview of it: release that first",
+        )),
+    }
+}
+
+/// Takes the first `count` bytes off.
+fn cut(buffer: &Bound<'_, PyByteArray>, count: usize) -> PyResult<()> {
+    match count {
+        0 => return Ok(()),
+        _ if count == buffer.len() => return buffer.resize(0),
+        _ => {}
+    }
+    let first = PySlice::new(buffer.py(), 0, count as isize, 1);
+    // SAFETY: attached; `bytearray` is a static type that has this slot, for its own instances and those of subclasses.
+    let cut = unsafe {
+        let mapping = ffi::PyByteArray_Type.tp_as_mapping;
+        let delete = mapping.as_ref().and_then(|mapping| mapping.mp_ass_subscript);
+        delete.map_or(-1, |delete| delete(buffer.as_ptr(), first.as_ptr(), ptr::null_mut()))
+    };
+    if cut < 0 { Err(PyErr::fetch(buffer.py())) } else { Ok(()) }
+}
