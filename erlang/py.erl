@@ -23,7 +23,7 @@
 -export([exec/1, exec/2, eval/1, eval/2, eval/3]).
 -export([call/3, call/4, call/5, cast/3, cast/4]).
 -export([register_function/2, register_function/3, unregister_function/1]).
--export([dup_fd/1, version/0]).
+-export([dup_fd/1, close_fd/1, version/0]).
 -export_type([code/0, name/0, kwargs/0, result/0, request_error/0]).
 
 -type context() :: py_reactor_context:context().
@@ -204,8 +204,8 @@ with_function_name(Name, Do) ->
         {_, {error, _} = Error} -> Error
     end.
 
-%% @doc Duplicates a descriptor, for `py_reactor_context:handoff'. The duplicate is closed on exec, and belongs to nobody
-%% until it is handed over.
+%% @doc Duplicates a descriptor, for `py_reactor_context:handoff', which closes it whatever it answers. The duplicate is
+%% closed on exec. One that is not handed over is yours: end it with {@link close_fd/1}.
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | term()}.
 dup_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
     case py_reactor_app:ensure_started() of
@@ -213,6 +213,17 @@ dup_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
         {error, _} = Error -> Error
     end;
 dup_fd(Other) ->
+    {error, {bad_fd, Other}}.
+
+%% @doc Closes a duplicate that {@link dup_fd/1} made and nobody has handed over. Anything else is `{error, {bad_fd, Fd}}' and
+%% left alone, a number that names something else by now included.
+-spec close_fd(integer()) -> ok | {error, {bad_fd, term()} | term()}.
+close_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
+    case py_reactor_app:ensure_started() of
+        ok -> py_nif:close_fd(Fd);
+        {error, _} = Error -> Error
+    end;
+close_fd(Other) ->
     {error, {bad_fd, Other}}.
 
 %% @doc Which versions of what are in use: of the application (`py_reactor'), the native library (`nif'), `python',

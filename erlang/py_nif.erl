@@ -71,8 +71,9 @@
 %% A running (or ended) reactor thread. A call on one that has ended answers `{error, stopped}'.
 -type listener() :: reference().
 %% A listening socket.
--type how() :: auto | adopt | dup.
-%% What becomes of the number: taken as it is, duplicated, or adopted only if it came from `dup_fd/1'.
+-type how() :: auto | adopt.
+%% What becomes of the number: one from `dup_fd/1' is taken as it is, and closed when it is refused. With `auto', any other
+%% is duplicated, and with `adopt' it is refused.
 -type event() :: {log, logger:level(), Message :: binary(), Meta :: map()} | {dropped, pos_integer()}.
 %% What is to be logged, and how much more there was no room for.
 -type call_answer() :: reference().
@@ -216,7 +217,7 @@ answer_call(_Answer, _Result) ->
 dup_fd(_Fd) ->
     erlang:nif_error(undef).
 
--spec close_fd(integer()) -> ok | {error, term()}.
+-spec close_fd(integer()) -> ok | {error, {bad_fd, integer()}}.
 close_fd(_Fd) ->
     erlang:nif_error(undef).
 

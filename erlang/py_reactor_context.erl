@@ -181,12 +181,13 @@ stats(Context) ->
 handoff(Source, Info) ->
     case py_context_sup:ensure(1) of
         {ok, Pid} -> handoff(Pid, Source, Info);
-        {error, _} = Error -> Error
+        {error, _} = Error -> discarded(Source, Error)
     end.
 
 %% @doc Hands a connection over to a context. `ok' means that it was checked and counted and is queued for the thread.
 %%
-%% Given a descriptor from {@link py:dup_fd/1}, the reactor takes that very descriptor. Any other number is duplicated;
+%% Given a descriptor from {@link py:dup_fd/1}, the reactor takes that very descriptor, and closes it whatever the answer
+%% is: it is never yours again. Any other number is duplicated;
 %% if a `gen_tcp' or `gen_udp' port linked to the caller owns it, that port is closed. A socket of `gen_tcp', `gen_udp' or
 %% `socket' may be given itself, and is closed as well: there is nothing left for the caller to close. Sockets must be
 %% passive, and read in `raw' mode if at all: bytes that a packet mode has read ahead stay behind.
@@ -197,24 +198,30 @@ handoff(Source, Info) ->
 %% `{output_pending, Bytes, Hint}', `{bad_socket, Socket, Why}', `{bad_info, Why}', `{no_context, Context}', `stopped',
 %% `draining',
 %% `busy' (the queue to the thread is full), `{max_connections, Max}'. After the last the connection is closed, so that
-%% its peer knows. After any other the caller keeps what it gave, unless that is a duplicate from `py:dup_fd/1' or a
-%% socket of the module `socket' (an `inet_backend' of a `gen_tcp' socket): these are gone once the thread's queue was
-%% asked.
+%% its peer knows. After any other the caller keeps what it gave, unless that is a duplicate from `py:dup_fd/1', or a
+%% socket of the module `socket' (an `inet_backend' of a `gen_tcp' socket) and the context is there: these are gone.
+%%
+%% A socket that another process closes meanwhile is `{bad_socket, Socket, closed}', one that it hands over
+%% `{already_handed_off, FdOrPort}': of those who hand over the same, one is answered `ok'. A mere number has nobody to ask:
+%% see to it that it is not closed before the answer.
 -spec handoff(context(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
 handoff(Context, Source, Info) ->
     case {resolve(Context), py_info:normalise(Info)} of
         {{ok, _Pid, Ctx}, {ok, ClientInfo}} -> take_and_hand_over(Ctx, Source, ClientInfo);
-        {{error, _} = Error, _} -> Error;
-        {_, {error, _} = Error} -> Error
+        {{error, _} = Error, _} -> discarded(Source, Error);
+        {_, {error, _} = Error} -> discarded(Source, Error)
     end.
+
+-spec discarded(py_reactor_socket:source(), Error) -> Error when Error :: {error, term()}.
+discarded(Source, Error) ->
+    ok = py_reactor_socket:discard(Source),
+    Error.
 
 -spec take_and_hand_over(py_nif:ctx(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
 take_and_hand_over(Ctx, Source, ClientInfo) ->
     case py_reactor_socket:take(Source) of
         {ok, {Fd, How, _Port} = Taken} ->
-            Result = py_nif:handoff(Ctx, Fd, ClientInfo, How),
-            ok = py_reactor_socket:release(Taken, Result),
-            Result;
+            py_reactor_socket:release(Taken, py_nif:handoff(Ctx, Fd, ClientInfo, How));
         {error, _} = Error ->
             Error
     end.

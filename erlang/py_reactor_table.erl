@@ -11,6 +11,7 @@
 
 -export([new/0, exists/0]).
 -export([claim/1, ready/2, release/0, pid/1, id/1, ctx/1, pids/0, tell_all/1]).
+-export([begin_handoff/1, end_handoff/1]).
 -export([put_listener/3, delete_listener/2, listener/1, listeners/0]).
 -export([put_function/2, delete_function/1, function/1]).
 -export([put_spec/2, delete_spec/1, spec/1, specs/1]).
@@ -106,6 +107,32 @@ ctx(Pid) ->
 pids() ->
     Rows = select([{{{pid, '$1'}, '$2', '_'}, [], [{{'$2', '$1'}}]}]),
     [Row || {_Id, Pid} = Row <- lists:sort(Rows), is_process_alive(Pid)].
+
+%% One process at a time hands a socket over; one that died on the way is passed over.
+-spec begin_handoff(port()) -> boolean().
+begin_handoff(Port) ->
+    try ets:insert_new(?TABLE, {{handoff, Port}, self()}) of
+        true -> true;
+        false -> begin_handoff_after(Port, lookup({handoff, Port}))
+    catch
+        error:badarg -> true
+    end.
+
+-spec begin_handoff_after(port(), [tuple()]) -> boolean().
+begin_handoff_after(Port, [{_, Pid} = Row]) ->
+    case is_process_alive(Pid) of
+        true ->
+            false;
+        false ->
+            true = ets:delete_object(?TABLE, Row),
+            begin_handoff(Port)
+    end;
+begin_handoff_after(Port, []) ->
+    begin_handoff(Port).
+
+-spec end_handoff(port()) -> ok.
+end_handoff(Port) ->
+    unless_gone(fun() -> ets:delete(?TABLE, {handoff, Port}) end).
 
 %% Sends to every context and every listener.
 -spec tell_all(term()) -> ok.

@@ -21,6 +21,12 @@ groups() ->
         bytes_that_came_before_the_handoff_are_delivered,
         output_that_erlang_sent_before_comes_first,
         duplicates_are_closed_on_exec,
+        a_socket_that_is_closed_meanwhile,
+        closed_in_between,
+        handed_over_twice,
+        duplicates_are_closed_in_every_answer,
+        close_fd_closes_what_dup_fd_made,
+        a_protocol_that_closes_its_descriptor,
         method_2_coroutine,
         method_2_blocking_wrapper,
         method_3_connects_back
@@ -174,6 +180,214 @@ duplicates_are_closed_on_exec(Config) ->
         ?assertEqual({ok, false}, py:call(Context, os, get_inheritable, [Served])),
         ok = py_nif:close_fd(Duplicate)
     end).
+
+%% Whatever the order: the connection that was meant is served, or none.
+a_socket_that_is_closed_meanwhile(Config) ->
+    serving(Config, "peers.Known", fun(Context) ->
+        Before = os_resources:snapshot(),
+        [closed_meanwhile(Way, Context) || Way <- [port, fd, inet_backend, socket], _ <- lists:seq(1, 300)],
+        reactor_test:wait_connections(Context, 0),
+        ?assertEqual({ok, []}, py:eval(Context, "__import__('peers').strangers")),
+        os_resources:wait_back_to(Before)
+    end).
+
+closed_meanwhile(Way, Context) ->
+    {Client, Server, Close} = server(Way),
+    {ok, Port} = inet:port(Client),
+    Test = self(),
+    %% Two at least wait for its number.
+    Grabber = spawn_link(fun() ->
+        receive
+            go -> ok
+        end,
+        Pairs = [reactor_test:pair([]) || _ <- [1, 2]],
+        Test ! {self(), grabbed},
+        receive
+            stop -> [[gen_tcp:close(One), gen_tcp:close(Two)] || {One, Two} <- Pairs]
+        end
+    end),
+    Closer = spawn_link(fun() ->
+        receive
+            go -> Close()
+        end,
+        Test ! {self(), closed}
+    end),
+    [Pid ! go || Pid <- [Closer, Grabber]],
+    Result = py_reactor_context:handoff(Context, Server, #{type => tcp, port => Port}),
+    [
+        receive
+            {Pid, _} -> ok
+        end
+     || Pid <- [Closer, Grabber]
+    ],
+    case {Way, Result} of
+        {_, ok} -> ok;
+        {fd, {error, {bad_fd, _}}} -> ok;
+        {_, {error, {bad_socket, _, _}}} -> ok
+    end,
+    gen_tcp:close(Client),
+    Grabber ! stop.
+
+%% The server's end in one of the ways, and what closes it.
+server(Way) when Way =:= port; Way =:= fd ->
+    {Client, Server} = reactor_test:pair([]),
+    {ok, Fd} = inet:getfd(Server),
+    {Client, case Way of port -> Server; fd -> Fd end, fun() -> gen_tcp:close(Server) end};
+server(inet_backend) ->
+    {ok, Listen} = gen_tcp:listen(0, [{inet_backend, socket}, binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listen),
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Server} = gen_tcp:accept(Listen),
+    gen_tcp:close(Listen),
+    {Client, Server, fun() -> gen_tcp:close(Server) end};
+server(socket) ->
+    {ok, Listen} = socket:open(inet, stream),
+    ok = socket:bind(Listen, #{family => inet, port => 0, addr => {127, 0, 0, 1}}),
+    ok = socket:listen(Listen),
+    {ok, #{port := Port}} = socket:sockname(Listen),
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+    {ok, Server} = socket:accept(Listen),
+    ok = socket:close(Listen),
+    {Client, Server, fun() -> socket:close(Server) end}.
+
+%% The same, step by step: when the port is closed, and its number another's, the duplicate is what is handed over.
+closed_in_between(Config) ->
+    serving(Config, "peers.Known", fun(Context) ->
+        {ok, _, Ctx} = py_reactor_context:resolve(Context),
+        {Client, Server} = reactor_test:pair(Config),
+        {ok, Number} = inet:getfd(Server),
+        {ok, Port} = inet:port(Client),
+        {ok, {Fd, How, Server} = Taken} = py_reactor_socket:take(Server),
+        ?assertEqual({error, {already_handed_off, Server}}, handoff_elsewhere(Context, Server)),
+        ok = gen_tcp:close(Server),
+        Strangers = [element(2, gen_tcp:listen(0, [])) || _ <- lists:seq(1, 20)],
+        [Stranger] = [S || S <- Strangers, inet:getfd(S) =:= {ok, Number}],
+        ok = py_reactor_socket:release(Taken, py_nif:handoff(Ctx, Fd, #{<<"port">> => Port}, How)),
+        exchange(Client),
+        ?assertEqual({ok, []}, py:eval(Context, "__import__('peers').strangers")),
+        ?assertEqual({ok, Number}, inet:getfd(Stranger)),
+        ?assertMatch({error, {bad_socket, Server, _}}, py_reactor_context:handoff(Context, Server, info())),
+        [gen_tcp:close(S) || S <- Strangers]
+    end).
+
+handoff_elsewhere(Context, Server) ->
+    {Pid, Monitor} = spawn_monitor(fun() -> exit({said, py_reactor_context:handoff(Context, Server, info())}) end),
+    receive
+        {'DOWN', Monitor, process, Pid, {said, Result}} -> Result
+    end.
+
+handed_over_twice(Config) ->
+    serving(Config, "peers.Known", fun(Context) ->
+        [handed_over_twice(Way, Context) || Way <- [port, inet_backend, socket, dup_fd], _ <- lists:seq(1, 200)],
+        reactor_test:wait_connections(Context, 0)
+    end).
+
+handed_over_twice(dup_fd, Context) ->
+    {Client, Server} = reactor_test:pair([]),
+    {ok, Fd} = inet:getfd(Server),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    Refused = {error, {already_handed_off, Duplicate}},
+    ?assertEqual([ok, Refused, Refused, Refused], lists:sort(at_once(Context, Duplicate, Client))),
+    gen_tcp:close(Client),
+    gen_tcp:close(Server);
+handed_over_twice(Way, Context) ->
+    {Client, Server, _Close} = server(Way),
+    Results = at_once(Context, Server, Client),
+    ?assertMatch([_], [ok || ok <- Results]),
+    [
+        case Result of
+            {error, {bad_socket, _, _}} -> ok;
+            {error, {already_handed_off, _}} -> ok
+        end
+     || Result <- Results, Result =/= ok
+    ],
+    gen_tcp:close(Client).
+
+at_once(Context, Source, Client) ->
+    {ok, Port} = inet:port(Client),
+    Handovers = [
+        spawn_monitor(fun() ->
+            receive
+                go -> exit({said, py_reactor_context:handoff(Context, Source, #{type => tcp, port => Port})})
+            end
+        end)
+     || _ <- lists:seq(1, 4)
+    ],
+    [Pid ! go || {Pid, _} <- Handovers],
+    [
+        receive
+            {'DOWN', Monitor, process, Pid, {said, Result}} -> Result
+        end
+     || {Pid, Monitor} <- Handovers
+    ].
+
+%% Whoever it is handed to closes it: its peer sees the end.
+duplicates_are_closed_in_every_answer(Config) ->
+    with_context(Config, #{max_connections => 1}, fun(Context) ->
+        Full = fun() -> {_, Server} = reactor_test:pair(Config), py_reactor_context:handoff(Context, Server, info()) end,
+        ok = py:exec(Context, reactor_test:factory("streams.Echo")),
+        refused({error, {no_context, 99999999}}, 99999999, info(), Config),
+        refused({error, {no_context, nonsense}}, nonsense, info(), Config),
+        refused({error, stopped}, spawn(fun() -> ok end), info(), Config),
+        {error, {bad_info, _}} = refused(any, Context, [not_a_map], Config),
+        ok = Full(),
+        refused({error, {max_connections, 1}}, Context, info(), Config),
+        ok = py_reactor_context:drain(Context, 5000),
+        refused({error, draining}, Context, info(), Config)
+    end).
+
+refused(Expected, Context, Info, Config) ->
+    {Client, Server} = reactor_test:pair(Config),
+    {ok, Fd} = inet:getfd(Server),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ok = gen_tcp:close(Server),
+    Result = py_reactor_context:handoff(Context, Duplicate, Info),
+    [?assertEqual(Expected, Result) || Expected =/= any],
+    expect_eof(Client),
+    ?assertEqual({error, {bad_fd, Duplicate}}, py:close_fd(Duplicate)),
+    gen_tcp:close(Client),
+    Result.
+
+close_fd_closes_what_dup_fd_made(Config) ->
+    {Client, Server} = reactor_test:pair(Config),
+    {ok, Fd} = inet:getfd(Server),
+    {ok, Duplicate} = py:dup_fd(Fd),
+    ?assertEqual({error, {bad_fd, Fd}}, py:close_fd(Fd)),
+    ok = gen_tcp:close(Server),
+    ok = py:close_fd(Duplicate),
+    expect_eof(Client),
+    [?assertEqual({error, {bad_fd, Bad}}, py:close_fd(Bad)) || Bad <- [Duplicate, -1, 99999999999, nonsense]].
+
+%% Its number is another client's at once, who must get that answer nor be cut, whoever tells the reactor.
+a_protocol_that_closes_its_descriptor(Config) ->
+    ok = log_collector:install(),
+    serving(Config, "peers.Wrapping", fun(Context) -> [closes_its_own(How, Context, Config) || How <- [<<"wrap">>, <<"close">>]] end),
+    log_collector:remove().
+
+closes_its_own(How, Context, Config) ->
+    {Alice, Tag} = reactor_test:client(Context, Config),
+    send(Alice, <<"login alice">>),
+    expect(Alice, <<"hello alice">>),
+    [#{fd := Fd}] = py_reactor_context:connections(Context),
+    {Bob, Server} = reactor_test:pair(Config),
+    Monitor = py_reactor_context:monitor_connection(Context, Fd),
+    send(Alice, How),
+    reactor_test:wait_until(closed, fun() -> py:eval(Context, ["__import__('os').path.exists('/proc/self/fd/", integer_to_list(Fd), "')"]) =:= {ok, false} end),
+    ok = py_reactor_context:handoff(Context, Server, #{tag => Tag}),
+    send(Bob, <<"login bob">>),
+    expect(Bob, <<"hello bob">>),
+    ?assertMatch([#{fd := Fd}], py_reactor_context:connections(Context)),
+    expect_eof(Alice),
+    receive
+        {py_connection_down, Monitor, Fd, Reason} -> ?assertEqual(exception, Reason)
+    end,
+    {ok, Id} = py_reactor_table:id(Context),
+    _ = log_collector:await(Id, ["was closed by somebody else", "os.dup(self.fd)"]),
+    send(Bob, <<"who">>),
+    expect(Bob, <<"you are bob">>),
+    gen_tcp:close(Alice),
+    gen_tcp:close(Bob),
+    reactor_test:wait_connections(Context, 0).
 
 %% The document's asyncio sample, as it stands.
 samples(Config, Fun) ->

@@ -21,7 +21,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -196,7 +196,7 @@ fn os_error(error: io::Error) -> PyErr {
 /// A connection without a peer, served by `protocol`.
 fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<Connection> {
     let (ours, _peer) = UnixStream::pair().map_err(os_error)?;
-    let descriptor = Descriptor::claim(ours.into_raw_fd(), How::Adopt)
+    let descriptor = Descriptor::claim(ours.as_raw_fd(), How::Auto)
         .map_err(|unfit| PyRuntimeError::new_err(format!("{unfit:?}")))?;
     let place = Place::take(&mailbox.stats, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
     let mut machine = Machine::new(STREAM);

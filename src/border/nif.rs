@@ -11,7 +11,8 @@ use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::library;
 use crate::border::listener::{self, Rest};
-use crate::driver::descriptor::{self, Descriptor, How, Unfit};
+use crate::driver::descriptor::{Descriptor, How, Unfit};
+use crate::driver::registry;
 use crate::driver::syscalls::errno_of;
 use crate::mail::command::{Command, Info, Job, Name, Request};
 use crate::mail::inbox::Refused;
@@ -187,9 +188,6 @@ fn handoff<'a>(env: Env<'a>, context: Context, fd: i64, info: Term<'a>, how: How
 }
 
 fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: How) -> Result<(), Term<'a>> {
-    if !info.is_map() {
-        return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
-    }
     let number = i32::try_from(fd).unwrap_or(-1);
     let mut descriptor = Descriptor::claim(number, how).map_err(|unfit| match unfit {
         Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
@@ -197,6 +195,9 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         Unfit::Kind(kind) => (atoms::unsupported_descriptor(), kind_atom(env, kind)).encode(env),
         Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
     })?;
+    if !info.is_map() {
+        return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
+    }
     let max = context.max_connections;
     let place = Place::take(&context.mailbox.stats, max).ok_or_else(|| {
         // Its peer shall know, whoever else holds the socket.
@@ -334,7 +335,7 @@ fn answer_call<'a>(answer: Term<'a>, term: Term<'a>) -> Atom {
 
 #[rustler::nif]
 fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
-    match descriptor::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
+    match registry::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
         Ok(copy) => (atoms::ok(), copy).encode(env),
         Err(error) if errno_of(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
         Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
@@ -343,7 +344,7 @@ fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
 
 #[rustler::nif]
 fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
-    match descriptor::take_duplicate(i32::try_from(fd).unwrap_or(-1)) {
+    match registry::take_duplicate(i32::try_from(fd).unwrap_or(-1)) {
         Some(copy) => {
             drop(copy);
             atoms::ok().encode(env)

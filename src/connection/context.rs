@@ -14,7 +14,8 @@ use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
-use crate::driver::descriptor::{self, Descriptor, Served};
+use crate::driver::descriptor::Descriptor;
+use crate::driver::registry::{self, Served};
 use crate::mail::command::Name;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
@@ -448,7 +449,7 @@ impl Context {
     }
 
     fn id_of(&self, fd: c_int) -> Option<ConnId> {
-        self.own(descriptor::find(fd)?)
+        self.own(registry::find(fd)?)
     }
 
     fn own(&self, served: Served) -> Option<ConnId> {

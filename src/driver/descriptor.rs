@@ -1,78 +1,14 @@
-//! Which descriptors of this process belong to a reactor, and the checks before one does.
-//!
-//! Descriptor numbers are reused, so a number alone proves nothing: a duplicate made for us is remembered together with
-//! the device and inode that it names, and so is every socket that is served.
+//! A descriptor that a reactor serves: the checks before it is ours, and what is done with it by its number.
 
 use crate::base::token::ConnId;
 use crate::driver::address::Address;
+use crate::driver::registry::{Identity, Served, duplicate, identity, is_new, names, registry, status, take_duplicate};
 use crate::driver::{Io, Target};
 use crate::mail::mailbox::Mailbox;
-use std::collections::{HashMap, HashSet};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-
-type Identity = (u64, u64);
-
-#[derive(Default)]
-struct Registry {
-    /// Duplicates that `dup_fd` made and nobody has handed over yet.
-    duplicates: HashMap<RawFd, Identity>,
-    /// Sockets and ends of pipes that a reactor serves.
-    served: HashSet<(Identity, Abilities)>,
-    /// Connections by number, for `signal_write_ready` and whoever names one.
-    connections: HashMap<RawFd, Served>,
-    /// How many there have been.
-    connections_ever: u64,
-    /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
-    /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
-    unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
-}
-
-impl Registry {
-    fn unblock(&mut self, fd: RawFd, which: (Identity, Abilities)) {
-        // SAFETY: no pointers.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        self.unblocked.entry(which).or_insert((0, flags)).0 += 1;
-        // SAFETY: no pointers.
-        unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-    }
-
-    fn block_again(&mut self, fd: RawFd, which: (Identity, Abilities)) {
-        let Some((count, flags)) = self.unblocked.get_mut(&which) else { return };
-        *count -= 1;
-        if *count == 0 {
-            // Whoever else holds it did not ask for non-blocking calls.
-            // SAFETY: no pointers.
-            unsafe { libc::fcntl(fd, libc::F_SETFL, *flags) };
-            self.unblocked.remove(&which);
-        }
-    }
-}
-
-/// A connection, as it is found by its number.
-#[derive(Clone)]
-pub struct Served {
-    /// Of its context.
-    pub mailbox: Arc<Mailbox>,
-    /// What the context calls it.
-    pub id: ConnId,
-    /// No other connection of this VM ever has it.
-    pub serial: u64,
-}
-
-impl Served {
-    /// What tells it from all others, besides its number.
-    pub fn handle(&self) -> (u64, u64) {
-        (self.mailbox.serial, self.serial)
-    }
-}
-
-static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
-
-fn registry() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::Arc;
 
 /// Why a descriptor cannot be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,22 +28,8 @@ pub enum Unfit {
 pub enum How {
     /// The number itself if it came from `dup_fd`, otherwise a duplicate.
     Auto,
-    /// The number itself; it is closed even when it is refused.
+    /// The number itself, which came from `dup_fd`; it is closed even when it is refused.
     Adopt,
-    /// A duplicate.
-    Dup,
-}
-
-fn status(fd: RawFd) -> io::Result<libc::stat> {
-    // SAFETY: `stat` is plain data, filled in by the call when it succeeds.
-    unsafe {
-        let mut stat = std::mem::zeroed();
-        if libc::fstat(fd, &raw mut stat) < 0 { Err(io::Error::last_os_error()) } else { Ok(stat) }
-    }
-}
-
-fn identity(stat: &libc::stat) -> Identity {
-    (stat.st_dev, stat.st_ino)
 }
 
 /// An option of type int at the socket level; 0 where there is none.
@@ -165,53 +87,17 @@ fn can_be_waited_for(fd: RawFd) -> bool {
     }
 }
 
-/// Duplicates `fd` with close-on-exec.
-///
-/// # Errors
-/// It is not open, or no descriptor was left.
-pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    if copy < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // The number is new: whoever was given it before has closed it.
-    registry().duplicates.remove(&copy);
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-/// Duplicates `fd` for the user, and remembers the number so that a handoff adopts it.
-///
-/// # Errors
-/// It is not open, or no descriptor was left.
-pub fn duplicate_for_user(fd: RawFd) -> io::Result<RawFd> {
-    let copy = duplicate(fd)?;
-    let stat = status(copy.as_raw_fd())?;
-    let number = std::os::fd::IntoRawFd::into_raw_fd(copy);
-    registry().duplicates.insert(number, identity(&stat));
-    Ok(number)
-}
-
-/// Takes `fd` out of the duplicates, if it is still the one that was made for the user.
-pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
-    let stat = status(fd);
-    let mut registry = registry();
-    let made = registry.duplicates.remove(&fd)?;
-    drop(registry);
-    // SAFETY: we made it and the user has not given it to anybody: it still names the same file.
-    (stat.is_ok_and(|stat| identity(&stat) == made)).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
 /// that the peer sees the end even where somebody else still holds a copy.
 #[derive(Debug)]
 pub struct Descriptor {
-    fd: OwnedFd,
+    fd: ManuallyDrop<OwnedFd>,
     abilities: Abilities,
     identity: Identity,
     /// Nobody else may serve the same.
     is_exclusive: bool,
+    /// Somebody else has closed the number, which may be a stranger's by now.
+    robbed: bool,
     /// It has been promised to somebody: its end is the connection's end.
     promised: bool,
     /// It is counted among the files that were made non-blocking.
@@ -221,37 +107,41 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Checks `fd` and makes it ours. A number that is adopted and refused is closed.
+    /// Makes `fd` ours and then checks it: what a number names may change from one call to the next. A number from `dup_fd`
+    /// is closed when it is refused.
     ///
     /// # Errors
     /// Why it cannot be served.
     pub fn claim(fd: RawFd, how: How) -> Result<Self, Unfit> {
-        let stat = status(fd).map_err(|_| Unfit::Bad)?;
-        let ours = match how {
-            How::Auto => take_duplicate(fd),
-            // SAFETY: the caller of `adopt` gives the number away.
-            How::Adopt => take_duplicate(fd).or_else(|| Some(unsafe { OwnedFd::from_raw_fd(fd) })),
-            How::Dup => None,
+        let ours = match (take_duplicate(fd), how) {
+            (Some(made), _) => made,
+            (None, How::Adopt) => return Err(Unfit::Bad),
+            (None, How::Auto) => duplicate(fd).map_err(|error| match error.raw_os_error() {
+                Some(libc::EBADF) => Unfit::Bad,
+                errno => Unfit::NoDuplicate(errno.unwrap_or(libc::EMFILE)),
+            })?,
         };
-        let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
-        let ours = match ours {
-            Some(fd) => fd,
-            None => duplicate(fd).map_err(|error| Unfit::NoDuplicate(error.raw_os_error().unwrap_or(libc::EMFILE)))?,
-        };
+        let stat = status(ours.as_raw_fd()).map_err(|_| Unfit::Bad)?;
+        let abilities = abilities(ours.as_raw_fd(), &stat).map_err(Unfit::Kind)?;
         // The ends of a pipe have one inode, and are told apart by what they can do; openings of a terminal cannot be.
         let is_terminal = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
         if !is_terminal && !registry().served.insert((identity(&stat), abilities)) {
             return Err(Unfit::Served);
         }
-        Ok(Descriptor {
-            fd: ours,
+        Ok(Self::new(ours, abilities, identity(&stat), !is_terminal))
+    }
+
+    fn new(fd: OwnedFd, abilities: Abilities, identity: Identity, is_exclusive: bool) -> Self {
+        Descriptor {
+            fd: ManuallyDrop::new(fd),
             abilities,
-            identity: identity(&stat),
-            is_exclusive: !is_terminal,
+            identity,
+            is_exclusive,
+            robbed: false,
             promised: false,
             unblocked: false,
             serial: 0,
-        })
+        }
     }
 
     /// A TCP connection that was just accepted: nobody else has its number, so there is nothing to check.
@@ -260,13 +150,10 @@ impl Descriptor {
     /// The kernel does not say which socket it is.
     pub fn accepted(fd: OwnedFd) -> io::Result<Self> {
         let identity = identity(&status(fd.as_raw_fd())?);
-        let mut registry = registry();
-        // Whoever was given the number before has closed it.
-        registry.duplicates.remove(&fd.as_raw_fd());
+        is_new(fd.as_raw_fd());
         let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
-        registry.served.insert((identity, abilities));
-        drop(registry);
-        Ok(Descriptor { fd, abilities, identity, is_exclusive: true, promised: false, unblocked: false, serial: 0 })
+        registry().served.insert((identity, abilities));
+        Ok(Self::new(fd, abilities, identity, true))
     }
 
     /// The number.
@@ -282,6 +169,15 @@ impl Descriptor {
     /// What the drivers need to know of it.
     pub fn target(&self) -> Target {
         Target { fd: self.number(), io: self.abilities.io }
+    }
+
+    /// Whether the number is still ours: a program that wraps it in an object of its own closes it with that. Answers true
+    /// once, when it has been lost; from then on nothing is done by the number.
+    pub fn is_robbed(&mut self) -> bool {
+        !self.robbed && {
+            self.robbed = !names(self.number(), self.identity);
+            self.robbed
+        }
     }
 
     /// From now on its end is the connection's end, for its peer too.
@@ -310,7 +206,7 @@ impl Descriptor {
         }
     }
 
-    /// Remembers which connection this is, for [`find`].
+    /// Remembers which connection this is, for [`find`](crate::driver::registry::find).
     pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId) {
         let mut registry = registry();
         registry.connections_ever += 1;
@@ -324,9 +220,12 @@ impl Descriptor {
         self.serial
     }
 
-    /// The protocol has lost this connection: [`find`] finds it no more.
+    /// The protocol has lost this connection: [`find`](crate::driver::registry::find) finds it no more.
     pub fn unregister(&self) {
-        registry().connections.remove(&self.number());
+        let mut registry = registry();
+        if registry.connections.get(&self.number()).is_some_and(|served| served.serial == self.serial) {
+            registry.connections.remove(&self.number());
+        }
     }
 
     /// Whether the socket has one peer, to whom `write` goes.
@@ -345,6 +244,9 @@ impl Descriptor {
     /// A number that changes when the peer takes output, although no send ends: what a TCP peer has acknowledged, else what
     /// the kernel still holds (coarser: a queue that is refilled between two looks seems not to move).
     pub fn progress(&self) -> u64 {
+        if self.robbed {
+            return 0;
+        }
         // SAFETY: all-zero is a valid `tcp_info`.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -361,8 +263,11 @@ impl Descriptor {
         u64::from(bytes.unsigned_abs())
     }
 
-    /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`).
+    /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`), if it is still there.
     pub fn shut_down(&self, how: i32) {
+        if self.robbed || !names(self.number(), self.identity) {
+            return;
+        }
         // SAFETY: no pointers. An error means that the peer is gone already.
         unsafe { libc::shutdown(self.number(), how) };
     }
@@ -370,29 +275,32 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
+        self.unregister();
+        let is_ours = !self.robbed && names(self.number(), self.identity);
         let mut registry = registry();
         if self.is_exclusive {
             registry.served.remove(&(self.identity, self.abilities));
         }
         if self.unblocked {
-            registry.block_again(self.number(), (self.identity, self.abilities));
+            registry.block_again(is_ours.then(|| self.number()), (self.identity, self.abilities));
         }
-        registry.connections.remove(&self.number());
         drop(registry);
-        if self.promised {
-            self.shut_down(libc::SHUT_RDWR);
+        if !is_ours {
+            return;
         }
+        if self.promised {
+            // SAFETY: no pointers. An error means that the peer is gone already.
+            unsafe { libc::shutdown(self.number(), libc::SHUT_RDWR) };
+        }
+        // SAFETY: it is dropped here only, and not used any more.
+        unsafe { ManuallyDrop::drop(&mut self.fd) };
     }
-}
-
-/// The connection that `fd` is.
-pub fn find(fd: RawFd) -> Option<Served> {
-    registry().connections.get(&fd).cloned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::registry::duplicate_for_user;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -427,20 +335,20 @@ mod tests {
     #[test]
     fn a_socket_is_served_once_at_a_time() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let first = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
-        assert_eq!(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        let first = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
+        assert_eq!(Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Served);
         drop(first);
-        assert!(Descriptor::claim(ours.as_raw_fd(), How::Dup).is_ok());
+        assert!(Descriptor::claim(ours.as_raw_fd(), How::Auto).is_ok());
     }
 
     #[test]
     fn an_end_of_a_pipe_is_served_once_at_a_time() {
         let (reader, writer) = std::io::pipe().unwrap();
-        let first = Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap();
-        let _other_end = Descriptor::claim(writer.as_raw_fd(), How::Dup).unwrap();
-        assert_eq!(Descriptor::claim(reader.as_raw_fd(), How::Dup).unwrap_err(), Unfit::Served);
+        let first = Descriptor::claim(reader.as_raw_fd(), How::Auto).unwrap();
+        let _other_end = Descriptor::claim(writer.as_raw_fd(), How::Auto).unwrap();
+        assert_eq!(Descriptor::claim(reader.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Served);
         drop(first);
-        assert!(Descriptor::claim(reader.as_raw_fd(), How::Dup).is_ok());
+        assert!(Descriptor::claim(reader.as_raw_fd(), How::Auto).is_ok());
     }
 
     #[test]
@@ -467,17 +375,60 @@ mod tests {
     #[test]
     fn the_peer_sees_the_end_although_a_copy_stays_open() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut served = Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap();
+        let mut served = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
         served.promise();
         drop(served);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
         drop(ours);
     }
 
+    /// As `socket.socket(fileno=...)` in a protocol does; `other` gets the number.
+    fn rob(descriptor: &Descriptor, other: &UnixStream) -> OwnedFd {
+        // SAFETY: puts another socket at the number, as closing and reusing it would; the test owns it from here on.
+        unsafe {
+            libc::dup2(other.as_raw_fd(), descriptor.number());
+            OwnedFd::from_raw_fd(descriptor.number())
+        }
+    }
+
+    #[test]
+    fn a_number_that_names_a_stranger_is_neither_shut_down_nor_closed() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (stranger, mut peer) = UnixStream::pair().unwrap();
+        let mut served = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
+        served.promise();
+        assert!(!served.is_robbed());
+        let number = rob(&served, &stranger);
+        drop(stranger);
+        served.shut_down(libc::SHUT_RDWR);
+        assert!(served.is_robbed());
+        assert!(!served.is_robbed(), "once");
+        drop(served);
+        let mut stranger = UnixStream::from(number);
+        stranger.write_all(b"x").unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 1);
+        assert!(Descriptor::claim(ours.as_raw_fd(), How::Auto).is_ok(), "what was served may be served again");
+    }
+
+    #[test]
+    fn a_number_that_is_not_open_is_not_closed_again() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let served = Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap();
+        // SAFETY: as if by mistake; whatever gets the number from here on is left alone.
+        unsafe { libc::close(served.number()) };
+        drop(served);
+    }
+
+    #[test]
+    fn only_what_was_made_for_it_is_adopted() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert_eq!(Descriptor::claim(ours.as_raw_fd(), How::Adopt).unwrap_err(), Unfit::Bad);
+    }
+
     #[test]
     fn a_refusal_leaves_the_callers_socket_alone() {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        drop(Descriptor::claim(ours.as_raw_fd(), How::Dup).unwrap());
+        drop(Descriptor::claim(ours.as_raw_fd(), How::Auto).unwrap());
         ours.write_all(b"x").unwrap();
         assert_eq!(theirs.read(&mut [0]).unwrap(), 1);
     }
@@ -488,8 +439,8 @@ mod tests {
         let terminal = unsafe { OwnedFd::from_raw_fd(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY)) };
         // SAFETY: no pointers.
         let flags = || unsafe { libc::fcntl(terminal.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
-        let mut one = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
-        let mut two = Descriptor::claim(terminal.as_raw_fd(), How::Dup).unwrap();
+        let mut one = Descriptor::claim(terminal.as_raw_fd(), How::Auto).unwrap();
+        let mut two = Descriptor::claim(terminal.as_raw_fd(), How::Auto).unwrap();
         one.prepare();
         two.prepare();
         drop(one);

@@ -9,6 +9,7 @@ pub mod address;
 pub mod descriptor;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod registry;
 pub mod starved;
 pub mod syscalls;
 #[cfg(test)]

@@ -5,7 +5,8 @@
 use crate::base::atoms;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
-use crate::driver::descriptor::{self, Descriptor, Served};
+use crate::driver::descriptor::Descriptor;
+use crate::driver::registry::{self, Served};
 use crate::mail::inbox::{Class, Queued, Refused};
 use crate::mail::place::Place;
 use pyo3::{Py, PyAny};
@@ -44,7 +45,7 @@ impl Name {
     /// The connection that it means, if that is there.
     pub fn find(self) -> Option<Served> {
         let means = |served: &Served| self.exactly.is_none_or(|exactly| exactly == served.handle());
-        descriptor::find(self.fd).filter(means)
+        registry::find(self.fd).filter(means)
     }
 }
 
@@ -101,6 +102,11 @@ pub enum Command {
         /// An object of the context's interpreter: dropped attached to it only (I7).
         message: Py<PyAny>,
     },
+    /// The descriptor of this connection was closed by somebody else: its number names a stranger.
+    Disown {
+        /// The connection.
+        id: ConnId,
+    },
     /// Take no new connections, let the open ones deal with what has arrived, and tell when they are closed.
     Drain {
         /// How long that may take.
@@ -121,7 +127,11 @@ impl Queued for Command {
             Command::Adopt { .. } => Class::NewConnection,
             Command::Stop { .. } => Class::Last,
             Command::Message { .. } => Class::Message,
-            Command::Run { .. } | Command::Ask { .. } | Command::List { .. } | Command::Drain { .. } => Class::Ordinary,
+            Command::Run { .. }
+            | Command::Ask { .. }
+            | Command::List { .. }
+            | Command::Disown { .. }
+            | Command::Drain { .. } => Class::Ordinary,
         }
     }
 }
@@ -136,7 +146,10 @@ impl Command {
             | Command::Ask { reply, .. }
             | Command::List { reply }
             | Command::Drain { reply, .. } => reply.stopped(),
-            Command::Run { reply: None, .. } | Command::Message { .. } | Command::Stop { .. } => {}
+            Command::Run { reply: None, .. }
+            | Command::Disown { .. }
+            | Command::Message { .. }
+            | Command::Stop { .. } => {}
         }
     }
 }

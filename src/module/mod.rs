@@ -11,7 +11,7 @@ pub mod thread_context;
 
 use crate::base::gil;
 use crate::connection::context;
-use crate::driver::descriptor::{self, Served};
+use crate::driver::registry::{self, Served};
 use crate::mail::notice::Notice;
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
 use crate::python::interpreter::{self, Builtin};
@@ -177,7 +177,7 @@ unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyO
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let Some(Served { mailbox, id, .. }) = descriptor::find(fd) else { return boolean(py, false) };
+        let Some(Served { mailbox, id, .. }) = registry::find(fd) else { return boolean(py, false) };
         match context::current(py) {
             Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
             _ => mailbox.inbox.signal(id),
@@ -198,7 +198,7 @@ unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) ->
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        boolean(py, descriptor::find(fd).is_some())
+        boolean(py, registry::find(fd).is_some())
     })
 }
 

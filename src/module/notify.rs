@@ -1,7 +1,7 @@
 //! `erlang.reactor.notify` and `connection_handle`: how a protocol names another one and leaves it a message.
 
 use crate::base::gil;
-use crate::driver::descriptor::{self, Served};
+use crate::driver::registry::{self, Served};
 use crate::mail::command::{Command, Name};
 use crate::mail::inbox::Refused;
 use crate::python::glue::guarded_object;
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn connection_handle(_: *mut ffi::PyObject, fd: *mut ffi::
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let fd: i32 = unsafe { Bound::from_borrowed_ptr(py, fd) }.extract()?;
-        Ok(match descriptor::find(fd) {
+        Ok(match registry::find(fd) {
             Some(served) => {
                 let (context, serial) = served.handle();
                 (fd, context, serial).into_pyobject(py)?.into_any()

@@ -68,9 +68,38 @@ impl Reactor {
             }
             Command::List { reply } => self.list(py, reply),
             Command::Message { id, message } => self.message_received(py, id, message.bind(py)),
+            Command::Disown { id } => self.disown(py, id),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
             Command::Stop { drain } => self.end(py, Ending::Draining(Instant::now() + drain)),
         }
+    }
+
+    /// Nothing may be sent by its number, nor received: others have it. The protocol's own code has done that.
+    fn disown(&mut self, py: Python<'_>, id: ConnId) {
+        if self.is_robbed(id) {
+            self.settle(py, id);
+        }
+    }
+
+    /// Ends a connection whose descriptor was closed by somebody else, and says so. Answers true once.
+    pub(super) fn is_robbed(&mut self, id: ConnId) -> bool {
+        let robbed = self.with(id, |connection| {
+            connection.descriptor.is_robbed().then(|| {
+                connection.machine.fail(End::Exception);
+                connection.descriptor.number()
+            })
+        });
+        if let Some(Some(fd)) = robbed {
+            let mailbox = &self.context.mailbox;
+            mailbox.stats.exceptions.add(1);
+            let message = format!(
+                "descriptor {fd} of a connection was closed by somebody else, and the connection is cut. An object that wraps \
+                 the number, as socket.socket(fileno=self.fd) does, closes it when it goes: give it a duplicate, \
+                 os.dup(self.fd)"
+            );
+            mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: Some(fd) });
+        }
+        robbed.flatten().is_some()
     }
 
     fn drain(&mut self, py: Python<'_>, deadline: Instant, reply: ReplyTo) {

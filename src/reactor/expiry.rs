@@ -173,7 +173,10 @@ impl Reactor {
             Verdict::Moves => self.deadlines.ask(Due::Connection(id), self.timeouts.when_quiet(now)),
             Verdict::Rests(until) => {
                 if !self.with(id, |connection| std::mem::replace(&mut connection.rests, true)).unwrap_or_default() {
-                    quiet.push(id);
+                    match self.is_robbed(id) {
+                        true => self.context.touch(id),
+                        false => quiet.push(id),
+                    }
                 }
                 if let Some(until) = until {
                     self.deadlines.ask(Due::Connection(id), until);

@@ -218,6 +218,7 @@ impl Reactor {
                     self.driver.cancel_send(id);
                 }
                 Next::Close => {
+                    self.is_robbed(id);
                     let mut closed = self.remove(py, id);
                     // One that was never made has lost nothing.
                     closed.as_mut().map(tell_monitors);
