@@ -18,8 +18,9 @@
     ticking = false :: boolean()
 }).
 
-%% Beyond the time to drain, for a thread that is in the middle of a callback. A supervisor allows for it.
--define(STOP_MARGIN_MS, 2000).
+%% Beyond the time to drain, for a thread that is in the middle of a callback: it waits for the kernel and then for other
+%% threads, SHUT_DOWN_MS of src/base/config.rs each. A supervisor allows for it.
+-define(STOP_MARGIN_MS, 4000).
 
 -spec start_link(py_options:id(), py_options:mode(), py_options:complete()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode, Options) ->

@@ -13,6 +13,9 @@
 -export([resolve/1, request/2]).
 -export_type([context/0, stats/0, connection/0, handle/0, connection_info/0, end_reason/0]).
 
+%% For a thread that answers by itself when the time is over.
+-define(DRAIN_MARGIN_MS, 100).
+
 -define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
 
 %% What the native half can read as a number.
@@ -97,8 +100,9 @@ stop(Context) ->
     stop(Context, default).
 
 %% @doc Ends a context: nothing new is served, what protocols have written is delivered and connections are closed
-%% properly, for at most `DrainMs' milliseconds; what is left then is cut off. Returns when all that is over. A context
-%% of the application's own supervisor is not started again.
+%% properly, for at most `DrainMs' milliseconds; what is left then is cut off. Returns when all that is over, at the latest
+%% four seconds after `DrainMs': Python code that has not returned by then is left behind with its thread, which the log
+%% says. A context of the application's own supervisor is not started again.
 -spec stop(context(), DrainMs :: non_neg_integer() | default) ->
     ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
 stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >= 0 ->
@@ -132,19 +136,27 @@ stop(Context, Pid, Id, DrainMs) ->
 
 %% @doc Lets a context run dry: from now on it takes no new connection (a handoff is answered `{error, draining}') and
 %% reads nothing new; each connection is closed properly as soon as its protocol has dealt with what had arrived. Waits
-%% until all are closed, at most `WithinMs' milliseconds; what is open then stays open, for {@link stop/2} to end.
+%% until all are closed, at most `WithinMs' milliseconds, also if Python code does not return meanwhile; what is open then stays
+%% open, for {@link stop/2} to end.
 -spec drain(context(), WithinMs :: non_neg_integer()) ->
     ok | {error, {connections, pos_integer()} | {no_context, term()} | term()}.
 drain(Context, WithinMs) when is_integer(WithinMs), WithinMs >= 0 ->
     case resolve(Context) of
         {ok, Pid, Ctx} ->
-            case py_request:run(Pid, fun(Ref) -> py_nif:context_drain(Ctx, Ref, WithinMs) end) of
+            Send = fun(Ref) -> py_nif:context_drain(Ctx, Ref, WithinMs) end,
+            case py_request:run_within(Pid, Send, WithinMs + ?DRAIN_MARGIN_MS) of
                 {ok, _None} -> ok;
+                {error, timeout} -> drained(py_nif:stats(Ctx));
                 {error, _} = Error -> Error
             end;
         {error, _} = Error ->
             Error
     end.
+
+%% The thread has not looked yet, since Python code has not returned; but nothing new comes in since it was asked.
+-spec drained(stats()) -> ok | {error, {connections, pos_integer()}}.
+drained(#{connections := 0}) -> ok;
+drained(#{connections := Open}) -> {error, {connections, Open}}.
 
 %% @doc Ends the Python code that a context runs at this moment, a callback or a request, by raising
 %% `erlang.reactor.Interrupted' in it. A callback loses its connection, as by any exception; who waits for a request gets

@@ -3,8 +3,8 @@
 %% @private
 -module(py_request).
 
--export([encode/1, run/2, run_anyway/2, refused/1]).
--export([wait/4]).
+-export([encode/1, run/2, run_within/3, run_anyway/2, refused/1]).
+-export([wait/5]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
@@ -62,15 +62,20 @@ bad(Name, Value, Why) ->
 %% died: that answer then finds nobody, instead of a stranger's mailbox.
 -spec run(pid(), send()) -> {ok, term()} | {error, term()}.
 run(ContextPid, Send) ->
+    run_within(ContextPid, Send, infinity).
+
+%% As {@link run/2}, but `{error, timeout}' when there is no answer by then.
+-spec run_within(pid(), send(), timeout()) -> {ok, term()} | {error, term()}.
+run_within(ContextPid, Send, Timeout) ->
     case refused(ContextPid) of
-        ok -> run(ContextPid, Send, py_functions:waiting_contexts());
+        ok -> run(ContextPid, Send, Timeout, py_functions:waiting_contexts());
         {error, _} = Error -> Error
     end.
 
 %% As {@link run/2}, where the answer does not depend on the thread.
 -spec run_anyway(pid(), send()) -> {ok, term()} | {error, term()}.
 run_anyway(ContextPid, Send) ->
-    run(ContextPid, Send, []).
+    run(ContextPid, Send, infinity, []).
 
 %% A context that waits for the caller cannot answer it.
 -spec refused(pid()) -> ok | {error, {would_deadlock, binary()}}.
@@ -82,21 +87,21 @@ refused(ContextPid) ->
             ok
     end.
 
--spec run(pid(), send(), [pid()]) -> {ok, term()} | {error, term()}.
-run(ContextPid, Send, Waiting) ->
+-spec run(pid(), send(), timeout(), [pid()]) -> {ok, term()} | {error, term()}.
+run(ContextPid, Send, Timeout, Waiting) ->
     Tag = make_ref(),
-    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send, Waiting]),
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send, Timeout, Waiting]),
     receive
         {'DOWN', Monitor, process, Waiter, {Tag, Result}} -> Result;
         {'DOWN', Monitor, process, Waiter, Reason} -> {error, {request_failed, Reason}}
     end.
 
--spec wait(reference(), pid(), send(), [pid()]) -> no_return().
-wait(Tag, ContextPid, Send, Waiting) ->
-    exit({Tag, request(ContextPid, Send, Waiting)}).
+-spec wait(reference(), pid(), send(), timeout(), [pid()]) -> no_return().
+wait(Tag, ContextPid, Send, Timeout, Waiting) ->
+    exit({Tag, request(ContextPid, Send, Timeout, Waiting)}).
 
--spec request(pid(), send(), [pid()]) -> {ok, term()} | {error, term()}.
-request(ContextPid, Send, Waiting) ->
+-spec request(pid(), send(), timeout(), [pid()]) -> {ok, term()} | {error, term()}.
+request(ContextPid, Send, Timeout, Waiting) ->
     Ref = make_ref(),
     Monitor = monitor(process, ContextPid),
     case Send(waiter(Ref, Waiting)) of
@@ -109,6 +114,7 @@ request(ContextPid, Send, Waiting) ->
                         {Ref, Result} -> Result
                     after 0 -> {error, {context_down, Reason}}
                     end
+            after Timeout -> {error, timeout}
             end;
         {error, _} = Error ->
             Error

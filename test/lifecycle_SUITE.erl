@@ -19,6 +19,7 @@ groups() ->
         application_stop_delivers_write_buffers,
         stop_cuts_after_the_time_to_drain,
         stop_while_connections_arrive,
+        drain_and_stop_answer_although_python_does_not_return,
         killed_contexts_leave_no_descriptor,
         kill_ends_connections_of_which_copies_are_open,
         death_of_the_owner,
@@ -143,6 +144,40 @@ stop_cuts_after_the_time_to_drain(Config) ->
     %% Something is missing, and nothing more comes.
     ok = inet:setopts(Client, [{show_econnreset, false}]),
     ?assert(count_until_end(Client, 0) < 40000000).
+
+%% What is answered is true all the same.
+drain_and_stop_answer_although_python_does_not_return(Config) ->
+    Context = start(Config, "streams.Echo", #{}),
+    {Client, _} = client(Context, Config),
+    echoes(Client),
+    Gate = held(Context),
+    ?assertEqual({error, {connections, 1}}, py_reactor_context:drain(Context, 50)),
+    {_, Server} = reactor_test:pair(Config),
+    ?assertEqual({error, draining}, py_reactor_context:handoff(Context, Server, #{})),
+    Gate ! open,
+    expect_eof(Client),
+    ok = py_reactor_context:drain(Context, 30000),
+    ok = py_reactor_context:stop(Context),
+    Empty = start(Config, "streams.Echo", #{}),
+    HeldToo = held(Empty),
+    ok = py_reactor_context:drain(Empty, 50),
+    ok = py_reactor_context:stop(Empty, 0),
+    ?assertNot(is_process_alive(Empty)),
+    HeldToo ! open.
+
+%% A context whose Python code returns when the process that is answered is told to open.
+held(Context) ->
+    Test = self(),
+    ok = py:register_function(?MODULE, fun() ->
+        Test ! {at_the_gate, self()},
+        receive
+            open -> none
+        end
+    end),
+    spawn(fun() -> py:exec(Context, "import erlang; erlang.call('lifecycle_SUITE')") end),
+    receive
+        {at_the_gate, Gate} -> Gate
+    end.
 
 count_until_end(Client, Count) ->
     case gen_tcp:recv(Client, 0, 30000) of

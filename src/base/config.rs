@@ -165,4 +165,7 @@ pub const TERM_PARTS_MAX: usize = 10_000_000;
 pub const FLUSH_STALL_MS: u64 = 60_000;
 
 /// How long a thread that ends waits for the kernel to give its memory back, in milliseconds.
-pub const SHUT_DOWN_MS: u64 = 5_000;
+///
+/// Its interpreter, if it has one of its own, then waits so long for other threads. The process of the context waits for both
+/// (`STOP_MARGIN_MS` of `py_context_server`).
+pub const SHUT_DOWN_MS: u64 = 1_500;

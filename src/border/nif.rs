@@ -151,6 +151,8 @@ fn context_stop(context: Context, drain_ms: u64) -> Atom {
 #[rustler::nif]
 fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
     let reply = ReplyTo::new(env.pid(), reference);
+    // From now on, even if Python keeps the thread from hearing of it.
+    context.mailbox.inbox.drain();
     answer(env, context.mailbox.inbox.post(Command::Drain { within: Duration::from_millis(within_ms), reply }))
 }
 
