@@ -173,10 +173,6 @@ get_protocol_by_fd(Config) ->
         ?assertEqual({ok, true}, py:call(Context, factories, is_protocol_of, [Tag, Fd])),
         ?assertEqual({ok, none}, py:call(Context, 'erlang.reactor', get_protocol, [1000000])),
         ?assertEqual({ok, none}, py:call(Context, 'erlang.reactor', get_protocol, [-1])),
-        %% Other contexts have nothing to do with it.
-        with_context(Config, #{}, fun(Other) ->
-            ?assertEqual({ok, none}, py:call(Other, 'erlang.reactor', get_protocol, [Fd]))
-        end),
         gen_tcp:close(Client),
         wait_lost(Context, Tag),
         ?assertEqual({ok, none}, py:call(Context, 'erlang.reactor', get_protocol, [Fd]))
@@ -188,9 +184,6 @@ close_connection_by_fd(Config) ->
         send(Client, <<"x">>),
         expect(Client, <<"x">>),
         {ok, Fd} = py:call(Context, factories, fd_of, [Tag]),
-        with_context(Config, #{}, fun(Other) ->
-            {ok, none} = py:call(Other, 'erlang.reactor', close_connection, [Fd])
-        end),
         {ok, none} = py:call(Context, 'erlang.reactor', close_connection, [1000000]),
         send(Client, <<"y">>),
         expect(Client, <<"y">>),

@@ -14,6 +14,8 @@ groups() ->
     reactor_test:backend_groups([
         illegal_answers_of_data_received,
         illegal_answers_of_write_ready,
+        answers_that_cannot_be_scripted,
+        coroutines_where_nothing_is_answered,
         illegal_answers_of_eof_received,
         exception_in_data_received,
         exception_in_write_ready,
@@ -42,11 +44,15 @@ end_per_testcase(_Case, _Config) ->
 
 %% Runs one connection into its fault beside a neighbour, which must not notice. Answers {Level, Line, Meta}.
 fault(Config, Script, Provoke, Texts) ->
+    fault(Config, "recorder.Scripted", #{script => Script}, Provoke, Texts).
+
+fault(Config, Factory, Info, Provoke, Texts) ->
     serving(Config, "recorder.Scripted", fun(Context) ->
         {Neighbour, _} = client(Context, Config, #{script => #{data_received => [{<<"ok">>, continue}]}}),
         send(Neighbour, <<"1">>),
         expect(Neighbour, <<"ok">>),
-        {Client, Tag} = client(Context, Config, #{script => Script}),
+        ok = py:exec(Context, reactor_test:factory(Factory)),
+        {Client, Tag} = client(Context, Config, Info),
         Provoke(Client),
         expect_eof(Client),
         Log = log_collector:await(id(Context), Texts),
@@ -91,8 +97,38 @@ illegal_answers_of_data_received(Config) ->
 
 illegal_answers_of_write_ready(Config) ->
     Script = fun(Answer) -> #{data_received => [{<<>>, write_pending}], write_ready => [{<<>>, Answer}]} end,
-    Answers = [{async_pending, "'async_pending'"} | answers()],
-    [illegal(Config, "write_ready", Script, fun talk/1, Answer, Shown) || {Answer, Shown} <- Answers].
+    [illegal(Config, "write_ready", Script, fun talk/1, Answer, Shown) || {Answer, Shown} <- answers()].
+
+%% What is said is short and helps, however large the answer is; its own code is not asked.
+answers_that_cannot_be_scripted(Config) ->
+    [
+        begin
+            {{error, _, Meta}, _} =
+                fault(Config, "faults.Answers", #{answers => Answer}, fun talk/1, ["faults.Answers.data_received returned " ++ Shown]),
+            ?assertMatch(#{class := <<"faults.Answers">>, method := <<"data_received">>}, Meta)
+        end
+     || {Answer, Shown} <- [
+            {coroutine, "a coroutine (the method is `async def`: make it a plain `def`"},
+            {generator, "a generator (the method contains `yield`"},
+            {asynchronous_generator, "an async_generator (the method contains `yield`"},
+            {bytes, "b'close' (an action is a str, not bytes)"},
+            {many, "a list of length 3000000; it must"},
+            {long, "'" ++ lists:duplicate(80, $x) ++ "'...; it must"},
+            {number, "an int of more than 64 bits; it must"},
+            {endless, "an object of class faults.Endless; it must"},
+            {subclass, "an object of class faults.Text; it must"},
+            {metaclass, "an object of class faults.Deceptive; it must"}
+        ]
+    ],
+    ok.
+
+%% They answer nothing, but a coroutine is never run, and whoever wrote it does not know.
+coroutines_where_nothing_is_answered(Config) ->
+    Shown = "a coroutine (the method is `async def`",
+    {_, Made} = fault(Config, "faults.AsyncMade", #{}, fun(_) -> ok end, ["faults.AsyncMade.connection_made returned " ++ Shown]),
+    ?assertEqual([<<"connection_made">>], Made),
+    {_, Lost} = fault(Config, "faults.AsyncLost", #{}, fun finish/1, ["faults.AsyncLost.connection_lost returned " ++ Shown]),
+    ?assertEqual(<<"connection_lost">>, lists:last(Lost)).
 
 illegal_answers_of_eof_received(Config) ->
     Script = fun(Answer) -> #{eof_received => [{<<>>, Answer}]} end,
@@ -169,7 +205,7 @@ exception_that_cannot_be_shown(Config) ->
         {Other, OtherTag} = client(Context, Config, #{raises => 'ReturnsUnshowable'}),
         send(Other, <<"x">>),
         expect_eof(Other),
-        _ = log_collector:await(id(Context), ["faults.Raises.data_received", "cannot be shown"]),
+        _ = log_collector:await(id(Context), ["faults.Raises.data_received returned an object of class faults.NoRepr"]),
         wait_lost(Context, Tag),
         wait_lost(Context, OtherTag)
     end).

@@ -3,7 +3,7 @@
 use crate::Model;
 use crate::base::eventfd::Waiter;
 use crate::base::token::ConnId;
-use crate::inbox::{Class, Inbox, Queued, Refused};
+use crate::inbox::{Class, Inbox, Queued, Refused, Signal};
 use loom::sync::Arc;
 use loom::thread;
 use std::collections::{HashSet, VecDeque};
@@ -39,7 +39,7 @@ struct Reactor {
     inbox: Arc<Inbox<Order>>,
     waiter: Waiter,
     orders: VecDeque<Order>,
-    signals: HashSet<ConnId>,
+    signals: HashSet<(ConnId, Signal)>,
     killed: bool,
 }
 
@@ -76,7 +76,7 @@ fn commands_and_signals_arrive() {
     let mut reactor = Reactor::new();
     let posted = reactor.post(&[Order::Work(1), Order::Work(2)]);
     let inbox = Arc::clone(&reactor.inbox);
-    let signalled = thread::spawn(move || inbox.signal(connection(1)));
+    let signalled = thread::spawn(move || inbox.signal(connection(1), Signal::WriteReady));
     while reactor.orders.len() < 2 || reactor.signals.is_empty() {
         reactor.turn();
     }

@@ -11,10 +11,13 @@ Descriptors should be non-blocking, as they are under the reactor: on a blocking
 from __future__ import annotations
 
 import builtins
+import itertools
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final, overload
+
+from erlang import _by_hand, _extra_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +25,17 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from erlang._terms import Pid
+
+
+class _Handle:
+    """``Protocol.handle``: yields to an attribute of that name in a subclass or an instance."""
+
+    @overload
+    def __get__(self, proto: None, cls: type, /) -> Self: ...
+    @overload
+    def __get__(self, proto: Protocol, cls: type | None = None, /) -> tuple[int, int, int] | None: ...
+    def __get__(self, proto: Protocol | None, cls: type | None = None, /) -> Any:
+        return self if proto is None else proto._handle
 
 
 class Protocol:
@@ -36,17 +50,22 @@ class Protocol:
             ``"type"`` (str: ``"tcp"``, ``"unix"``...) by convention; each may be missing.
         write_buffer: output that the default :meth:`write_ready` drains.
         closed: True as soon as the connection is closed.
+        handle: names this connection and no later one, wherever a number does; None before it is
+            made, kept after it is closed.
 
     The callbacks return an action (:data:`erlang.reactor.Action`). Overrides may be annotated
     ``-> str``, or ``-> Action`` to have the type checker look at each value.
     """
 
-    __slots__ = ("client_info", "closed", "fd", "write_buffer")
+    __slots__ = ("_extra", "_handle", "client_info", "closed", "fd", "write_buffer")
 
     fd: int
     client_info: dict[str, Any]
     closed: bool
     write_buffer: bytearray
+    handle = _Handle()
+    _handle: tuple[int, int, int] | None
+    _extra: dict[str, Any]
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         self = super().__new__(cls)
@@ -54,6 +73,8 @@ class Protocol:
         self.client_info = {}
         self.closed = False
         self.write_buffer = bytearray()
+        self._handle = None
+        self._extra = {}
         return self
 
     def __init__(self) -> None:
@@ -211,6 +232,41 @@ class Protocol:
         """
         return 0 if self.closed else send_datagram(self.fd, data, addr)
 
+    def signal_write_ready(self) -> bool:
+        """As :func:`erlang.reactor.signal_write_ready` of this connection; from any thread.
+
+        Never reaches a later connection with the same number.
+
+        Returns:
+            Whether the connection is there.
+        """
+        return _by_hand.is_served(self._handle)
+
+    def close(self) -> None:
+        """As :func:`erlang.reactor.close_connection` of this connection; from any thread."""
+        _by_hand.close(self._handle)
+
+    def notify(self, message: Any, /) -> bool:
+        """As :func:`erlang.reactor.notify` to this connection; from any thread."""
+        return _by_hand.notify(self._handle, message)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What else is known of the connection, under asyncio's names.
+
+        Args:
+            name: ``"peername"`` or ``"sockname"``, an address as the ``socket`` module writes it;
+                ``"socket"``, a socket object of its own over a duplicate, to look at and to set
+                options of: closing it closes nothing else, and it is closed for you after
+                :meth:`connection_lost`; ``"pipe"``, a file of the same kind, on a pipe or terminal.
+            default: the answer to all other names, and where there is no such thing.
+
+        Returns:
+            What was found, once and for all; after the connection is gone what was asked before,
+            and the peer of a TCP connection as ``client_info`` has it.
+        """
+        fd = self._handle[0] if self._handle is not None and not self.closed else None
+        return _extra_info.get(fd, self._extra, self.client_info, name, default)
+
 
 def drain_by_write(protocol: Protocol, buffer: bytearray) -> None:
     """Write ``write_buffer`` and cut it by what was taken, whatever ``write`` does to it meanwhile."""
@@ -284,24 +340,39 @@ def get_protocol_factory() -> Callable[[], Protocol] | None:
     return None
 
 
-def get_protocol(fd: int) -> Protocol | None:
-    """The protocol that this thread's context runs for ``fd``."""
+def end_by_hand(proto: Protocol, /) -> None:
+    """The connection is gone: close what ``get_extra_info`` has opened."""
+    _extra_info.close(proto._extra)
+
+
+def get_protocol(connection: int | tuple[int, int, int]) -> Protocol | None:
+    """The protocol that a reactor serves it with."""
     return None
 
 
-def signal_write_ready(fd: int) -> bool:
-    """Tell the reactor that serves ``fd``; False: none does."""
+def signal_write_ready(connection: int | tuple[int, int, int]) -> bool:
+    """Tell the reactor that serves it; False: none does."""
     return False
 
 
-def close_connection(fd: int) -> bool:
-    """Close a connection of this thread's context gracefully; False: not one of its own."""
+def close_connection(connection: int | tuple[int, int, int]) -> bool:
+    """Close a connection that a reactor serves; False: none does."""
     return False
 
 
-def is_served(fd: int) -> bool:
-    """Whether a reactor thread serves ``fd``."""
+def is_served(connection: int | tuple[int, int, int]) -> bool:
+    """Whether a reactor thread serves it."""
     return False
+
+
+_serials = itertools.count(1)
+
+
+def drive_by_hand(proto: Protocol, fd: int, info: dict[str, Any], /) -> tuple[int, int, int]:
+    """Have ``proto`` serve ``fd``, perhaps not for the first time. Answers its handle."""
+    proto.fd, proto.client_info, proto.closed = fd, info, False
+    proto._handle, proto._extra = (fd, 0, next(_serials)), {}
+    return proto._handle
 
 
 def notify(connection: int | tuple[int, int, int], message: Any, /) -> bool:
@@ -309,8 +380,8 @@ def notify(connection: int | tuple[int, int, int], message: Any, /) -> bool:
     return False
 
 
-def connection_handle(fd: int, /) -> tuple[int, int, int] | None:
-    """The name of the connection that a reactor serves on ``fd``; None: none does."""
+def connection_handle(connection: int | tuple[int, int, int], /) -> tuple[int, int, int] | None:
+    """The name of the connection that a reactor serves; None: none does."""
     return None
 
 

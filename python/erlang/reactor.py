@@ -29,13 +29,14 @@ Served by hand, exceptions reach the caller; the caller carries out each action 
 
 from __future__ import annotations
 
+import contextvars
 import os
-import reprlib
 import select
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from erlang import _client_info
+from erlang import _by_hand, _client_info
+from erlang._describe import advice, describe
 from erlang._native import native
 
 if TYPE_CHECKING:
@@ -69,21 +70,14 @@ Action = Literal["continue", "write_pending", "read_pending", "async_pending", "
 """What a callback returns: what to do with the connection next."""
 
 Connection = int | tuple[int, int, int]
-"""A connection: the number of its descriptor, or its handle (:func:`connection_handle`)."""
+"""A connection: the number of its descriptor, or its handle (``Protocol.handle``, :func:`connection_handle`)."""
 
 _READ_BYTES = 65536
 
 _ACTIONS = get_args(Action)
-_LEGAL: dict[str, tuple[str, ...]] = {
-    "data_received": _ACTIONS,
-    "eof_received": _ACTIONS,
-    "message_received": _ACTIONS,
-    "write_ready": tuple(action for action in _ACTIONS if action != "async_pending"),
-}
 
 # Only what is served by hand; what the reactor serves is known to its context alone.
 _factory: Callable[[], Protocol] | None = None
-_connections: dict[int, Protocol] = {}
 
 
 def set_protocol_factory(factory: Callable[[], Protocol]) -> None:
@@ -98,45 +92,60 @@ def set_protocol_factory(factory: Callable[[], Protocol]) -> None:
     """
     global _factory
     if not callable(factory):
-        raise TypeError(f"a protocol factory must be callable, not {reprlib.repr(factory)}")
+        raise TypeError(f"a protocol factory must be callable, not {describe(factory)}")
     if not native.set_protocol_factory(factory):
         _factory = factory
 
 
-def get_protocol(fd: int) -> Protocol | None:
-    """The protocol that serves ``fd`` in this context, or by hand; None when there is none."""
-    proto = native.get_protocol(fd)
-    return _connections.get(fd) if proto is None else proto
+def get_protocol(connection: Connection) -> Protocol | None:
+    """The protocol that serves ``connection`` in this interpreter, or by hand; None when there is none.
+
+    May be called from any thread.
+
+    Raises:
+        RuntimeError: the connection is served in another interpreter.
+    """
+    proto = native.get_protocol(connection)
+    if proto is not None:
+        return proto
+    served = _by_hand.find(connection)
+    return None if served is None else served.proto
 
 
-def signal_write_ready(fd: int) -> bool:
+def signal_write_ready(connection: Connection) -> bool:
     """End the wait that ``"async_pending"`` began: the reactor calls ``write_ready`` next.
 
-    May be called from any thread. Served by hand, nothing is called: the caller goes on with
-    :func:`on_write_ready`.
+    May be called from any thread. A number may be another connection's by then: a protocol calls
+    its own :meth:`Protocol.signal_write_ready`. Served by hand, nothing is called: the caller goes
+    on with :func:`on_write_ready`.
 
     Returns:
-        Whether ``fd`` is a connection that is being served.
+        Whether ``connection`` is being served.
     """
-    return native.signal_write_ready(fd) or fd in _connections
+    return native.signal_write_ready(connection) or _by_hand.is_served(connection)
 
 
-def connection_handle(fd: int) -> tuple[int, int, int] | None:
-    """What names the connection that serves ``fd`` now, and no later one with the same number.
+def connection_handle(connection: Connection) -> tuple[int, int, int] | None:
+    """What names the connection that has this number now, and no later one; the protocol's ``handle``.
 
-    To be kept, compared, sent to Erlang and given to :func:`notify`; its parts mean nothing.
+    To be kept, compared, sent to Erlang, and given to any function here in place of a number; its
+    parts mean nothing.
 
     Returns:
-        The handle; None when no reactor serves ``fd``.
+        The handle; None when there is no such connection.
     """
-    return native.connection_handle(fd)
+    handle = native.connection_handle(connection)
+    if handle is not None:
+        return handle
+    served = _by_hand.find(connection)
+    return None if served is None else served.handle
 
 
 def notify(connection: Connection, message: Any) -> bool:
     """Leave ``message`` for a protocol of this interpreter: its ``message_received`` gets it soon.
 
     May be called from any thread, in any callback. The object is passed on as it is, not copied.
-    Served by hand, nothing is called: the caller goes on with :func:`on_message`.
+    Served by hand, nothing is called: the message waits for :func:`on_message`.
 
     Returns:
         Whether there is such a connection. If it ends before the message is there, the message is
@@ -146,9 +155,7 @@ def notify(connection: Connection, message: Any) -> bool:
         BlockingIOError: 131072 messages wait for that context. This one was not taken.
         RuntimeError: the connection is served in another interpreter.
     """
-    if native.notify(connection, message):
-        return True
-    return isinstance(connection, int) and connection in _connections
+    return native.notify(connection, message) or _by_hand.notify(connection, message)
 
 
 def init_connection(fd: int, client_info: Mapping[Any, Any]) -> Protocol:
@@ -171,30 +178,29 @@ def init_connection(fd: int, client_info: Mapping[Any, Any]) -> Protocol:
     """
     if fd < 0:
         raise ValueError(f"fd must not be negative, got {fd}")
-    if fd in _connections or native.is_served(fd):
+    if fd in _by_hand.connections or native.is_served(fd):
         raise RuntimeError(f"fd {fd} is already being served; call close_connection({fd}) first")
     info = _client_info.convert(client_info)
-    proto = _new_protocol()
-    proto.fd = fd
-    proto.client_info = info
-    proto.closed = False
-    _connections[fd] = proto
+    variables = contextvars.copy_context()
+    proto = variables.run(_new_protocol)
+    served = _by_hand.Served(proto, native.drive_by_hand(proto, fd, info), variables)
+    _by_hand.connections[fd] = served
     try:
-        proto.connection_made(fd, info)
+        served.run(proto.connection_made, fd, info)
     except BaseException:
-        _connections.pop(fd, None)
+        _by_hand.connections.pop(fd, None)
         proto.closed = True
         raise
     return proto
 
 
-def on_read_ready(fd: int, data: Buffer | None = None) -> Action:
-    """Deliver input to the protocol that serves ``fd`` by hand.
+def on_read_ready(connection: Connection, data: Buffer | None = None) -> Action:
+    """Deliver input to the protocol that serves ``connection`` by hand.
 
     Args:
-        fd: as given to :func:`init_connection`.
+        connection: the descriptor that was given to :func:`init_connection`, or its handle.
         data: the bytes to deliver; empty stands for the end of the input. None: read them from
-            ``fd``, 65536 bytes at most.
+            its descriptor, 65536 bytes at most.
 
     Returns:
         What ``data_received`` or, at the end of the input, ``eof_received`` returned; without
@@ -203,25 +209,25 @@ def on_read_ready(fd: int, data: Buffer | None = None) -> Action:
 
     Raises:
         ValueError: the callback returned what is not an action, or not one it may return.
-        RuntimeError: ``fd`` is not served by hand.
+        RuntimeError: ``connection`` is not served by hand.
         Whatever the callback raises.
     """
-    proto = _served_by_hand(fd)
+    served = _served_by_hand(connection)
     if data is None:
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(served.handle[0], _READ_BYTES)
         except BlockingIOError:
             return "continue"
         except OSError:
             return "close"
     received = data if isinstance(data, ReactorBuffer) else ReactorBuffer(data)
     if received:
-        return _action(fd, proto, "data_received", proto.data_received(received))
-    return _action(fd, proto, "eof_received", proto.eof_received())
+        return _action(served, "data_received", received)
+    return _action(served, "eof_received")
 
 
-def on_write_ready(fd: int) -> Action:
-    """Call ``write_ready`` of the protocol that serves ``fd`` by hand.
+def on_write_ready(connection: Connection) -> Action:
+    """Call ``write_ready`` of the protocol that serves ``connection`` by hand.
 
     Returns:
         What ``write_ready`` returned; ``"close"`` if it closed the connection, or if it waits for
@@ -230,38 +236,42 @@ def on_write_ready(fd: int) -> Action:
     Raises:
         As :func:`on_read_ready`.
     """
-    proto = _served_by_hand(fd)
-    action = _action(fd, proto, "write_ready", proto.write_ready())
+    served = _served_by_hand(connection)
+    action = _action(served, "write_ready")
     waits_for_room = action in ("continue", "write_pending")
-    return "close" if waits_for_room and _peer_is_gone(fd) else action
+    return "close" if waits_for_room and _peer_is_gone(served.handle[0]) else action
 
 
-def on_message(fd: int, message: Any) -> Action:
-    """Call ``message_received`` of the protocol that serves ``fd`` by hand.
+def on_message(connection: Connection, *message: Any) -> Action:
+    """Call ``message_received`` of the protocol that serves ``connection`` by hand.
+
+    Args:
+        connection: as for :func:`on_read_ready`.
+        message: what to deliver. Without it, the oldest that :func:`notify` has left.
 
     Returns:
-        What it returned; ``"close"`` if it closed the connection.
+        What it returned; ``"close"`` if it closed the connection, ``"continue"`` if no message waits.
 
     Raises:
         As :func:`on_read_ready`.
     """
-    proto = _served_by_hand(fd)
-    return _action(fd, proto, "message_received", proto.message_received(message))
+    served = _served_by_hand(connection)
+    if not message:
+        if not served.messages:
+            return "continue"
+        message = (served.messages.popleft(),)
+    return _action(served, "message_received", *message)
 
 
-def close_connection(fd: int) -> None:
-    """Close the connection that serves ``fd``; does nothing when there is none.
+def close_connection(connection: Connection) -> None:
+    """Close ``connection``; does nothing when there is none. May be called from any thread.
 
-    Under the reactor, gracefully: what was written is delivered first. Served by hand: forgets
-    ``fd`` without closing it, sets ``closed``, calls ``connection_lost`` and lets pass what it
+    Under the reactor, gracefully: what was written is delivered first. Served by hand: forgets the
+    descriptor without closing it, sets ``closed``, calls ``connection_lost`` and lets pass what it
     raises.
     """
-    if native.close_connection(fd):
-        return
-    proto = _connections.pop(fd, None)
-    if proto is not None:
-        proto.closed = True
-        proto.connection_lost()
+    if not native.close_connection(connection):
+        _by_hand.close(connection)
 
 
 def _new_protocol() -> Protocol:
@@ -273,37 +283,36 @@ def _new_protocol() -> Protocol:
     proto = factory()
     if not isinstance(proto, Protocol):
         raise RuntimeError(
-            f"the protocol factory {reprlib.repr(factory)} returned {reprlib.repr(proto)}, "
+            f"the protocol factory {describe(factory)} returned {describe(proto)}, "
             "not an instance of erlang.reactor.Protocol"
         )
     if get_protocol(proto.fd) is proto:
         raise RuntimeError(
-            f"the protocol factory {reprlib.repr(factory)} returned the instance that serves "
+            f"the protocol factory {describe(factory)} returned the instance that serves "
             f"fd {proto.fd}; it must make a new one for each connection"
         )
     return proto
 
 
-def _served_by_hand(fd: int) -> Protocol:
-    proto = _connections.get(fd)
-    if proto is not None:
-        return proto
-    if native.is_served(fd):
-        raise RuntimeError(f"fd {fd} is served by the reactor, which calls its protocol itself")
-    raise RuntimeError(f"fd {fd} is not being served; call init_connection({fd}, info) first")
+def _served_by_hand(connection: Connection) -> _by_hand.Served:
+    served = _by_hand.find(connection)
+    if served is not None:
+        return served
+    what = f"connection {connection}" if isinstance(connection, tuple) else f"fd {connection}"
+    if native.is_served(connection):
+        raise RuntimeError(f"{what} is served by the reactor, which calls its protocol itself")
+    raise RuntimeError(f"{what} is not being served; call init_connection(fd, info) first")
 
 
-def _action(fd: int, proto: Protocol, method: str, value: object) -> Action:
-    legal = _LEGAL[method]
-    if not isinstance(value, str) or value not in legal:
-        hint = " (is a return statement missing?)" if value is None else ""
+def _action(served: _by_hand.Served, method: str, *args: Any) -> Action:
+    proto = served.proto
+    value = served.run(getattr(proto, method), *args)
+    if not isinstance(value, str) or value not in _ACTIONS:
         raise ValueError(
             f"{type(proto).__module__}.{type(proto).__qualname__}.{method}() returned "
-            f"{reprlib.repr(value)}{hint}; it must return one of {', '.join(legal)}"
+            f"{describe(value)}{advice(value, _ACTIONS)}; it must return one of {', '.join(_ACTIONS)}"
         )
-    if _connections.get(fd) is not proto:
-        return "close"
-    return cast(Action, value)
+    return cast(Action, value) if _by_hand.find(served.handle) is served else "close"
 
 
 def _peer_is_gone(fd: int) -> bool:

@@ -13,7 +13,7 @@ use crate::connection::machine::{Action, Directions, Machine, Next};
 use crate::connection::table::Table;
 use crate::driver::descriptor::{Descriptor, How};
 use crate::mail::command::{Command, Job};
-use crate::mail::inbox::Inbox;
+use crate::mail::inbox::{Inbox, Signal};
 use crate::mail::mailbox::Mailbox;
 use crate::mail::place::Place;
 use crate::python::interpreter;
@@ -173,7 +173,7 @@ impl Commands {
 
     /// Another thread signals that the connection in slot `index` may write.
     pub fn signal(&self, index: u32) {
-        self.0.signal(ConnId { index, generation: 0 });
+        self.0.signal(ConnId { index, generation: 0 }, Signal::WriteReady);
     }
 
     /// Takes the signalled connections. Answers how many there were.

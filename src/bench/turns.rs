@@ -10,6 +10,7 @@ use crate::mail::mailbox::Mailbox;
 use crate::python::instance;
 use crate::python::reactor_buffer;
 use crate::python::types::Types;
+use crate::python::variables;
 use crate::reactor::Reactor;
 use crate::reactor::jobs;
 use crate::reactor::workspace::Workspace;
@@ -53,10 +54,9 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let class = python.globals.bind(py).as_any().get_item("Bench")?;
     for number in 0..batch.connections {
         let served = python.names.make_protocol(&class)?;
-        let mut connection = connection(&mailbox, &served)?;
-        connection.native_write_ready = python.names.writes_natively(&served)?;
+        let connection = connection(&mailbox, &served)?;
         let id = context.table.borrow_mut().insert(connection);
-        instance::attach(&served, mailbox.serial, id, number as i32, &PyDict::new(py))?;
+        instance::attach(&served, id, (number as i32, mailbox.serial, 0), &PyDict::new(py), variables::copy(py)?)?;
         context.touch(id);
     }
     let kernel = Kernel {

@@ -1,10 +1,12 @@
 //! From the reactor to a protocol's callbacks and back: vector calls, actions compared by pointer, faults as values.
 
-use crate::connection::machine::{Action, Callback};
+use crate::connection::machine::Action;
 use crate::driver::address::Address;
 use crate::mail::notice::Notice;
+use crate::module::overrides::{self, Method};
 use crate::python::addresses;
-use crate::python::glue::{class_name, inherits};
+use crate::python::describe::{advice, describe};
+use crate::python::glue::class_name;
 use crate::python::instance;
 use crate::python::types::Types;
 use pyo3::exceptions::PyTypeError;
@@ -18,23 +20,46 @@ use std::time::Duration;
 pub struct Names {
     /// `_py_reactor.Protocol`.
     pub protocol_type: Py<PyType>,
-    base_write_ready: Py<PyAny>,
-    base_write: Py<PyAny>,
-    base_datagram_received: Py<PyAny>,
     data_received: Py<PyString>,
     datagram_received: Py<PyString>,
     eof_received: Py<PyString>,
+    write: Py<PyString>,
     write_ready: Py<PyString>,
     message_received: Py<PyString>,
     actions: [(Py<PyString>, Action); 5],
 }
 
+/// The words for actions.
+const ACTIONS: [(&str, Action); 5] = [
+    ("continue", Action::Continue),
+    ("write_pending", Action::WritePending),
+    ("read_pending", Action::ReadPending),
+    ("async_pending", Action::AsyncPending),
+    ("close", Action::Close),
+];
+
 /// Why a callback did not answer an action.
 pub enum Fault {
     /// It raised this.
     Raised(PyErr),
-    /// It answered this, which is no action or not one for this callback.
+    /// It answered this, which is no action.
     Answered(String),
+}
+
+/// Callbacks whose answer is not looked at, but for a coroutine, which will never run.
+const ANSWERS_NOTHING: [&str; 3] = ["connection_made", "connection_lost", "error_received"];
+
+/// Of a callback that answers nothing: its fault, if it has one.
+///
+/// # Errors
+/// The fault.
+pub fn nothing(answer: PyResult<Bound<'_, PyAny>>) -> Result<(), Fault> {
+    let answer = answer.map_err(Fault::Raised)?;
+    // SAFETY: attached; an object.
+    match unsafe { ffi::PyCoro_CheckExact(answer.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(Fault::Answered(describe(&answer) + advice(&answer, &[]))),
+    }
 }
 
 impl Names {
@@ -46,22 +71,14 @@ impl Names {
         let protocol_type = Types::of(py)?.protocol;
         let intern = |name: &str| PyString::intern(py, name).unbind();
         Ok(Names {
-            base_write_ready: protocol_type.getattr("write_ready")?.unbind(),
-            base_write: protocol_type.getattr("write")?.unbind(),
-            base_datagram_received: protocol_type.getattr("datagram_received")?.unbind(),
             protocol_type: protocol_type.unbind(),
             data_received: intern("data_received"),
             datagram_received: intern("datagram_received"),
             eof_received: intern("eof_received"),
+            write: intern("write"),
             write_ready: intern("write_ready"),
             message_received: intern("message_received"),
-            actions: [
-                (intern("continue"), Action::Continue),
-                (intern("write_pending"), Action::WritePending),
-                (intern("read_pending"), Action::ReadPending),
-                (intern("async_pending"), Action::AsyncPending),
-                (intern("close"), Action::Close),
-            ],
+            actions: ACTIONS.map(|(name, action)| (intern(name), action)),
         })
     }
 
@@ -77,30 +94,22 @@ impl Names {
         if is_protocol == 0 {
             return Err(PyTypeError::new_err(format!(
                 "the protocol factory {} returned {}, which is not an instance of erlang.reactor.Protocol",
-                factory.repr()?,
-                made.repr()?
+                describe(factory),
+                describe(&made)
             )));
         }
         Ok(made)
     }
 
-    /// Whether nothing in `protocol` overrides the base class's way to write.
-    ///
-    /// # Errors
-    /// The Python exception.
-    pub fn writes_natively(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let py = protocol.py();
-        Ok(inherits(protocol, self.write_ready.bind(py), self.base_write_ready.bind(py))?
-            && inherits(protocol, &PyString::intern(py, "write"), self.base_write.bind(py))?)
-    }
-
-    /// Whether `protocol` defines `datagram_received`.
-    ///
-    /// # Errors
-    /// The Python exception.
-    pub fn takes_addresses(&self, protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let own = protocol.get_type().getattr(&self.datagram_received)?;
-        Ok(!own.is(self.base_datagram_received.bind(protocol.py())))
+    /// Whether `method` of `protocol` is the base class's just now.
+    #[inline]
+    pub fn inherits(&self, protocol: &Bound<'_, PyAny>, method: Method) -> bool {
+        let name = match method {
+            Method::Write => &self.write,
+            Method::WriteReady => &self.write_ready,
+            Method::DatagramReceived => &self.datagram_received,
+        };
+        overrides::inherits(protocol, method, name.bind(protocol.py()))
     }
 
     /// Calls `datagram_received(data, addr)`.
@@ -116,7 +125,7 @@ impl Names {
         let py = protocol.py();
         let from = addresses::to_python(py, from).map_err(Fault::Raised)?;
         let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr(), from.as_ptr()];
-        self.call(py, Callback::DataReceived, &self.datagram_received, args, 3)
+        self.call(py, &self.datagram_received, args, 3)
     }
 
     /// Calls `data_received(data)`.
@@ -126,7 +135,7 @@ impl Names {
     #[inline]
     pub fn data_received(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> Result<Action, Fault> {
         let args = [ptr::null_mut(), protocol.as_ptr(), data.as_ptr(), ptr::null_mut()];
-        self.call(protocol.py(), Callback::DataReceived, &self.data_received, args, 2)
+        self.call(protocol.py(), &self.data_received, args, 2)
     }
 
     /// Calls `message_received(message)`.
@@ -135,25 +144,32 @@ impl Names {
     /// The fault.
     pub fn message_received(&self, protocol: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> Result<Action, Fault> {
         let args = [ptr::null_mut(), protocol.as_ptr(), message.as_ptr(), ptr::null_mut()];
-        self.call(protocol.py(), Callback::MessageReceived, &self.message_received, args, 2)
+        self.call(protocol.py(), &self.message_received, args, 2)
     }
 
-    /// Calls `eof_received()` or `write_ready()`.
+    /// Calls `eof_received()`.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn eof_received(&self, protocol: &Bound<'_, PyAny>) -> Result<Action, Fault> {
+        let args = [ptr::null_mut(), protocol.as_ptr(), ptr::null_mut(), ptr::null_mut()];
+        self.call(protocol.py(), &self.eof_received, args, 1)
+    }
+
+    /// Calls `write_ready()`.
     ///
     /// # Errors
     /// The fault.
     #[inline]
-    pub fn callback(&self, protocol: &Bound<'_, PyAny>, callback: Callback) -> Result<Action, Fault> {
-        let name = if callback == Callback::EofReceived { &self.eof_received } else { &self.write_ready };
+    pub fn write_ready(&self, protocol: &Bound<'_, PyAny>) -> Result<Action, Fault> {
         let args = [ptr::null_mut(), protocol.as_ptr(), ptr::null_mut(), ptr::null_mut()];
-        self.call(protocol.py(), callback, name, args, 1)
+        self.call(protocol.py(), &self.write_ready, args, 1)
     }
 
     #[inline]
     fn call(
         &self,
         py: Python<'_>,
-        callback: Callback,
         name: &Py<PyString>,
         mut args: [*mut ffi::PyObject; 4],
         count: usize,
@@ -171,8 +187,8 @@ impl Names {
         };
         let Some(answer) = answer else { return Err(Fault::Raised(PyErr::fetch(py))) };
         match self.action(&answer) {
-            Some(action) if callback.allows(action) => Ok(action),
-            _ => Err(Fault::Answered(describe(&answer))),
+            Some(action) => Ok(action),
+            None => Err(Fault::Answered(describe(&answer) + advice(&answer, &ACTIONS.map(|(name, _)| name)))),
         }
     }
 
@@ -190,27 +206,15 @@ impl Names {
     }
 }
 
-fn describe(answer: &Bound<'_, PyAny>) -> String {
-    let text = answer.repr().map_or_else(|_| "an object that cannot be shown".to_owned(), |text| text.to_string());
-    let mut shown: String = text.chars().take(80).collect();
-    if shown.len() < text.len() {
-        shown.push_str("...");
-    }
-    if answer.is_none() {
-        shown.push_str(" (is a return statement missing?)");
-    }
-    shown
-}
-
 /// The log record of a fault in `method` of `protocol`.
 pub fn fault_notice(protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) -> Notice {
     let class = class_name(&protocol.get_type());
     let message = match fault {
         Fault::Raised(error) => format!("{class}.{method} raised:\n{}", format_exception(protocol.py(), &error)),
+        Fault::Answered(value) if ANSWERS_NOTHING.contains(&method) => format!("{class}.{method} returned {value}"),
         Fault::Answered(value) => format!(
-            "{class}.{method} returned {value}; it must return one of \"continue\", \"write_pending\", \
-             \"read_pending\"{}, \"close\"",
-            if method == "write_ready" { "" } else { ", \"async_pending\"" }
+            "{class}.{method} returned {value}; it must return one of \"continue\", \"write_pending\", \"read_pending\", \
+             \"async_pending\", \"close\""
         ),
     };
     notice(protocol, class, method, "error", message)

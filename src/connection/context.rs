@@ -15,13 +15,15 @@ use crate::connection::table::Table;
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
-use crate::driver::registry::{self, Served};
+use crate::driver::registry::Served;
 use crate::mail::command::Name;
+use crate::mail::inbox::Signal;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
 use crate::python::addresses;
 use crate::python::bytes_like;
+use crate::python::instance;
 use crate::python::reactor_buffer;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -30,7 +32,6 @@ use pyo3::types::{PyBytes, PyType};
 use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
-use std::ffi::c_int;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -68,8 +69,6 @@ pub struct Datagrams {
     pub connected: bool,
     /// Its addresses are IPv6.
     pub v6: bool,
-    /// The protocol defines `datagram_received`.
-    pub takes_addresses: bool,
     /// The sender of the last datagram that was delivered: `write` answers it.
     pub last_from: Option<Address>,
 }
@@ -90,8 +89,6 @@ pub struct Connection {
     pub outbox: Outbox,
     /// It waits in [`Context::due`].
     pub is_due: bool,
-    /// Whether `write_ready` is the base class's, which runs without Python.
-    pub native_write_ready: bool,
     /// When it was last looked at and something had moved, and what there was then.
     pub pulse: Pulse,
     /// It has been looked at since it moved: the next movement has it looked at again.
@@ -117,7 +114,6 @@ impl Connection {
             datagrams: None,
             outbox: Outbox::default(),
             is_due: false,
-            native_write_ready: false,
             pulse: Pulse::new(),
             rests: true,
             lingers_until: None,
@@ -373,9 +369,21 @@ impl Context {
         Ok(Some(PyBytes::new(py, &joined[..joined.len().min(size)])))
     }
 
-    /// Runs a callback of `protocol`, which serves the connection `id`, or serves none any more.
+    /// Runs a callback of `protocol`, which serves the connection `id`, or serves none any more, in its connection's variables.
     #[inline]
     pub fn callback<R>(
+        &self,
+        protocol: &Bound<'_, PyAny>,
+        id: Option<ConnId>,
+        method: &'static str,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        self.native_callback(protocol, id, method, || instance::within(protocol, f))
+    }
+
+    /// The same, where `f` calls no Python code.
+    #[inline]
+    pub fn native_callback<R>(
         &self,
         protocol: &Bound<'_, PyAny>,
         id: Option<ConnId>,
@@ -391,27 +399,22 @@ impl Context {
         result
     }
 
-    /// The protocol that this context serves on `fd`.
-    pub fn protocol<'py>(&self, py: Python<'py>, fd: c_int) -> Option<Bound<'py, PyAny>> {
-        let id = self.id_of(fd)?;
-        let mut table = self.table.try_borrow_mut().ok()?;
-        table.get(id).map(|connection| connection.protocol.clone_ref(py).into_bound(py))
-    }
-
-    /// Starts the graceful end of the connection on `fd`. Answers whether there is one in this context.
-    pub fn close(&self, fd: c_int) -> bool {
-        let Some(id) = self.id_of(fd) else { return false };
-        let Ok(mut table) = self.table.try_borrow_mut() else { return false };
-        let Some(connection) = table.get(id) else { return false };
+    /// `close_connection` on this context's own thread: as from any other, but nothing has to be queued.
+    pub fn close(&self, id: ConnId) {
+        let Ok(mut table) = self.table.try_borrow_mut() else {
+            return self.mailbox.inbox.signal(id, Signal::Close);
+        };
+        let Some(connection) = table.get(id) else { return };
         connection.machine.close(End::Closed);
         drop(table);
         self.touch(id);
-        true
     }
 
     /// `signal_write_ready` on this context's own thread: as from any other, but nothing has to be queued.
     pub fn signal(&self, id: ConnId) {
-        let Ok(mut table) = self.table.try_borrow_mut() else { return };
+        let Ok(mut table) = self.table.try_borrow_mut() else {
+            return self.mailbox.inbox.signal(id, Signal::WriteReady);
+        };
         let Some(connection) = table.get(id) else { return };
         if self.calling.get() == Some(id) {
             // The callback has not answered yet that it will wait.
@@ -446,10 +449,6 @@ impl Context {
         let meta = vec![("class", class.clone()), ("method", "message_received".to_owned())];
         unaware.insert(class);
         self.mailbox.notify(Notice { level: "error", message, meta, fd: None });
-    }
-
-    fn id_of(&self, fd: c_int) -> Option<ConnId> {
-        self.own(registry::find(fd)?)
     }
 
     fn own(&self, served: Served) -> Option<ConnId> {

@@ -207,10 +207,10 @@ impl Descriptor {
     }
 
     /// Remembers which connection this is, for [`find`](crate::driver::registry::find).
-    pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId) {
+    pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId, protocol: usize) {
         let mut registry = registry();
         registry.connections_ever += 1;
-        let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever };
+        let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever, protocol };
         self.serial = served.serial;
         registry.connections.insert(self.number(), served);
     }

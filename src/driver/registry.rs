@@ -62,6 +62,9 @@ pub struct Served {
     pub id: ConnId,
     /// No other connection of this VM ever has it.
     pub serial: u64,
+    /// Where its protocol is. Whoever is attached to the interpreter of its context may take it for an object: the reactor
+    /// is attached when it drops that, and has unregistered the connection before.
+    pub protocol: usize,
 }
 
 impl Served {

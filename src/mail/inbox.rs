@@ -32,6 +32,15 @@ pub trait Queued {
     fn class(&self) -> Class;
 }
 
+/// What another thread wants of a connection, however often it says so.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Signal {
+    /// The end of a wait: `signal_write_ready`.
+    WriteReady,
+    /// A graceful end: `close_connection`.
+    Close,
+}
+
 /// Why a command was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -58,8 +67,8 @@ pub struct Inbox<C> {
     /// Everything is dropped at once.
     killed: AtomicBool,
     commands: Mutex<Commands<C>>,
-    /// Connections for which other threads called `signal_write_ready`: each at most once.
-    signals: Mutex<HashSet<ConnId>>,
+    /// Connections that other threads want something of: each at most once for each signal.
+    signals: Mutex<HashSet<(ConnId, Signal)>>,
 }
 
 impl<C: Queued> Inbox<C> {
@@ -109,9 +118,9 @@ impl<C: Queued> Inbox<C> {
         Ok(())
     }
 
-    /// `signal_write_ready` was called for this connection, which is registered.
-    pub fn signal(&self, id: ConnId) {
-        lock(&self.signals).insert(id);
+    /// Something is wanted of this connection, which is registered.
+    pub fn signal(&self, id: ConnId, signal: Signal) {
+        lock(&self.signals).insert((id, signal));
         self.wake();
     }
 
@@ -159,7 +168,7 @@ impl<C: Queued> Inbox<C> {
     }
 
     /// Takes the connections that were signalled.
-    pub fn take_signals(&self) -> HashSet<ConnId> {
+    pub fn take_signals(&self) -> HashSet<(ConnId, Signal)> {
         std::mem::take(&mut lock(&self.signals))
     }
 

@@ -2,18 +2,21 @@
 //!
 //! `python/erlang/reactor.py` is its only user.
 
+pub mod connections;
 pub mod erlang_call;
 pub mod manual_io;
 pub mod messages;
-pub mod notify;
+pub mod overrides;
+pub mod own_connection;
 pub mod protocol;
 pub mod thread_context;
 
 use crate::base::gil;
 use crate::connection::context;
-use crate::driver::registry::{self, Served};
 use crate::mail::notice::Notice;
+use crate::python::describe::describe;
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::instance;
 use crate::python::interpreter::{self, Builtin};
 use crate::python::reactor_buffer;
 use crate::python::types::Types;
@@ -23,7 +26,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
 
 /// Name of the module.
 pub const NAME: &CStr = c"_py_reactor";
@@ -56,7 +58,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -66,36 +68,43 @@ static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
     method(c"get_protocol_factory", get_protocol_factory, ffi::METH_NOARGS, c"This context's factory, or None."),
     method(
         c"get_protocol",
-        get_protocol,
+        connections::get_protocol,
         ffi::METH_O,
-        c"The protocol that this context serves on a descriptor, or None.",
+        c"The protocol that serves a connection of this interpreter, or None.",
     ),
     method(
         c"signal_write_ready",
-        signal_write_ready,
+        connections::signal_write_ready,
         ffi::METH_O,
         c"Wakes a protocol that waits; False if no reactor serves the descriptor.",
     ),
     method(
         c"close_connection",
-        close_connection,
+        connections::close_connection,
         ffi::METH_O,
-        c"Closes a connection of this context; False if it is none.",
+        c"Closes a connection; False if no reactor serves it.",
     ),
-    method(c"is_served", is_served, ffi::METH_O, c"Whether a reactor serves the descriptor."),
+    method(c"is_served", connections::is_served, ffi::METH_O, c"Whether a reactor serves the connection."),
     method(c"log", log, ffi::METH_VARARGS, c"Logs through a context; False: there is none."),
     method(
         c"notify",
-        notify::notify,
+        connections::notify,
         ffi::METH_VARARGS,
         c"Passes an object to a protocol's message_received; False if no reactor serves it.",
     ),
     method(
         c"connection_handle",
-        notify::connection_handle,
+        connections::connection_handle,
         ffi::METH_O,
         c"A name of the connection on a descriptor that no later one has, or None.",
     ),
+    method(
+        c"drive_by_hand",
+        drive_by_hand,
+        ffi::METH_VARARGS,
+        c"Has a protocol serve a descriptor that no reactor serves; answers its handle.",
+    ),
+    method(c"end_by_hand", end_by_hand, ffi::METH_O, c"Closes what get_extra_info has opened of such a connection."),
     method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
     method(c"call", erlang_call::call, ffi::METH_VARARGS, c"Calls a registered function of Erlang and waits."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
@@ -138,21 +147,20 @@ fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(made?.cast_into()?)
 }
 
-fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
-    Ok(value.into_pyobject(py)?.to_owned().into_any())
-}
-
 unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let factory = unsafe { argument(py, factory) };
         if !factory.is_callable() {
-            return Err(PyTypeError::new_err(format!("a protocol factory must be callable, not {}", factory.repr()?)));
+            return Err(PyTypeError::new_err(format!(
+                "a protocol factory must be callable, not {}",
+                describe(&factory)
+            )));
         }
-        let Some(context) = context::current(py) else { return boolean(py, false) };
+        let Some(context) = context::current(py) else { return connections::boolean(py, false) };
         let old = context.factory.replace(Some(factory.unbind()));
         drop(old);
-        boolean(py, true)
+        connections::boolean(py, true)
     })
 }
 
@@ -164,41 +172,28 @@ unsafe extern "C" fn get_protocol_factory(_: *mut ffi::PyObject, _: *mut ffi::Py
     })
 }
 
-unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// See `erlang/_by_hand.py`.
+unsafe extern "C" fn drive_by_hand(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let protocol = context::current(py).and_then(|context| context.protocol(py, fd));
-        Ok(protocol.unwrap_or_else(|| py.None().into_bound(py)))
-    })
-}
-
-unsafe extern "C" fn signal_write_ready(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: CPython's argument.
-        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        let Some(Served { mailbox, id, .. }) = registry::find(fd) else { return boolean(py, false) };
-        match context::current(py) {
-            Some(context) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
-            _ => mailbox.inbox.signal(id),
+        let (protocol, fd, info): (Bound<'_, PyAny>, c_int, Bound<'_, PyAny>) =
+            unsafe { argument(py, args) }.extract()?;
+        if !instance::is_protocol(&protocol) {
+            return Err(PyTypeError::new_err("not an instance of erlang.reactor.Protocol"));
         }
-        boolean(py, true)
+        connections::handle_object(py, Some(instance::drive_by_hand(&protocol, fd, info)?))
     })
 }
 
-unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// See `erlang/_by_hand.py`.
+unsafe extern "C" fn end_by_hand(_: *mut ffi::PyObject, protocol: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
-        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        boolean(py, context::current(py).is_some_and(|context| context.close(fd)))
-    })
-}
-
-unsafe extern "C" fn is_served(_: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: CPython's argument.
-        let fd: c_int = unsafe { argument(py, fd) }.extract()?;
-        boolean(py, registry::find(fd).is_some())
+        let protocol = unsafe { argument(py, protocol) };
+        if instance::is_protocol(&protocol) {
+            own_connection::close_extra(&protocol);
+        }
+        Ok(py.None().into_bound(py))
     })
 }
 
@@ -208,7 +203,7 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
         // SAFETY: CPython's argument.
         let (level, message, logger, file, line): (i64, String, Option<String>, String, u32) =
             unsafe { argument(py, args) }.extract()?;
-        let Some(mailbox) = thread_context::current(py) else { return boolean(py, false) };
+        let Some(mailbox) = thread_context::current(py) else { return connections::boolean(py, false) };
         // Python's numbers: between two of them the lower name holds.
         let level = match level {
             50.. => "critical",
@@ -221,7 +216,7 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
         let mut meta = vec![("file", file), ("line", line.to_string())];
         meta.push(logger.map_or(("domain", "print".to_owned()), |logger| ("python_logger", logger)));
         mailbox.notify(Notice { level, message, meta, fd: None });
-        boolean(py, true)
+        connections::boolean(py, true)
     })
 }
 

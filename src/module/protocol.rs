@@ -5,9 +5,11 @@ use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
 use crate::connection::write_buffer;
 use crate::module::manual_io;
-use crate::python::glue::{Static, argument, class_name, guarded_object, inherits, method};
+use crate::module::overrides::{self, Method};
+use crate::module::own_connection;
+use crate::python::glue::{Static, argument, class_name, guarded_object, method};
 use crate::python::instance::{self, Instance, Link, instance};
-use crate::python::types::{self, Types};
+use crate::python::types;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -31,11 +33,15 @@ fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
         Link::Lost => Ok(Route::Nowhere),
         Link::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
         Link::Plain => Ok(Route::Descriptor(fd)),
-        Link::Served { context, id } => match context::current(protocol.py()) {
-            Some(current) if current.mailbox.serial == context => Ok(Route::Context(current, id)),
+        Link::Served(id) => match context::current(protocol.py()) {
+            Some(current)
+                if Some(current.mailbox.serial) == instance::handle(protocol).map(|(_, context, _)| context) =>
+            {
+                Ok(Route::Context(current, id))
+            }
             _ => Err(PyRuntimeError::new_err(
                 "write() and read() may be called on the thread of the protocol's context only; from another thread \
-                 hand the data over and call erlang.reactor.signal_write_ready(fd)",
+                 hand the data over and call self.signal_write_ready()",
             )),
         },
     }
@@ -45,7 +51,8 @@ fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
     Ok(value.into_pyobject(py)?.into_any())
 }
 
-unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// `write(data)`.
+pub unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's arguments.
         let (protocol, data) = unsafe { (argument(py, this), argument(py, data)) };
@@ -117,7 +124,7 @@ unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObje
 }
 
 /// The default passes the data on, without the address: `write` answers the sender all the same.
-unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut data, mut from) = (ptr::null_mut(), ptr::null_mut::<ffi::PyObject>());
         // SAFETY: CPython's arguments; the format takes two objects, borrowed.
@@ -176,12 +183,11 @@ unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyO
 }
 
 /// `write_ready` as Python code calls it (`super().write_ready()`); a reactor drains without coming here.
-unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+pub unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let protocol = unsafe { argument(py, this) };
-        let base = Types::of(py)?.protocol;
-        let native = inherits(&protocol, &PyString::intern(py, "write"), &base.getattr("write")?)?;
+        let native = overrides::inherits(&protocol, Method::Write, &PyString::intern(py, "write"));
         let drained = match route(&protocol)? {
             Route::Context(context, id) if native => context.drain(id, &protocol)?,
             _ => write_buffer::drain_by_write(&protocol)?,
@@ -192,7 +198,7 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
 
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 
-static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
     method(
         c"datagram_received",
         datagram_received,
@@ -224,6 +230,15 @@ static METHODS: Static<[ffi::PyMethodDef; 12]> = Static([
         ml_flags: ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         ml_doc: c"read($self, size=65536)\n--\n\nBytes that arrived and were not delivered; b\"\" at the end; None if there are none now.".as_ptr(),
     },
+    method(c"signal_write_ready", own_connection::signal_write_ready, ffi::METH_NOARGS, c"signal_write_ready($self, /)\n--\n\nEnds the wait of this connection; answers whether it is there. From any thread."),
+    method(c"close", own_connection::close, ffi::METH_NOARGS, c"close($self, /)\n--\n\nCloses this connection gracefully. From any thread."),
+    method(c"notify", own_connection::notify, ffi::METH_O, c"notify($self, message, /)\n--\n\nLeaves a message for this protocol; answers whether its connection is there. From any thread."),
+    ffi::PyMethodDef {
+        ml_name: c"get_extra_info".as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionWithKeywords: own_connection::get_extra_info },
+        ml_flags: ffi::METH_VARARGS | ffi::METH_KEYWORDS,
+        ml_doc: c"get_extra_info($self, name, default=None)\n--\n\nWhat else is known of the connection: \"peername\", \"sockname\", \"socket\", \"pipe\".".as_ptr(),
+    },
     ffi::PyMethodDef::zeroed(),
 ]);
 
@@ -242,5 +257,7 @@ pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         (ffi::Py_tp_members, instance::MEMBERS.0.as_ptr() as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
-    types::make(py, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)
+    let made = types::make(py, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)?;
+    made.setattr("handle", own_connection::make_handle(py)?)?;
+    Ok(made)
 }

@@ -4,7 +4,7 @@ use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
 use pyo3::impl_::trampoline::{self, MethodDef};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,21 +88,24 @@ pub unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Boun
     unsafe { Bound::from_borrowed_ptr(py, object) }
 }
 
-/// Whether the method `name` of `protocol` is the base class's: neither its class nor the instance has another.
-///
-/// # Errors
-/// The Python exception.
-pub fn inherits(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>, base: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let own = protocol.getattr_opt("__dict__")?;
-    let overridden = own.map_or(Ok(false), |own| own.contains(name))?;
-    Ok(!overridden && protocol.get_type().getattr(name)?.is(base))
-}
-
-/// "module.Class", without the module of built-in ones. By hand: pyo3's way keeps strings of one interpreter for all (I7).
+/// "module.Class", without the module of built-in ones. Runs no code of the user, whose metaclass may have some.
 pub fn class_name(class: &Bound<'_, PyType>) -> String {
-    let part = |name: &str| class.getattr(name).map_or_else(|_| "?".to_owned(), |part| part.to_string());
-    match part("__module__").as_str() {
-        "builtins" => part("__qualname__"),
-        module => format!("{module}.{}", part("__qualname__")),
+    let this = class.as_type_ptr();
+    // SAFETY: attached; a type, whose name and dict live as long as it. A class that C made has its module in its name.
+    unsafe {
+        if (*this).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
+            return CStr::from_ptr((*this).tp_name).to_string_lossy().into_owned();
+        }
+        let text = |object: Option<Bound<'_, PyAny>>| {
+            object.and_then(|object| Some(object.cast_exact::<PyString>().ok()?.to_string_lossy().into_owned()))
+        };
+        let name = text(Bound::from_owned_ptr_or_opt(class.py(), ffi::PyType_GetQualName(this)));
+        let name = name.unwrap_or_else(|| "?".to_owned());
+        let dict = Bound::from_borrowed_ptr_or_opt(class.py(), (*this).tp_dict);
+        let dict = dict.and_then(|dict| dict.cast_into::<PyDict>().ok());
+        match text(dict.and_then(|dict| dict.get_item("__module__").ok()?)) {
+            Some(module) if module != "builtins" => format!("{module}.{name}"),
+            _ => name,
+        }
     }
 }

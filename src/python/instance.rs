@@ -7,29 +7,30 @@
 use crate::base::token::ConnId;
 use crate::python::glue::{Static, class_name, guarded_object};
 use crate::python::trashcan;
+use crate::python::variables;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an instance's `write` and `read` reach.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// The descriptor `fd`, by system calls.
     Plain,
-    /// A connection of the context with this serial number.
-    Served {
-        /// The serial number.
-        context: u64,
-        /// What the context calls it.
-        id: ConnId,
-    },
+    /// A connection of a context, by what the context calls it.
+    Served(ConnId),
     /// Nothing any more.
     Lost,
 }
+
+/// What tells a connection from all others, earlier and later ones included: the number of its descriptor, the serial number
+/// of its context (0: it is driven by hand), and its own.
+pub type Handle = (c_int, u64, u64);
 
 /// The C layout of an instance.
 #[repr(C)]
@@ -37,6 +38,16 @@ pub struct Instance {
     head: ffi::PyObject,
     client_info: *mut ffi::PyObject,
     write_buffer: *mut ffi::PyObject,
+    /// The `contextvars.Context` that its callbacks run in; null if it is driven by hand.
+    variables: *mut ffi::PyObject,
+    /// What `get_extra_info` has found out, a dict; null until it is asked.
+    extra: *mut ffi::PyObject,
+    /// The connection that it serves, or was the last to serve; without a number before it has one.
+    handle: Handle,
+    /// The version of its class that was looked at last; 0: none.
+    pub seen_version: c_uint,
+    /// Which methods of the base class its class had then.
+    pub inherited: u8,
     /// What `write` and `read` reach.
     pub link: Link,
     /// The number of the descriptor.
@@ -71,25 +82,42 @@ pub static MEMBERS: Static<[ffi::PyMemberDef; 5]> = Static([
     ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
 ]);
 
+/// Whether `object` has this layout. Not `isinstance`, which believes what `__class__` says.
+pub fn is_protocol(object: &Bound<'_, PyAny>) -> bool {
+    let mut class = object.get_type_ptr();
+    // SAFETY: attached; the bases of a type live as long as it.
+    unsafe {
+        while !class.is_null() {
+            if (*class).tp_new.is_some_and(|made| made as usize == new as *const () as usize)
+                && (*class).tp_basicsize >= size_of::<Instance>() as ffi::Py_ssize_t
+            {
+                return true;
+            }
+            class = (*class).tp_base;
+        }
+    }
+    false
+}
+
 /// A borrowed instance. Fields are read and written through raw pointers: Python code may change them at any time.
 pub fn instance(protocol: &Bound<'_, PyAny>) -> *mut Instance {
     protocol.as_ptr().cast()
 }
 
-/// Connects `protocol` (checked to be a `Protocol`) to its connection of the context with the serial number `context`, before `connection_made`.
+/// Connects `protocol` (checked to be a `Protocol`) to its connection, before `connection_made`; callbacks run in `variables`.
 ///
 /// # Errors
 /// The instance serves, or has served, another connection.
 pub fn attach(
     protocol: &Bound<'_, PyAny>,
-    context: u64,
     id: ConnId,
-    fd: c_int,
+    handle: Handle,
     info: &Bound<'_, PyDict>,
+    variables: Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let this = instance(protocol);
-    // SAFETY: the caller checked the type, so this is the layout; attached; the old dict is released after the new one
-    // is in place.
+    // SAFETY: the caller checked the type, so this is the layout; attached; the old objects are released after the new
+    // ones are in place.
     unsafe {
         if (*this).link != Link::Plain || (*this).fd >= 0 {
             return Err(PyRuntimeError::new_err(format!(
@@ -97,11 +125,14 @@ pub fn attach(
                 (*this).fd
             )));
         }
-        (*this).link = Link::Served { context, id };
-        (*this).fd = fd;
+        (*this).link = Link::Served(id);
+        (*this).handle = handle;
+        (*this).fd = handle.0;
         (*this).closed = 0;
-        let old = std::mem::replace(&mut (*this).client_info, info.clone().into_ptr());
-        ffi::Py_XDECREF(old);
+        let old_variables = ptr::replace(&raw mut (*this).variables, variables.into_ptr());
+        let old_info = ptr::replace(&raw mut (*this).client_info, info.clone().into_ptr());
+        ffi::Py_XDECREF(old_variables);
+        ffi::Py_XDECREF(old_info);
     }
     Ok(())
 }
@@ -149,6 +180,76 @@ pub fn set_write_buffer(protocol: &Bound<'_, PyAny>, buffer: Bound<'_, PyAny>) {
     }
 }
 
+/// Has `protocol` (a `Protocol` that no reactor serves or has served) driven by hand, perhaps not for the first time. Answers
+/// its handle.
+///
+/// # Errors
+/// A reactor serves it, or has.
+pub fn drive_by_hand(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>) -> PyResult<Handle> {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    let this = instance(protocol);
+    // SAFETY: as in `detach`; the old dicts are released after the new one is in place.
+    unsafe {
+        if (*this).link != Link::Plain {
+            return Err(PyRuntimeError::new_err(format!(
+                "the protocol factory returned an instance that already served fd {}: make a new one for each connection",
+                (*this).fd
+            )));
+        }
+        (*this).handle = (fd, 0, SERIAL.fetch_add(1, Ordering::Relaxed));
+        (*this).fd = fd;
+        (*this).closed = 0;
+        let old_extra = ptr::replace(&raw mut (*this).extra, ptr::null_mut());
+        let old_info = ptr::replace(&raw mut (*this).client_info, info.into_ptr());
+        ffi::Py_XDECREF(old_extra);
+        ffi::Py_XDECREF(old_info);
+        Ok((*this).handle)
+    }
+}
+
+/// The connection that `protocol` (a `Protocol`) serves, or was the last to serve.
+pub fn handle(protocol: &Bound<'_, PyAny>) -> Option<Handle> {
+    // SAFETY: as in `detach`.
+    let handle = unsafe { (*instance(protocol)).handle };
+    (handle.0 >= 0).then_some(handle)
+}
+
+/// What `get_extra_info` of `protocol` (a `Protocol`) has found out.
+///
+/// # Errors
+/// No memory.
+pub fn extra<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let this = instance(protocol);
+    // SAFETY: as in `detach`; a new dict is kept by the instance.
+    unsafe {
+        if (*this).extra.is_null() {
+            (*this).extra = PyDict::new(protocol.py()).into_ptr();
+        }
+        Ok(Bound::from_borrowed_ptr(protocol.py(), (*this).extra))
+    }
+}
+
+/// The same, if anybody has asked.
+pub fn asked_extra<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: as in `detach`.
+    unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).extra) }
+}
+
+/// The number of the descriptor that `protocol` (a `Protocol`) is driven on by hand, while it is.
+pub fn fd_by_hand(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
+    // SAFETY: as in `detach`.
+    let (handle, closed) = unsafe { ((*instance(protocol)).handle, (*instance(protocol)).closed) };
+    (handle.0 >= 0 && closed == 0).then_some(handle.0)
+}
+
+/// Runs `f`, which calls Python code of the connection of `protocol` (a `Protocol`), in that connection's variables.
+#[inline]
+pub fn within<R>(protocol: &Bound<'_, PyAny>, f: impl FnOnce() -> R) -> R {
+    // SAFETY: as in `detach`; the instance keeps it, and nothing replaces it once it serves.
+    let variables = unsafe { (*instance(protocol)).variables };
+    variables::within(protocol.py(), variables, f)
+}
+
 /// What the base class's `connection_made` is told, of `protocol` (a `Protocol`) that is driven by hand.
 pub fn introduce(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>) {
     let this = instance(protocol);
@@ -190,6 +291,7 @@ pub unsafe extern "C" fn new(
             let this = instance(&object);
             (*this).link = Link::Plain;
             (*this).fd = -1;
+            (*this).handle = (-1, 0, 0);
             (*this).client_info = PyDict::new(py).into_ptr();
             (*this).write_buffer = new_write_buffer(py)?.into_ptr();
             Ok(object)
@@ -202,7 +304,8 @@ pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitp
     // SAFETY: the collector calls this attached, with an instance; nothing is allocated or released.
     unsafe {
         let this = object.cast::<Instance>();
-        for field in [(*this).client_info, (*this).write_buffer, ffi::Py_TYPE(object).cast()] {
+        let fields = [(*this).client_info, (*this).write_buffer, (*this).variables, (*this).extra];
+        for field in fields.into_iter().chain([ffi::Py_TYPE(object).cast()]) {
             if !field.is_null() {
                 let result = visit(field, arg);
                 if result != 0 {
@@ -219,7 +322,12 @@ pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: as in `traverse`. Each field is emptied before its object is released.
     unsafe {
         let this = object.cast::<Instance>();
-        for field in [&raw mut (*this).client_info, &raw mut (*this).write_buffer] {
+        for field in [
+            &raw mut (*this).client_info,
+            &raw mut (*this).write_buffer,
+            &raw mut (*this).variables,
+            &raw mut (*this).extra,
+        ] {
             let old = ptr::replace(field, ptr::null_mut());
             ffi::Py_XDECREF(old);
         }

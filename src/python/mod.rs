@@ -4,6 +4,7 @@
 pub mod addresses;
 pub mod audit;
 pub mod bytes_like;
+pub mod describe;
 pub mod glue;
 pub mod instance;
 pub mod interpreter;
@@ -12,3 +13,4 @@ pub mod subinterpreter;
 pub mod terms;
 pub mod trashcan;
 pub mod types;
+pub mod variables;

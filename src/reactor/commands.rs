@@ -6,15 +6,17 @@ use super::expiry::Due;
 use super::{Ending, Reactor};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
-use crate::connection::callbacks::{Fault, format_exception};
+use crate::connection::callbacks::{format_exception, nothing};
 use crate::connection::context::{Connection, Datagrams};
 use crate::connection::machine::{Directions, End, Machine};
 use crate::driver::Io;
 use crate::driver::descriptor::{Abilities, Descriptor};
 use crate::mail::command::{Command, Info};
+use crate::mail::inbox::Signal;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
 use crate::python::instance;
+use crate::python::variables;
 use crate::reactor::jobs;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -42,9 +44,16 @@ impl Reactor {
     }
 
     fn take_signals(&mut self, py: Python<'_>) {
-        for id in self.context.mailbox.inbox.take_signals() {
-            self.with(id, |connection| connection.machine.signalled());
-            self.settle(py, id);
+        let signals = self.context.mailbox.inbox.take_signals();
+        // Whoever signals and then closes wants both.
+        for wanted in [Signal::WriteReady, Signal::Close] {
+            for (id, _) in signals.iter().filter(|(_, signal)| *signal == wanted) {
+                self.with(*id, |connection| match wanted {
+                    Signal::WriteReady => connection.machine.signalled(),
+                    Signal::Close => connection.machine.close(End::Closed),
+                });
+                self.settle(py, *id);
+            }
         }
     }
 
@@ -150,13 +159,10 @@ impl Reactor {
                 self.context.mailbox.stats.accepted.add(1);
                 let make = || protocol.call_method1("connection_made", (fd, info));
                 let made = self.context.callback(&protocol, Some(id), "connection_made", make);
-                match made.and_then(|_| self.python.names.writes_natively(&protocol)) {
-                    Ok(native) => self.with(id, |connection| {
-                        connection.native_write_ready = native;
-                        connection.machine.made();
-                    }),
-                    Err(error) => {
-                        self.fault(&protocol, "connection_made", Fault::Raised(error));
+                match nothing(made) {
+                    Ok(()) => self.with(id, |connection| connection.machine.made()),
+                    Err(fault) => {
+                        self.fault(&protocol, "connection_made", fault);
                         self.with(id, |connection| connection.machine.never_made())
                     }
                 };
@@ -186,7 +192,9 @@ impl Reactor {
                 self.context.mailbox.id
             ))
         })?;
+        let variables = variables::copy(py)?;
         let make = || self.python.names.make_protocol(factory.bind(py));
+        let make = || variables::within(py, variables.as_ptr(), make);
         let (protocol, _slow) = self.context.mailbox.running.call(py, make);
         let protocol = protocol?;
         let fd = descriptor.number();
@@ -197,7 +205,6 @@ impl Reactor {
             Io::Datagram => Some(Box::new(Datagrams {
                 connected: descriptor.is_connected(),
                 v6: descriptor.is_v6(),
-                takes_addresses: self.python.names.takes_addresses(&protocol)?,
                 last_from: None,
             })),
             Io::Socket | Io::File => None,
@@ -206,12 +213,18 @@ impl Reactor {
         let mut connection = Connection::new(Machine::new(directions), descriptor, served, place);
         connection.datagrams = datagrams;
         let id = self.context.table.borrow_mut().insert(connection);
-        if let Err(error) = instance::attach(&protocol, self.context.mailbox.serial, id, fd, &info) {
+        let address = protocol.as_ptr() as usize;
+        let mailbox = &self.context.mailbox;
+        let serial = self.with(id, |connection| {
+            connection.descriptor.register(mailbox, id, address);
+            connection.descriptor.serial()
+        });
+        let handle = (fd, mailbox.serial, serial.unwrap_or_default());
+        if let Err(error) = instance::attach(&protocol, id, handle, &info, variables) {
             let refused = self.context.table.borrow_mut().remove(id);
             drop(refused);
             return Err(error);
         }
-        self.with(id, |connection| connection.descriptor.register(&self.context.mailbox, id));
         Ok((id, protocol, info))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Part, Reactor};
 use crate::base::token::ConnId;
 use crate::buffer::datagram;
-use crate::connection::callbacks::Fault;
+use crate::connection::callbacks::{Fault, nothing};
 use crate::driver::Outcome;
 use crate::mail::notice::Notice;
 use pyo3::exceptions::{PyException, PyOSError};
@@ -78,8 +78,8 @@ impl Reactor {
         let error = PyOSError::new_err((errno, text));
         let tell = || protocol.call_method1("error_received", (error.value(py),));
         let told = self.context.callback(&protocol, Some(id), "error_received", tell);
-        if let Err(error) = told {
-            self.failed(&protocol, id, "error_received", Fault::Raised(error));
+        if let Err(fault) = nothing(told) {
+            self.failed(&protocol, id, "error_received", fault);
         }
     }
 }

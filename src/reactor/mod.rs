@@ -18,14 +18,16 @@ use crate::base::gil::detached;
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
-use crate::connection::callbacks::{Fault, fault_notice, format_exception};
+use crate::connection::callbacks::{Fault, fault_notice, format_exception, nothing};
 use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
-use crate::connection::machine::{Action, Callback, End, Next};
+use crate::connection::machine::{Action, End, Next};
 use crate::connection::outbox::Sent;
 use crate::driver::address::Address;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
 use crate::mail::notice::Notice;
+use crate::module::overrides::Method;
+use crate::module::own_connection::close_extra;
 use crate::python::instance;
 use crate::python::reactor_buffer;
 use crate::reactor::workspace::Workspace;
@@ -187,7 +189,7 @@ impl Reactor {
                 }
                 Next::EofReceived => {
                     calls -= 1;
-                    self.call(py, id, Callback::EofReceived, "eof_received");
+                    self.eof_received(py, id);
                 }
                 Next::WriteReady => {
                     calls -= 1;
@@ -243,14 +245,13 @@ impl Reactor {
             if connection.inbox.is_empty() && connection.inbox.capacity() > 4 * QUEUE_KEPT {
                 connection.inbox = VecDeque::new();
             }
-            let mut sender = None;
-            if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, inbound.from) {
-                datagrams.last_from = Some(*from);
-                sender = datagrams.takes_addresses.then_some(from);
+            if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, &inbound.from) {
+                datagrams.last_from = Some(**from);
             }
-            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), sender))
+            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), inbound.from))
         });
         let Some(Some((protocol, data, sender))) = taken else { return };
+        let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
         self.context.mailbox.stats.messages.add(1);
         let method = if sender.is_none() { "data_received" } else { "datagram_received" };
         let answer = self.context.callback(&protocol, Some(id), method, || {
@@ -264,12 +265,15 @@ impl Reactor {
     }
 
     fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
-        if !self.with(id, |connection| connection.native_write_ready).unwrap_or_default() {
-            return self.call(py, id, Callback::WriteReady, "write_ready");
-        }
         let Some(protocol) = self.protocol(py, id) else { return };
+        let names = &self.python.names;
+        if !names.inherits(&protocol, Method::WriteReady) || !names.inherits(&protocol, Method::Write) {
+            let run = || self.python.names.write_ready(&protocol);
+            let answer = self.context.callback(&protocol, Some(id), "write_ready", run);
+            return self.answered(&protocol, id, "write_ready", answer);
+        }
         let drain = || self.context.drain(id, &protocol);
-        let drained = self.context.callback(&protocol, Some(id), "write_ready", drain);
+        let drained = self.context.native_callback(&protocol, Some(id), "write_ready", drain);
         let answer = match drained {
             Ok(true) => Ok(Action::ReadPending),
             Ok(false) => Ok(Action::Continue),
@@ -278,11 +282,11 @@ impl Reactor {
         self.answered(&protocol, id, "write_ready", answer);
     }
 
-    fn call(&mut self, py: Python<'_>, id: ConnId, callback: Callback, method: &'static str) {
+    fn eof_received(&mut self, py: Python<'_>, id: ConnId) {
         let Some(protocol) = self.protocol(py, id) else { return };
-        let run = || self.python.names.callback(&protocol, callback);
-        let answer = self.context.callback(&protocol, Some(id), method, run);
-        self.answered(&protocol, id, method, answer);
+        let run = || self.python.names.eof_received(&protocol);
+        let answer = self.context.callback(&protocol, Some(id), "eof_received", run);
+        self.answered(&protocol, id, "eof_received", answer);
     }
 
     fn answered(
@@ -330,9 +334,10 @@ impl Reactor {
         instance::detach(protocol);
         let lost =
             self.context.callback(protocol, None, "connection_lost", || protocol.call_method0("connection_lost"));
-        if let Err(error) = lost {
-            self.fault(protocol, "connection_lost", Fault::Raised(error));
+        if let Err(fault) = nothing(lost) {
+            self.fault(protocol, "connection_lost", fault);
         }
+        close_extra(protocol);
     }
 
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {

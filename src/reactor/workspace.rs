@@ -8,6 +8,7 @@ use crate::module;
 use crate::python::terms::TermConverter;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
+use std::net::SocketAddr;
 
 /// The Python side of a context.
 pub struct Workspace {
@@ -55,6 +56,11 @@ impl Workspace {
                 info.set_item(PyString::intern(py, "addr"), peer.ip().to_string())?;
                 info.set_item(PyString::intern(py, "port"), peer.port())?;
                 info.set_item(PyString::intern(py, "type"), PyString::intern(py, "tcp"))?;
+                if let SocketAddr::V6(peer) = peer
+                    && peer.scope_id() != 0
+                {
+                    info.set_item(PyString::intern(py, "scope_id"), peer.scope_id())?;
+                }
                 Ok(info)
             }
         }

@@ -32,3 +32,81 @@ class Raises(Recording):
 
 class Empty(reactor.Protocol):
     pass
+
+
+class Endless:
+    def __repr__(self):
+        while True:
+            pass
+
+
+class Text(str):
+    def __repr__(self):
+        raise RuntimeError("asked")
+
+
+class Meta(type):
+    @property
+    def __module__(cls):
+        raise RuntimeError("asked")
+
+
+class Deceptive(metaclass=Meta):
+    pass
+
+
+async def coroutine():
+    return "close"
+
+
+def generator():
+    yield "close"
+
+
+async def asynchronous_generator():
+    yield "close"
+
+
+class Answers(Recording):
+    """Answers what client_info["answers"] names."""
+
+    def data_received(self, data):
+        match self.client_info["answers"]:
+            case "coroutine":
+                return coroutine()
+            case "generator":
+                return generator()
+            case "asynchronous_generator":
+                return asynchronous_generator()
+            case "bytes":
+                return b"close"
+            case "many":
+                return [0] * 3_000_000
+            case "long":
+                return "x" * 100_000_000
+            case "number":
+                return 1 << 10_000_000
+            case "endless":
+                return Endless()
+            case "subclass":
+                return Text("clos")
+            case "metaclass":
+                return Deceptive()
+
+
+class AsyncMade(Recording):
+    async def made(self):
+        pass
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        return self.made()
+
+
+class AsyncLost(Recording):
+    async def lost(self):
+        pass
+
+    def connection_lost(self):
+        super().connection_lost()
+        return self.lost()

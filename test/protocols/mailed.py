@@ -47,22 +47,25 @@ class Chat(reactor.Protocol):
     """Everybody gets what anybody says, slow readers included: the neighbour goes into write mode by itself."""
 
     members = set()
+    unread_bytes_max = 256 * 1024
 
     def connection_made(self, fd, client_info):
-        self.members.add(fd)
+        self.members.add(self)
 
     def data_received(self, data):
         line = bytes(data)
-        for fd in self.members:
-            reactor.notify(fd, line)
+        for member in tuple(self.members):
+            member.notify(line)
         return "continue"
 
     def message_received(self, message):
+        if len(self.write_buffer) + len(message) > self.unread_bytes_max:
+            return "close"
         self.write_buffer += message
         return "write_pending"
 
     def connection_lost(self):
-        self.members.discard(self.fd)
+        self.members.discard(self)
 
 
 class MadeWithMail(recorder.Recording):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from erlang import reactor
+from erlang import _by_hand, reactor
 
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
 settings.load_profile("repeatable")
@@ -21,7 +21,7 @@ INFO = {"addr": "127.0.0.1", "port": 4711, "type": "tcp"}
 def fresh_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
     """No factory and no connections, whatever the last test left."""
     monkeypatch.setattr(reactor, "_factory", None)
-    monkeypatch.setattr(reactor, "_connections", {})
+    monkeypatch.setattr(_by_hand, "connections", {})
 
 
 @pytest.fixture

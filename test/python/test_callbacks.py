@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 
 import pytest
 
 from erlang import reactor
+from erlang._describe import describe
 
 READ_ACTIONS = ["continue", "write_pending", "read_pending", "async_pending", "close"]
 WRITE_ACTIONS = ["continue", "write_pending", "read_pending", "close"]
@@ -97,15 +99,55 @@ def test_illegal_actions(connect, method, value):
             case "write_ready":
                 conn.write()
     message = str(caught.value)
-    assert f"test_callbacks.Scripted.{method}() returned {value!r}" in message
+    assert f"test_callbacks.Scripted.{method}() returned {describe(value)}" in message
     assert "continue" in message
     assert ("return statement missing" in message) == (value is None)
 
 
-def test_async_pending_is_illegal_from_write_ready(connect):
-    conn = connect(scripted(on_write="async_pending"))
-    with pytest.raises(ValueError, match=r"write_ready\(\) returned 'async_pending'"):
-        conn.write()
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "None (is a return statement missing?)"),
+        ("x" * 100, f"{'x' * 80!r}..."),
+        (b"close", "b'close' (an action is a str, not bytes)"),
+        (b"x" * 100, f"{b'x' * 80!r}..."),
+        (1 << 100, "an int of 101 bits"),
+        (-5, "-5"),
+        ([0] * 1000, "a list of length 1000"),
+        ({}, "{}"),
+        ({1: 2}, "a dict of length 1"),
+        (range(5), "a range"),
+        ((x for x in ()), "a generator (the method contains `yield`: return the action instead)"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_said_of_an_illegal_answer(connect, value, said):
+    conn = connect(scripted(on_data=value))
+    with pytest.raises(ValueError) as caught:
+        conn.read(b"x")
+    assert f"returned {said}; it must return one of" in str(caught.value)
+
+
+def test_a_repr_of_ones_own_is_not_called(connect):
+    class Endless:
+        def __repr__(self):
+            raise AssertionError("asked")
+
+    conn = connect(scripted(on_data=Endless()))
+    with pytest.raises(ValueError, match=r"returned an object of class test_callbacks\..*Endless; it must"):
+        conn.read(b"x")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coroutine_is_closed_and_says_what_to_do(connect):
+    async def answer():
+        return "close"
+
+    coroutine = answer()
+    conn = connect(scripted(on_data=coroutine))
+    with pytest.raises(ValueError, match=r"returned a coroutine .*plain `def`.*async_pending"):
+        conn.read(b"x")
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 def test_a_huge_wrong_value_is_not_repeated_in_full(connect):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import erlang
-from erlang import reactor
+from erlang import _by_hand, reactor
 
 
 def test_sending_needs_the_vm():
@@ -59,12 +59,28 @@ def test_without_message_received_once_for_each_class(connect, caplog):
     assert "Deaf does not define message_received" in caplog.text
 
 
-def test_notify_by_hand_calls_nothing(connect):
-    fd = connect(Wrong).proto.fd
-    assert reactor.notify(fd, 1) is True
+def test_notify_by_hand_leaves_the_message(connect):
+    conn = connect(Mailed)
+    assert reactor.notify(conn.fd, b"one") is True
+    assert reactor.notify(conn.proto.handle, b"two") is True
+    assert conn.proto.notify(b"three") is True
+    assert conn.received() == b""
+    assert [reactor.on_message(conn.fd) for _ in range(4)] == ["write_pending"] * 3 + ["continue"]
+    assert conn.received() == b"onetwothree"
+
+
+def test_notify_nobody(connect):
+    fd = connect(Mailed).fd
     assert reactor.notify(fd + 1000, 1) is False
     assert reactor.notify((fd, 1, 1), 1) is False
-    assert reactor.connection_handle(fd) is None
+
+
+def test_messages_by_hand_are_bounded(connect, monkeypatch):
+    conn = connect(Mailed)
+    monkeypatch.setattr(_by_hand, "MESSAGES_MAX", 2)
+    assert [conn.proto.notify(b"x") for _ in range(2)] == [True, True]
+    with pytest.raises(BlockingIOError):
+        conn.proto.notify(b"x")
 
 
 def test_call_needs_the_vm():

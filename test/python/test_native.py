@@ -39,6 +39,8 @@ def native(monkeypatch):
     native.close_connection = closes
     native.notify = lambda connection, message: connection in (NATIVE_FD, FOREIGN_FD)
     native.connection_handle = lambda fd: (fd, 1, 2) if fd in (NATIVE_FD, FOREIGN_FD) else None
+    native.drive_by_hand = _plain.drive_by_hand
+    native.end_by_hand = _plain.end_by_hand
     native.is_served = lambda fd: fd in (NATIVE_FD, FOREIGN_FD)
     monkeypatch.setitem(sys.modules, "_py_reactor", native)
     monkeypatch.delitem(sys.modules, "erlang._native")

@@ -11,7 +11,7 @@ mod vocabulary;
 
 use crate::base::limits::Limits;
 
-pub use vocabulary::{Action, Callback, Directions, End, Mode, Next};
+pub use vocabulary::{Action, Directions, End, Mode, Next};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -278,7 +278,7 @@ impl Machine {
         self.inbox_bytes += bytes;
     }
 
-    /// A callback answered. The caller has checked [`Callback::allows`].
+    /// A callback answered.
     pub fn acted(&mut self, action: Action) {
         let signalled = std::mem::take(&mut self.signalled_early);
         if self.phase != Phase::Open {

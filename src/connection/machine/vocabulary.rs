@@ -15,26 +15,6 @@ pub enum Action {
     Close,
 }
 
-/// The callbacks whose answer is an action.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Callback {
-    /// `data_received`.
-    DataReceived,
-    /// `eof_received`.
-    EofReceived,
-    /// `write_ready`.
-    WriteReady,
-    /// `message_received`, which comes in any mode and is not asked for by [`Machine::next`](super::Machine::next).
-    MessageReceived,
-}
-
-impl Callback {
-    /// Whether `action` is one that this callback may answer.
-    pub fn allows(self, action: Action) -> bool {
-        !(self == Callback::WriteReady && action == Action::AsyncPending)
-    }
-}
-
 /// What is to be done next for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {

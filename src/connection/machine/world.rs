@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
 use crate::base::limits::Limits;
-use crate::connection::machine::{Action, Callback, Directions, End, Machine, Mode, Next};
+use crate::connection::machine::{Action, Directions, End, Machine, Mode, Next};
 use std::collections::VecDeque;
 
 /// Small, so that they are reached.
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    fn call(&mut self, callback: Callback) {
+    fn call(&mut self) {
         assert!(self.made, "B9: a callback without connection_made");
         assert!(!self.lost, "B9: a callback after connection_lost");
         self.write();
@@ -188,8 +188,7 @@ impl World {
         if self.signals_itself {
             self.machine.signalled_early();
         }
-        let action = if callback.allows(self.answer) { self.answer } else { Action::Close };
-        self.machine.acted(action);
+        self.machine.acted(self.answer);
     }
 
     fn settle(&mut self) {
@@ -202,14 +201,14 @@ impl World {
                     };
                     self.machine.delivered(bytes);
                     self.done_with.extend(buffer);
-                    self.call(Callback::DataReceived);
+                    self.call();
                 }
                 Next::EofReceived => {
                     assert!(self.inbox.is_empty() && !self.told_eof, "data first, end of file once");
                     self.told_eof = true;
-                    self.call(Callback::EofReceived);
+                    self.call();
                 }
-                Next::WriteReady => self.call(Callback::WriteReady),
+                Next::WriteReady => self.call(),
                 Next::ConnectionLost => {
                     assert!(self.made, "B9: connection_lost without connection_made");
                     assert!(!std::mem::replace(&mut self.lost, true), "B9: connection_lost twice");
@@ -292,7 +291,7 @@ impl World {
             }
             Happening::Message if self.machine.is_open() => {
                 let before = self.machine.mode();
-                self.call(Callback::MessageReceived);
+                self.call();
                 let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.is_open();
                 assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
             }

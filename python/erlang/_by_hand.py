@@ -1,0 +1,92 @@
+"""Connections that are served by hand, as in a unit test: by number, and by a name that no later one has."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from erlang._describe import describe
+
+if TYPE_CHECKING:
+    from _py_reactor import Protocol
+
+Handle = tuple[int, int, int]
+Connection = int | Handle
+
+# As many as may wait for a context of the reactor (MESSAGES_MAX).
+MESSAGES_MAX = 131072
+
+_Result = TypeVar("_Result")
+
+
+class Served:
+    """One connection."""
+
+    def __init__(self, proto: Protocol, handle: Handle, variables: contextvars.Context) -> None:
+        self.proto = proto
+        self.handle = handle
+        self.messages: deque[Any] = deque()
+        self._variables = variables
+        self._inside = False
+
+    def run(self, function: Callable[..., _Result], *args: Any) -> _Result:
+        """Call in the connection's own context variables: from within a callback, that is where we are already."""
+        if self._inside:
+            return function(*args)
+        self._inside = True
+        try:
+            return self._variables.run(function, *args)
+        finally:
+            self._inside = False
+
+
+connections: dict[int, Served] = {}
+
+
+def find(connection: Connection | None) -> Served | None:
+    """The connection that a number or a handle means, if it is there; None means none."""
+    match connection:
+        case int():
+            return connections.get(connection)
+        case (int() as fd, int(), int()):
+            served = connections.get(fd)
+            return served if served is not None and served.handle == connection else None
+        case None:
+            return None
+    raise TypeError(
+        "a connection is named by the number of its descriptor or by its handle, a tuple of three numbers, "
+        f"not by {describe(connection)}"
+    )
+
+
+def is_served(connection: Connection | None) -> bool:
+    """Whether it is there."""
+    return find(connection) is not None
+
+
+def notify(connection: Connection | None, message: Any) -> bool:
+    """Leave a message for ``on_message``; False: there is no such connection."""
+    served = find(connection)
+    if served is None:
+        return False
+    if len(served.messages) >= MESSAGES_MAX:
+        raise BlockingIOError("too many messages wait for this protocol: deliver them with on_message()")
+    served.messages.append(message)
+    return True
+
+
+def close(connection: Connection | None) -> None:
+    """Forget a connection, and tell its protocol."""
+    from erlang._native import native
+
+    served = find(connection)
+    # Two threads may close it: one of them does.
+    if served is None or connections.pop(served.handle[0], None) is not served:
+        return
+    served.proto.closed = True
+    try:
+        served.run(served.proto.connection_lost)
+    finally:
+        native.end_by_hand(served.proto)

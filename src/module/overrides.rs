@@ -1,0 +1,103 @@
+//! Which methods of the base class a protocol still has: those the reactor need not call through Python.
+//!
+//! A class may be patched, an instance may get a method or another class, at any time. What was seen of the class holds as
+//! long as it has the version that it had: CPython changes that with every change of the class and its bases, and no two
+//! classes ever have the same. What the instance has is looked up each time, in its dict.
+
+use crate::module::protocol;
+use crate::python::instance::instance;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::ptr;
+
+/// A method of the base class.
+#[derive(Clone, Copy)]
+pub enum Method {
+    /// `write`.
+    Write = 1,
+    /// `write_ready`.
+    WriteReady = 2,
+    /// `datagram_received`.
+    DatagramReceived = 4,
+}
+
+/// Its instances have a dict.
+const HAS_DICT: u8 = 128;
+
+const METHODS: [(Method, &str, ffi::PyCFunction); 3] = [
+    (Method::Write, "write", protocol::write),
+    (Method::WriteReady, "write_ready", protocol::write_ready),
+    (Method::DatagramReceived, "datagram_received", protocol::datagram_received),
+];
+
+/// Whether `method`, called `name`, of `protocol` (a `Protocol`) is the base class's.
+#[inline]
+pub fn inherits(protocol: &Bound<'_, PyAny>, method: Method, name: &Bound<'_, PyString>) -> bool {
+    let this = instance(protocol);
+    // SAFETY: the caller's promise: this is the layout; attached.
+    let (version, seen, inherited) =
+        unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
+    let inherited = if version == seen && seen != 0 { inherited } else { look(protocol) };
+    inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || !has_own(protocol, name))
+}
+
+/// Whether the instance has an attribute of that name, which goes before the class's.
+#[inline]
+fn has_own(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+    // SAFETY: attached; an object, which has a dict, and a `str`.
+    unsafe {
+        let dict = ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut());
+        let found = if dict.is_null() { -1 } else { ffi::PyDict_Contains(dict, name.as_ptr()) };
+        if found < 0 {
+            ffi::PyErr_Clear();
+        }
+        ffi::Py_XDECREF(dict);
+        found != 0
+    }
+}
+
+/// Looks at the class.
+#[cold]
+fn look(protocol: &Bound<'_, PyAny>) -> u8 {
+    let class = protocol.get_type();
+    // Where code decides what an attribute is, it has to be asked each time.
+    let is_plain = || class.getattr("__getattribute__").is_ok_and(|found| found.is(object_getattribute(class.py())));
+    let is_ours = |name: &str, function| class.getattr(name).is_ok_and(|found| is_method(&found, function));
+    // SAFETY: attached; an object. Where there is no dict it fails.
+    let dict = unsafe {
+        Bound::from_owned_ptr_or_err(class.py(), ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut()))
+    };
+    let mut inherited = if dict.is_ok() { HAS_DICT } else { 0 };
+    if is_plain() {
+        for (method, name, function) in METHODS {
+            inherited |= if is_ours(name, function) { method as u8 } else { 0 };
+        }
+    }
+    let this = instance(protocol);
+    // SAFETY: as above. The version is known now that something was looked up; 0: CPython gives this class none.
+    unsafe {
+        (*this).inherited = inherited;
+        (*this).seen_version = (*protocol.get_type_ptr()).tp_version_tag;
+    }
+    inherited
+}
+
+fn object_getattribute(py: Python<'_>) -> Bound<'_, PyAny> {
+    let none = py.None().into_bound(py);
+    // SAFETY: attached; `object` is static.
+    let object = unsafe { Bound::from_borrowed_ptr(py, (&raw mut ffi::PyBaseObject_Type).cast()) };
+    object.getattr("__getattribute__").unwrap_or(none)
+}
+
+/// Whether `found` is the descriptor of this method.
+fn is_method(found: &Bound<'_, PyAny>, function: ffi::PyCFunction) -> bool {
+    // SAFETY: attached; an object whose type is checked before it is taken for one, and whose definition is static.
+    unsafe {
+        ptr::eq(found.get_type_ptr(), &raw const ffi::PyMethodDescr_Type)
+            && ptr::fn_addr_eq(
+                (*(*found.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method).ml_meth.PyCFunction,
+                function,
+            )
+    }
+}

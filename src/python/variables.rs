@@ -1,0 +1,44 @@
+//! Context variables: each connection has a `contextvars.Context`, as in asyncio, and so a decimal context of its own.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// A copy of what the calling thread sees now.
+///
+/// # Errors
+/// No memory.
+pub fn copy(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
+/// Runs `f` in `variables`, a `contextvars.Context` that the caller keeps; null: as the thread is.
+#[inline]
+pub fn within<R>(_py: Python<'_>, variables: *mut ffi::PyObject, f: impl FnOnce() -> R) -> R {
+    /// Leaves the context again, whatever happens.
+    struct Entered(*mut ffi::PyObject);
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            // SAFETY: attached, as when it was entered. It fails if what `f` called has left another one behind: that is
+            // then what the thread sees, and no exception is left.
+            unsafe {
+                if ffi::PyContext_Exit(self.0) != 0 {
+                    ffi::PyErr_Clear();
+                }
+            }
+        }
+    }
+    if variables.is_null() {
+        return f();
+    }
+    // SAFETY: attached; a context that is kept. It is refused only if it is entered already.
+    let entered = unsafe { ffi::PyContext_Enter(variables) } == 0;
+    let _entered = if entered {
+        Some(Entered(variables))
+    } else {
+        // SAFETY: attached.
+        unsafe { ffi::PyErr_Clear() };
+        None
+    };
+    f()
+}

@@ -1,0 +1,90 @@
+"""Protocols that look at context variables, and change them."""
+
+import contextvars
+import decimal
+
+import recorder
+
+who = contextvars.ContextVar("who", default="nobody")
+
+
+class Sees(recorder.Recording):
+    """Notes what each callback sees, and sets its own name."""
+
+    def __init__(self):
+        self.seen = []
+        self.see("factory")
+
+    def see(self, name):
+        self.seen.append((name, who.get(), decimal.getcontext().prec))
+        who.set(name)
+        decimal.getcontext().prec += 1
+        return "continue"
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.see("connection_made")
+
+    def data_received(self, data):
+        self.see("data_received")
+        return "write_pending"
+
+    def write_ready(self):
+        self.see("write_ready")
+        self.write(b"w")
+        return "read_pending"
+
+    def message_received(self, message):
+        return self.see("message_received")
+
+    def eof_received(self):
+        self.see("eof_received")
+        return "close"
+
+    def connection_lost(self):
+        self.see("connection_lost")
+        super().connection_lost()
+
+
+class Datagrams(Sees):
+    def datagram_received(self, data, addr):
+        self.see("datagram_received")
+        self.sendto(b"w", addr)
+        return "continue"
+
+    def error_received(self, exc):
+        self.see("error_received")
+
+
+class Runs(recorder.Recording):
+    """Runs code in contexts of its own, and an event loop; raises at last."""
+
+    def data_received(self, data):
+        import asyncio
+
+        who.set("outer")
+        copied = contextvars.copy_context()
+        copied.run(copied.copy().run, who.set, "inner")
+
+        async def coroutine():
+            before = who.get()
+            who.set("coroutine")
+            return before
+
+        answer = [who.get(), copied.run(who.get), asyncio.run(coroutine()), who.get()]
+        self.write(repr(answer).encode())
+        if data == b"raise":
+            raise RuntimeError("now")
+        return "continue"
+
+
+def seen(tag):
+    return recorder.protocol(tag).seen
+
+
+def outside():
+    return [who.get(), decimal.getcontext().prec]
+
+
+def set_outside(name):
+    who.set(name)
