@@ -51,6 +51,8 @@ init(Tag, Caller, Context, Connection, Fd) ->
                 {down, Reason} -> tell(Caller, Tag, Fd, Reason);
                 stop -> unwatch(Source)
             end;
+        {error, too_many_monitors} ->
+            tell(Caller, Tag, Fd, too_many_monitors);
         {error, _NoContext} ->
             tell(Caller, Tag, Fd, noconnection)
     end.
@@ -80,11 +82,12 @@ source(Context, Connection, _Fd) ->
     end.
 
 %% Waits until the thread has looked.
--spec watched(source()) -> {ok, source()} | {error, noconnection}.
+-spec watched(source()) -> {ok, source()} | {error, noconnection | too_many_monitors}.
 watched({local, _Ctx, _Connection, Ref, ContextMonitor} = Source) ->
     receive
         {Ref, watching} -> {ok, Source};
-        {Ref, _NoConnection} -> {error, noconnection};
+        {Ref, {down, _Fd, Reason}} -> {error, Reason};
+        {Ref, _Stopped} -> {error, noconnection};
         {'DOWN', ContextMonitor, process, _Context, _Why} -> {error, noconnection}
     end;
 watched({remote, WatcherMonitor} = Source) ->

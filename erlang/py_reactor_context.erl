@@ -63,7 +63,7 @@
 %% `monitors' is how many watch it by {@link monitor_connection/2}.
 
 -type end_reason() ::
-    closed | peer_closed | reset | idle | stalled | exception | stopped | killed | noconnection | unreachable.
+    closed | peer_closed | reset | idle | stalled | exception | stopped | killed | noconnection | too_many_monitors | unreachable.
 %% Why a connection has ended: the first cause that there was.
 
 %% @doc As `start_link(Id, Mode, #{})'.
@@ -279,7 +279,7 @@ notify(Context, Connection, Term) ->
 %% `{py_connection_down, Monitor, Fd, Reason}', with what this function returns as `Monitor', exactly once, whatever
 %% happens. Reasons: `closed' (by its protocol, or by {@link close/2}), `peer_closed', `reset', `idle', `stalled',
 %% `exception', `stopped' (the context was drained or stopped), `killed' (the context died), and at once `noconnection' if
-%% there is no such connection or no such context, `unreachable' if the context's node cannot be reached any more.
+%% there is no such connection or no such context, `too_many_monitors' if 1024 watch it already, `unreachable' if the context's node cannot be reached any more.
 -spec monitor_connection(context(), connection()) -> py_connection_monitor:monitor().
 monitor_connection(Context, {Fd, Serial, Bits} = Connection) when
     ?IS_NUMBER(Fd), ?IS_NUMBER(Serial), ?IS_NUMBER(Bits)

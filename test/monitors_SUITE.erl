@@ -26,6 +26,7 @@ groups() ->
         after_connection_lost,
         by_handle,
         many_watchers,
+        watchers_are_bounded,
         demonitored,
         watches_of_the_dead_are_forgotten,
         from_another_node,
@@ -159,6 +160,18 @@ many_watchers(Config) ->
             {py_connection_down, _, _, _} = Twice -> error(Twice)
         after 0 -> ok
         end
+    end).
+
+watchers_are_bounded(Config) ->
+    serving(Config, "mailed.Mailed", fun(Context) ->
+        {Client, Tag, Fd} = served(Context, Config, #{}),
+        Monitors = [py_reactor_context:monitor_connection(Context, Fd) || _ <- lists:seq(1, 1024)],
+        ?assertEqual(too_many_monitors, await_down(py_reactor_context:monitor_connection(Context, Fd), Fd)),
+        ?assertEqual(1024, monitors(Context, Tag)),
+        ok = py_reactor_context:demonitor_connection(hd(Monitors)),
+        Last = py_reactor_context:monitor_connection(Context, Fd),
+        gen_tcp:close(Client),
+        [?assertEqual(peer_closed, await_down(Monitor, Fd)) || Monitor <- [Last | tl(Monitors)]]
     end).
 
 demonitored(Config) ->

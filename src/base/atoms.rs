@@ -76,6 +76,7 @@ rustler::atoms! {
     // Why connections end.
     down,
     noconnection,
+    too_many_monitors,
     closed,
     peer_closed,
     reset,

@@ -118,6 +118,9 @@ pub const REMOTE_NAMES_MAX: usize = 4096;
 /// Runs of bytes that one gathered send may have.
 pub const GATHER_MAX: usize = 64;
 
+/// Processes that may watch one connection.
+pub const MONITORS_MAX: usize = 1024;
+
 /// Memory for copies of output that a context keeps while nothing needs it.
 pub const SPARE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -5,6 +5,7 @@
 
 use super::Reactor;
 use crate::base::atoms;
+use crate::base::config::MONITORS_MAX;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::context::{Connection, Inbound};
@@ -46,6 +47,10 @@ impl Reactor {
         let id = self.context.named(name);
         if let Request::Monitor = request {
             let Some(id) = id else { return say_down(reply, name.fd, atoms::noconnection()) };
+            let watched = self.with(id, |connection| connection.monitors.len()).unwrap_or_default();
+            if watched >= MONITORS_MAX {
+                return say_down(reply, name.fd, atoms::too_many_monitors());
+            }
             reply.send_first(|env| atoms::watching().encode(env));
             self.with(id, |connection| connection.monitors.push(reply));
             return;
