@@ -18,6 +18,7 @@ groups() ->
         slow_is_not_stalled,
         stalled_delays_nobody,
         small_writes_cost_their_mark,
+        a_flood_delays_nobody,
         drain_answers_what_has_arrived,
         drain_takes_too_long,
         drain_of_nothing
@@ -141,6 +142,34 @@ stalled_delays_nobody(Config) ->
         ?assert(Sent < 20000000, Sent),
         gen_tcp:close(Slow)
     end).
+
+%% Four send as fast as they can to a protocol that takes a millisecond for each piece. Between a ping and its answer each has
+%% had a turn or a few, and not all that had arrived before.
+a_flood_delays_nobody(Config) ->
+    serving(Config, "streams.PingOrSlow", #{}, fun(Context) ->
+        {Pinging, _} = client(Context, Config),
+        ping(Pinging),
+        Flooding = [element(1, client(Context, Config)) || _ <- lists:seq(1, 4)],
+        Data = binary:copy(<<"x">>, 256 * 1024),
+        Senders = [spawn(fun() -> receive go -> flood(Client, Data) end end) || Client <- Flooding],
+        [begin ok = gen_tcp:controlling_process(Client, Pid), Pid ! go end || {Client, Pid} <- lists:zip(Flooding, Senders)],
+        Messages = fun() -> maps:get(messages, py_reactor_context:stats(Context)) end,
+        Start = Messages(),
+        reactor_test:wait_until(fun() -> Messages() > Start + 200 end),
+        Waited = [begin Before = Messages(), ping(Pinging), Messages() - Before end || _ <- lists:seq(1, 15)],
+        [exit(Pid, kill) || Pid <- Senders],
+        ?assert(lists:nth(8, lists:sort(Waited)) < 40, Waited)
+    end).
+
+ping(Client) ->
+    send(Client, <<"ping">>),
+    expect(Client, <<"ping">>).
+
+flood(Client, Data) ->
+    case gen_tcp:send(Client, Data) of
+        ok -> flood(Client, Data);
+        {error, _} -> ok
+    end.
 
 %% B3, in memory: readers that read nothing, for each of which its mark was written byte by byte.
 small_writes_cost_their_mark(Config) ->

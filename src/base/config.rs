@@ -64,6 +64,15 @@ pub struct Options {
 /// Callbacks that one connection may get per turn before others have theirs (I9).
 pub const CALLBACKS_PER_TURN: u32 = 64;
 
+/// And bytes, and time, after which what else has arrived for it waits.
+pub const BYTES_PER_TURN: usize = 32 * 1024;
+
+/// See [`BYTES_PER_TURN`].
+pub const TIME_PER_TURN: Duration = Duration::from_micros(200);
+
+/// Those that have had their turn, and have more to do, get so much time before the kernel is asked for newcomers.
+pub const DUE_TIME_PER_TURN: Duration = Duration::from_millis(1);
+
 /// Output of at least so many bytes is sent as soon as the callbacks have returned that wrote it, not at the end of the turn:
 /// its memory is free again for the next (docs/performance.md).
 pub const SEND_AT_ONCE_BYTES: usize = 4096;

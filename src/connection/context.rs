@@ -87,6 +87,8 @@ pub struct Connection {
     pub datagrams: Option<Box<Datagrams>>,
     /// Accepted bytes that are not sent yet.
     pub outbox: Outbox,
+    /// The turn in which it last was given data.
+    pub turn: u64,
     /// It waits in [`Context::due`].
     pub is_due: bool,
     /// When it was last looked at and something had moved, and what there was then.
@@ -113,6 +115,7 @@ impl Connection {
             inbox: VecDeque::new(),
             datagrams: None,
             outbox: Outbox::default(),
+            turn: 0,
             is_due: false,
             pulse: Pulse::new(),
             rests: true,

@@ -1,6 +1,7 @@
 //! Datagrams: bounds are kept, empty ones are not the end of anything, and an error costs one datagram.
 
-use super::{Part, Reactor};
+use super::Reactor;
+use super::arrivals::Part;
 use crate::base::token::ConnId;
 use crate::buffer::datagram;
 use crate::connection::callbacks::{Fault, nothing};

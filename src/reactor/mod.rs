@@ -3,38 +3,39 @@
 //! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::connection::machine::Machine), which says
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
+mod arrivals;
 mod commands;
 mod datagrams;
 mod deadlines;
 mod expiry;
 pub mod jobs;
 mod requests;
+mod share;
 pub mod thread;
 pub mod watchdog;
 pub mod workspace;
 
-use crate::base::config::{CALLBACKS_PER_TURN, Options, QUEUE_KEPT, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
+use crate::base::config::{DUE_TIME_PER_TURN, Options, QUEUE_KEPT, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
 use crate::base::gil::detached;
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
-use crate::connection::callbacks::{Fault, fault_notice, format_exception, nothing};
-use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
+use crate::connection::callbacks::{Fault, fault_notice, nothing};
+use crate::connection::context::{Connection, Context};
 use crate::connection::machine::{Action, End, Next};
 use crate::connection::outbox::Sent;
-use crate::driver::address::Address;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
-use crate::mail::notice::Notice;
 use crate::module::overrides::Method;
 use crate::module::own_connection::close_extra;
 use crate::python::instance;
-use crate::python::reactor_buffer;
 use crate::reactor::workspace::Workspace;
+use arrivals::advance;
 use deadlines::Deadlines;
 use expiry::{Due, Timeouts};
 use pyo3::prelude::*;
 use requests::tell_monitors;
+use share::Share;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -43,6 +44,9 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+/// So many connections are looked after in each turn, however long that takes.
+const DUE_AT_LEAST: usize = 8;
 
 /// Whether and how the loop is about to end.
 enum Ending {
@@ -62,6 +66,8 @@ pub struct Reactor {
     python: Workspace,
     timeouts: Timeouts,
     deadlines: Deadlines<Due>,
+    /// The number of the turn.
+    turn: u64,
     events: Vec<Event>,
     /// What the kernel has taken, on its way to be dropped; empty between events.
     sent: Vec<Sent>,
@@ -91,6 +97,7 @@ impl Reactor {
             python,
             timeouts: Timeouts::new(options),
             deadlines: Deadlines::default(),
+            turn: 1,
             events: Vec::new(),
             sent: Vec::new(),
             sends: Vec::new(),
@@ -163,37 +170,50 @@ impl Reactor {
     }
 
     fn settle_due(&mut self, py: Python<'_>) {
-        let ids = std::mem::take(&mut *self.context.due.borrow_mut());
-        for id in ids {
-            self.with(id, |connection| connection.is_due = false);
-            self.settle(py, id);
+        let mut ids = std::mem::take(&mut *self.context.due.borrow_mut());
+        let began = (ids.len() > DUE_AT_LEAST).then(Instant::now);
+        let mut done = ids.len();
+        for (nth, id) in ids.iter().enumerate() {
+            // Newcomers are not kept waiting by a long queue of those that have had their turn.
+            if nth % DUE_AT_LEAST == DUE_AT_LEAST - 1 && began.is_some_and(|began| began.elapsed() >= DUE_TIME_PER_TURN)
+            {
+                done = nth;
+                break;
+            }
+            self.with(*id, |connection| connection.is_due = false);
+            self.settle(py, *id);
         }
+        ids.drain(..done);
+        self.context.due.borrow_mut().splice(..0, ids);
+    }
+
+    /// Whether a connection has had its callbacks in this turn. Not while buffers are scarce: they are not to wait then.
+    fn had_its_turn(&self, id: ConnId) -> bool {
+        let turn = self.turn;
+        let had = self.with(id, |connection| connection.is_due || connection.turn == turn).unwrap_or_default();
+        had && self.pool.borrow().may_lend()
     }
 
     /// Does what the connection's machine says, until it has nothing to say.
     fn settle(&mut self, py: Python<'_>, id: ConnId) {
         self.stir(id);
-        // One that waits for its next turn has had its callbacks in this one.
-        let had_its_turn = self.with(id, |connection| connection.is_due).unwrap_or_default();
-        let mut calls = if had_its_turn { 0 } else { CALLBACKS_PER_TURN };
-        let mut has_sent = false;
+        let mut share = Share::new(self.had_its_turn(id));
+        let (mut has_sent, mut has_written) = (false, false);
         loop {
-            let Some(next) = self.with(id, |connection| connection.machine.next(&self.context.limits, calls > 0))
-            else {
-                return;
-            };
+            let next = self.with(id, |connection| connection.machine.next(&self.context.limits, share.is_left()));
+            let Some(next) = next else { return };
             match next {
                 Next::DataReceived => {
-                    calls -= 1;
-                    self.data_received(py, id);
+                    let (bytes, more) = self.data_received(py, id);
+                    share.use_up(bytes, more);
                 }
                 Next::EofReceived => {
-                    calls -= 1;
                     self.eof_received(py, id);
+                    share.use_up(0, false);
                 }
                 Next::WriteReady => {
-                    calls -= 1;
                     self.write_ready(py, id);
+                    share.use_up(0, std::mem::replace(&mut has_written, true));
                 }
                 Next::ConnectionLost => self.lose(py, id),
                 Next::Receive => {
@@ -238,9 +258,13 @@ impl Reactor {
         self.with(id, |connection| connection.protocol.clone_ref(py).into_bound(py))
     }
 
-    fn data_received(&mut self, py: Python<'_>, id: ConnId) {
+    /// Answers how many bytes it delivered, and whether more have arrived.
+    fn data_received(&mut self, py: Python<'_>, id: ConnId) -> (usize, bool) {
+        let turn = self.turn;
         let taken = self.with(id, |connection| {
             let inbound = connection.inbox.pop_front()?;
+            connection.turn = turn;
+            let share = (inbound.len(), !connection.inbox.is_empty());
             connection.machine.delivered(inbound.cost());
             if connection.inbox.is_empty() && connection.inbox.capacity() > 4 * QUEUE_KEPT {
                 connection.inbox = VecDeque::new();
@@ -248,9 +272,9 @@ impl Reactor {
             if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, &inbound.from) {
                 datagrams.last_from = Some(**from);
             }
-            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), inbound.from))
+            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), inbound.from, share))
         });
-        let Some(Some((protocol, data, sender))) = taken else { return };
+        let Some(Some((protocol, data, sender, share))) = taken else { return (0, false) };
         let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
         self.context.mailbox.stats.messages.add(1);
         let method = if sender.is_none() { "data_received" } else { "datagram_received" };
@@ -262,6 +286,7 @@ impl Reactor {
             }
         });
         self.answered(&protocol, id, method, answer);
+        share
     }
 
     fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
@@ -400,110 +425,9 @@ impl Reactor {
         sent.clear();
         self.sent = sent;
     }
-
-    fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
-        let timeout = self.timeout();
-        let mut pool = self.pool.borrow_mut();
-        pool.collect_returns();
-        let (slots, lent) = pool.usage();
-        let stats = &self.context.mailbox.stats;
-        stats.turns.add(1);
-        stats.buffers_lent.set(lent as u64);
-        stats.buffers_free.set((slots - lent) as u64);
-        detached(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
-    }
-
-    fn step(&mut self, py: Python<'_>) {
-        let mut events = std::mem::take(&mut self.events);
-        for Event { id, outcome } in events.drain(..) {
-            match outcome {
-                Outcome::Woken => {
-                    self.commands_wait = true;
-                    continue;
-                }
-                Outcome::Received { buffer, len, more } => {
-                    let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
-                    self.received(py, id, part, more);
-                }
-                Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
-                _ => match self.datagram_error(id, outcome) {
-                    Some(errno) => self.datagram_failed(py, id, outcome, errno),
-                    None => self.advance(id, outcome),
-                },
-            }
-            self.settle(py, id);
-        }
-        self.events = events;
-    }
-
-    fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
-        let Part { slot, offset, len, from } = part;
-        let mut pool = self.pool.borrow_mut();
-        let cost = arrival_cost(len, from.is_some());
-        let kept = self.with(id, |connection| {
-            connection.traffic.received(len);
-            connection.machine.received(cost, more)
-        });
-        // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
-        if !kept.unwrap_or_default() {
-            return pool.release(slot);
-        }
-        let stats = &self.context.mailbox.stats;
-        stats.bytes_in.add(len as u64);
-        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len) {
-            Ok((data, copied)) => {
-                stats.buffers_copied.add(u64::from(copied));
-                let inbound = Inbound { data: data.unbind(), from };
-                self.with(id, |connection| connection.inbox.push_back(inbound));
-            }
-            Err(error) => {
-                // No memory for a copy: the bytes are lost, and so is the connection.
-                drop(pool);
-                let message = format!("a connection was cut: {}", format_exception(py, &error));
-                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
-                self.with(id, |connection| connection.machine.fail(End::Exception));
-            }
-        }
-    }
 }
 
 /// Runs `f`. Of panics, the first is kept.
 fn contain<R>(panic: &mut Option<Box<dyn Any + Send>>, f: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|thrown| _ = panic.get_or_insert(thrown)).ok()
-}
-
-/// Received bytes, where they lie, and who sent them if they are a datagram.
-struct Part {
-    slot: u16,
-    offset: usize,
-    len: usize,
-    from: Option<Box<Address>>,
-}
-
-/// What [`Reactor::advance`] does to the connection.
-fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
-    let machine = &mut connection.machine;
-    match outcome {
-        Outcome::EndOfFile => machine.received_eof(),
-        Outcome::ReceiveFailed(libc::ECANCELED) => machine.receive_cancelled(),
-        Outcome::ReceiveFailed(_) => machine.receive_failed(),
-        Outcome::CancelMissed => machine.cancel_missed(),
-        Outcome::Sent(bytes) => {
-            context.mailbox.stats.bytes_out.add(u64::from(bytes));
-            connection.traffic.sent(bytes as usize);
-            connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
-            machine.sent(bytes as usize, &context.limits);
-        }
-        Outcome::SentDatagrams(count) => {
-            let (bytes, cost) = connection.outbox.sent_datagrams(count as usize, &mut context.spares.borrow_mut());
-            context.mailbox.stats.bytes_out.add(bytes as u64);
-            connection.traffic.sent(bytes);
-            machine.sent(cost, &context.limits);
-        }
-        Outcome::SendFailed(_) => {
-            connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
-            machine.send_failed();
-        }
-        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}
-    }
 }

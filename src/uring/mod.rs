@@ -135,8 +135,8 @@ impl Uring {
     /// Never with `RECVSEND_POLL_FIRST`: a poll that finds data and the end together is woken for the data alone, and nobody
     /// tells of the end.
     fn arm_receive(&mut self, id: ConnId) {
-        let Target { fd, io } = self.slot(id).target;
-        let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
+        let Slot { target: Target { fd, io }, floods, .. } = *self.slot(id);
+        let multishot = if self.features.multishot && !floods { RECV_MULTISHOT } else { 0 };
         let receive = match io {
             _ if self.receives_by_call(io) => return self.poll_receive(id),
             Io::Datagram => {
@@ -352,6 +352,7 @@ impl Uring {
             }
         };
         slot.place = None;
+        slot.floods &= result < 0 || result as usize == pool.capacity();
         Some(if more { Event { id, outcome } } else { self.receive_ended(id, outcome) })
     }
 }
@@ -370,6 +371,7 @@ impl Driver for Uring {
     fn cancel_receive(&mut self, id: ConnId) {
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         let io = slot.target.io;
+        slot.floods = true;
         match slot.receive.cancel() {
             Cancel::Nothing => {}
             Cancel::Submit { polling } => {

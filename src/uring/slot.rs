@@ -85,6 +85,8 @@ impl Life {
 pub(super) struct Slot {
     pub(super) target: Target,
     pub(super) receive: Life,
+    /// It was stopped when it had got too much: it gets one buffer at a time, until there is no more.
+    pub(super) floods: bool,
     /// Where the receive waited before it was fed, until it gets something.
     pub(super) place: Option<Place>,
     pub(super) send: Life,
@@ -95,6 +97,7 @@ pub(super) struct Slot {
 pub(super) const UNUSED: Slot = Slot {
     target: Target { fd: -1, io: Io::Socket },
     receive: Life::Idle,
+    floods: false,
     place: None,
     send: Life::Idle,
     payload: None,

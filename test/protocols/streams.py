@@ -2,6 +2,7 @@
 
 import array
 import hashlib
+import time
 
 import erlang.reactor as reactor
 from recorder import Recording, note, protocol
@@ -103,3 +104,14 @@ def accepted(tag):
 
 def digest_of_numbers(size):
     return hashlib.sha256(array.array("I", range(size // 4)).tobytes()).hexdigest()
+
+
+class PingOrSlow(reactor.Protocol):
+    """Sends a ping back at once; takes a millisecond for anything else."""
+
+    def data_received(self, data):
+        if data == b"ping":
+            self.write(data)
+        else:
+            time.sleep(0.001)
+        return "continue"

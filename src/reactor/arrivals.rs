@@ -1,0 +1,123 @@
+//! What the driver tells, and what it does to connections. What has arrived goes into their inboxes; of each connection the
+//! first event of a turn is followed up at once, while its data is in the cache, the others in turns to come: a peer that
+//! floods the reactor fills its own inbox, and delays nobody.
+
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use crate::base::gil::detached;
+use crate::base::token::ConnId;
+use crate::connection::callbacks::format_exception;
+use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
+use crate::connection::machine::End;
+use crate::connection::outbox::Sent;
+use crate::driver::address::Address;
+use crate::driver::{Event, Outcome};
+use crate::mail::notice::Notice;
+use crate::python::reactor_buffer;
+use pyo3::prelude::*;
+use std::io;
+
+impl Reactor {
+    pub(super) fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
+        self.turn += 1;
+        let timeout = self.timeout();
+        let mut pool = self.pool.borrow_mut();
+        pool.collect_returns();
+        let (slots, lent) = pool.usage();
+        let stats = &self.context.mailbox.stats;
+        stats.turns.add(1);
+        stats.buffers_lent.set(lent as u64);
+        stats.buffers_free.set((slots - lent) as u64);
+        detached(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
+    }
+
+    pub(super) fn step(&mut self, py: Python<'_>) {
+        let mut events = std::mem::take(&mut self.events);
+        for Event { id, outcome } in events.drain(..) {
+            match outcome {
+                Outcome::Woken => {
+                    self.commands_wait = true;
+                    continue;
+                }
+                Outcome::Received { buffer, len, more } => {
+                    let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
+                    self.received(py, id, part, more);
+                }
+                Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
+                _ => match self.datagram_error(id, outcome) {
+                    Some(errno) => self.datagram_failed(py, id, outcome, errno),
+                    None => self.advance(id, outcome),
+                },
+            }
+            self.settle(py, id);
+        }
+        self.events = events;
+    }
+
+    pub(super) fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
+        let Part { slot, offset, len, from } = part;
+        let mut pool = self.pool.borrow_mut();
+        let cost = arrival_cost(len, from.is_some());
+        let kept = self.with(id, |connection| {
+            connection.traffic.received(len);
+            connection.machine.received(cost, more)
+        });
+        // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
+        if !kept.unwrap_or_default() {
+            return pool.release(slot);
+        }
+        let stats = &self.context.mailbox.stats;
+        stats.bytes_in.add(len as u64);
+        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len) {
+            Ok((data, copied)) => {
+                stats.buffers_copied.add(u64::from(copied));
+                let inbound = Inbound { data: data.unbind(), from };
+                self.with(id, |connection| connection.inbox.push_back(inbound));
+            }
+            Err(error) => {
+                // No memory for a copy: the bytes are lost, and so is the connection.
+                drop(pool);
+                let message = format!("a connection was cut: {}", format_exception(py, &error));
+                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+                self.with(id, |connection| connection.machine.fail(End::Exception));
+            }
+        }
+    }
+}
+
+/// Received bytes, where they lie, and who sent them if they are a datagram.
+pub(super) struct Part {
+    pub(super) slot: u16,
+    pub(super) offset: usize,
+    pub(super) len: usize,
+    pub(super) from: Option<Box<Address>>,
+}
+
+/// What [`Reactor::advance`] does to the connection.
+pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
+    let machine = &mut connection.machine;
+    match outcome {
+        Outcome::EndOfFile => machine.received_eof(),
+        Outcome::ReceiveFailed(libc::ECANCELED) => machine.receive_cancelled(),
+        Outcome::ReceiveFailed(_) => machine.receive_failed(),
+        Outcome::CancelMissed => machine.cancel_missed(),
+        Outcome::Sent(bytes) => {
+            context.mailbox.stats.bytes_out.add(u64::from(bytes));
+            connection.traffic.sent(bytes as usize);
+            connection.outbox.sent(bytes as usize, sent, &mut context.spares.borrow_mut());
+            machine.sent(bytes as usize, &context.limits);
+        }
+        Outcome::SentDatagrams(count) => {
+            let (bytes, cost) = connection.outbox.sent_datagrams(count as usize, &mut context.spares.borrow_mut());
+            context.mailbox.stats.bytes_out.add(bytes as u64);
+            connection.traffic.sent(bytes);
+            machine.sent(cost, &context.limits);
+        }
+        Outcome::SendFailed(_) => {
+            connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
+            machine.send_failed();
+        }
+        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}
+    }
+}
