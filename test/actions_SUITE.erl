@@ -5,7 +5,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [serving/3, client/3, send/2, expect/2, expect_eof/1, events/2, methods/2, wait_event/3, wait_lost/2]).
+-import(reactor_test, [serving/3, client/3, send/2, expect/2, expect_eof/1, events/2, methods/2, wait_event/3, wait_lost/2, wait_until/1]).
 
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()].
@@ -27,6 +27,7 @@ groups() ->
         write_ready_write_pending,
         write_ready_read_pending,
         write_ready_close,
+        write_ready_async_pending,
         data_waits_while_writing,
         eof_default_close,
         eof_continue,
@@ -193,6 +194,20 @@ write_ready_close(Config) ->
         expect(Client, <<"abc">>),
         expect_eof(Client),
         wait_lost(Context, Tag)
+    end).
+
+%% A worker for each of several requests that came together: write_ready starts the next one and waits again.
+write_ready_async_pending(Config) ->
+    Script = #{
+        data_received => [{<<>>, {thread, async_pending}}],
+        write_ready => [{<<"a">>, {thread, async_pending}}, {<<"b">>, {signal, async_pending}}, {<<"c">>, async_pending}, {<<"d">>, read_pending}]
+    },
+    scripted(Config, Script, fun(Context, Client, Tag) ->
+        send(Client, <<"one">>),
+        expect(Client, <<"abc">>),
+        wait_until(fun() -> length([M || <<"write_ready">> = M <- methods(Context, Tag)]) =:= 3 end),
+        {ok, true} = py:call(Context, recorder, signal_from_thread, [Tag]),
+        expect(Client, <<"d">>)
     end).
 
 %% No data_received in write mode: here write_ready goes on until it is told to stop.

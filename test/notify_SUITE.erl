@@ -34,7 +34,8 @@ groups() ->
         an_object_is_passed_as_it_is,
         undelivered_objects_are_dropped,
         messages_are_bounded,
-        chat
+        chat,
+        a_silent_member_is_closed
     ]) ++ [{apart, [], [interpreters_share_no_objects]}].
 
 init_per_group(apart, Config) ->
@@ -282,6 +283,22 @@ chat(Config) ->
         %% Nobody reads for a while: 500 kB wait for each, more than the marks allow.
         [expect(Client, Expected) || Client <- Clients],
         [gen_tcp:close(Client) || Client <- Clients]
+    end).
+
+%% Who does not read costs a bounded amount, and the others nothing.
+a_silent_member_is_closed(Config) ->
+    serving(Config, "mailed.Chat", fun(Context) ->
+        {Silent, SilentTag} = client(Context, Config, #{}),
+        {Talker, _} = client(Context, Config, #{}),
+        Line = binary:copy(<<"x">>, 65536),
+        wait_until(fun() ->
+            send(Talker, Line),
+            expect(Talker, Line),
+            maps:get(state, connection(Context, SilentTag)) =:= closing
+        end),
+        {ok, Held} = py:eval(Context, <<"max(len(member.write_buffer) for member in __import__('mailed').Chat.members)">>),
+        ?assert(Held =< 256 * 1024),
+        [gen_tcp:close(Client) || Client <- [Silent, Talker]]
     end).
 
 interpreters_share_no_objects(Config) ->
