@@ -68,7 +68,7 @@ pub const CALLBACKS_PER_TURN: u32 = 64;
 pub const BYTES_PER_TURN: usize = 32 * 1024;
 
 /// See [`BYTES_PER_TURN`].
-pub const TIME_PER_TURN: Duration = Duration::from_micros(200);
+pub const MICROSECONDS_PER_TURN: u64 = 200;
 
 /// Those that have had their turn, and have more to do, get so much time before the kernel is asked for newcomers.
 pub const DUE_TIME_PER_TURN: Duration = Duration::from_millis(1);

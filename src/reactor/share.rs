@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::base::config::{BYTES_PER_TURN, CALLBACKS_PER_TURN, TIME_PER_TURN};
-use std::time::Instant;
+use crate::base::config::{BYTES_PER_TURN, CALLBACKS_PER_TURN, MICROSECONDS_PER_TURN};
+use std::time::{Duration, Instant};
+
+const TIME_PER_TURN: Duration = Duration::from_micros(MICROSECONDS_PER_TURN);
 
 /// What is left of it.
 pub(super) struct Share {
