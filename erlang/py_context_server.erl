@@ -111,14 +111,20 @@ start_thread(Id, Mode, #{start_timeout_ms := TimeoutMs} = Options) ->
                     end,
                     {error, Reason};
                 {?MODULE, stop, _DrainMs} ->
-                    {error, stopped};
+                    given_up(Ctx, stopped);
                 {'EXIT', _Starter, Reason} ->
-                    {error, {starter_exit, Reason}}
-            after TimeoutMs -> {error, {start_timeout, TimeoutMs}}
+                    given_up(Ctx, {starter_exit, Reason})
+            after TimeoutMs -> given_up(Ctx, {start_timeout, TimeoutMs})
             end;
         {error, _} = Error ->
             Error
     end.
+
+%% The set-up code may never return by itself.
+-spec given_up(py_nif:ctx(), Reason) -> {error, Reason}.
+given_up(Ctx, Reason) ->
+    _ = py_nif:context_interrupt(Ctx, make_ref()),
+    {error, Reason}.
 
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(ctx, _From, State) ->
@@ -171,6 +177,8 @@ drained(Deadline, #state{id = Id, ctx = Ctx, ref = Ref} = State) ->
             _ = py_nif:context_join(Ctx),
             ended(State);
         Deadline ->
+            %% What still runs then, runs for nobody.
+            _ = py_nif:context_interrupt(Ctx, make_ref()),
             ok = warn_of_held_thread(Id),
             ended(State);
         {select, _Notices, _, ready_input} ->

@@ -18,6 +18,8 @@ all() ->
         threads_are_no_daemons,
         a_thread_that_stays_holds_nobody_up,
         a_thread_left_behind_aborts_nothing,
+        threads_of_the_end,
+        an_end_that_never_comes_is_interrupted,
         modules_that_refuse_are_errors,
         modules_that_refuse_may_be_asked_again,
         killed_under_traffic,
@@ -156,6 +158,36 @@ a_thread_left_behind_aborts_nothing(Config) ->
     Other = start(Config, "import apart"),
     ?assertEqual({ok, 1}, py:call(Other, apart, count_up, [])),
     ok = py_reactor_context:stop(Other).
+
+%% What runs as an interpreter ends may start threads: those of `atexit' are waited for, later ones are refused.
+threads_of_the_end(Config) ->
+    Before = os_resources:snapshot(),
+    [
+        begin
+            File = filename:join(?config(priv_dir, Config), Kind),
+            Context = start(Config, ["import ending; ending.", Kind, "('", File, "')"]),
+            ok = py_reactor_context:stop(Context),
+            wait_until(fun() -> file:read_file(File) =:= {ok, Outcome} end)
+        end
+     || {Kind, Outcome} <- [
+            {"in_atexit", <<"done">>},
+            {"in_atexit_by_an_executor", <<"refused">>},
+            {"in_a_destructor", <<"refused">>},
+            {"in_a_destructor_by_hand", <<"refused">>}
+        ]
+    ],
+    os_resources:wait_back_to(Before),
+    Other = start(Config, "import apart"),
+    ?assertEqual({ok, 1}, py:call(Other, apart, count_up, [])),
+    ok = py_reactor_context:stop(Other).
+
+an_end_that_never_comes_is_interrupted(Config) ->
+    Before = os_resources:snapshot(),
+    File = filename:join(?config(priv_dir, Config), "never"),
+    Context = start(Config, ["import ending; ending.never('", File, "')"]),
+    ok = py_reactor_context:stop(Context, 0),
+    ?assert(filelib:is_file(File)),
+    os_resources:wait_back_to(Before).
 
 %% Some module of the standard library cannot be in two interpreters; which one, depends on the Python.
 modules_that_refuse_are_errors(Config) ->

@@ -25,7 +25,11 @@ groups() ->
         no_context,
         slow_callbacks_are_named,
         what_never_returns_is_told_of_once,
-        within_the_limit_nothing_is_said
+        within_the_limit_nothing_is_said,
+        what_is_left_of_callbacks,
+        what_is_left_of_requests,
+        what_is_left_is_found_slow,
+        set_up_code_that_never_returns
     ]).
 
 init_per_group(Group, Config) ->
@@ -205,6 +209,74 @@ within_the_limit_nothing_is_said(Config) ->
         end)
      || Limit <- [86400000, infinity]
     ].
+
+%% Destructors, and the text of exceptions and answers: each costs its own connection, and an interrupt ends it.
+what_is_left_of_callbacks(Config) ->
+    serving(Config, "endless.Unending", #{}, fun(Context) ->
+        {Other, _} = client(Context, Config, #{kind => none}),
+        [
+            begin
+                Flag = flag(Config),
+                {Client, _} = client(Context, Config, #{kind => Kind, flag => Flag}),
+                send(Client, <<"x">>),
+                ok = gen_tcp:shutdown(Client, write),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                ?assertEqual({Kind, ok}, {Kind, py_reactor_context:interrupt(Context)}),
+                _ = reactor_test:receive_all(Client),
+                send(Other, <<"still served">>),
+                expect(Other, <<"still served">>)
+            end
+         || Kind <- [text, repr, instance, client_info, write_buffer, message]
+        ]
+    end).
+
+what_is_left_of_requests(Config) ->
+    with_endless(Config, fun(Context) ->
+        [
+            begin
+                Flag = flag(Config),
+                Request = request(fun() -> Ask(Context, Flag) end),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                ?assertEqual(ok, py_reactor_context:interrupt(Context)),
+                ?assertMatch({error, _}, answer(Request)),
+                ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
+            end
+         || Ask <- [
+                fun(C, Flag) -> py:call(C, endless, no_text, [Flag]) end,
+                fun(C, Flag) -> py:call(C, endless, no_result, [Flag]) end,
+                fun(C, Flag) -> py:call(C, endless, no_end, [Flag]) end
+            ]
+        ]
+    end).
+
+what_is_left_is_found_slow(Config) ->
+    serving(Config, "endless.Unending", #{slow_callback_ms => 20}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        Flag = flag(Config),
+        {Client, _} = client(Context, Config, #{kind => instance, flag => Flag}),
+        send(Client, <<"x">>),
+        ok = gen_tcp:shutdown(Client, write),
+        {warning, _, _} = log_collector:await(Id, ["has not returned", "interrupt/1"]),
+        ok = py_reactor_context:interrupt(Context),
+        {warning, _, _} = log_collector:await(Id, ["outside of callbacks", " ms"]),
+        expect_eof(Client)
+    end).
+
+%% The thread ends, too, and what it had.
+set_up_code_that_never_returns(Config) ->
+    Flag = flag(Config),
+    SetUp = ["open('", Flag, "', 'x').close()\nwhile True: pass"],
+    Options = reactor_test:options(Config, #{setup_code => SetUp, start_timeout_ms => 3000}),
+    Before = os_resources:snapshot(),
+    ?assertEqual(
+        {error, {start_timeout, 3000}},
+        py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), Options)
+    ),
+    ?assert(filelib:is_file(Flag)),
+    os_resources:wait_back_to(Before).
+
+flag(Config) ->
+    unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())).
 
 with_endless(Config, Fun) ->
     with_context(Config, #{setup_code => "import endless, time"}, Fun).

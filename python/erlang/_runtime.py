@@ -14,6 +14,8 @@ _T = TypeVar("_T")
 # Half is kept from the start and half from the end, where the exception itself stands.
 TRACEBACK_LIMIT_CHARS = 16384
 
+_NO_TEXT = "<exception str() failed>"
+
 _OUR_FOLDERS = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
 
 
@@ -26,13 +28,20 @@ def run(coro: Coroutine[Any, Any, _T]) -> _T:
         return runner.run(coro)
 
 
-def format_exception(exc: BaseException) -> str:
-    """The traceback as Python prints it, of bounded length, always encodable as UTF-8.
+def describe_exception(exc: BaseException) -> tuple[str, str]:
+    """The text, and the traceback as Python prints it, of bounded length, always encodable as UTF-8.
 
-    The outermost frames are left out as long as they are this package's or asyncio's.
+    The outermost frames are left out as long as they are this package's or asyncio's. A text that
+    cannot be had, or whose making was interrupted, is not asked for a second time.
     """
     frames = _skip_own(exc.__traceback__) or exc.__traceback__
-    return shorten("".join(traceback.format_exception(type(exc), exc, frames)))
+    try:
+        message = shorten(str(exc))
+    except BaseException:
+        stack = "".join(traceback.format_tb(frames))
+        text = f"{_class_name(type(exc))}: {_NO_TEXT}\n"
+        return _NO_TEXT, shorten(f"Traceback (most recent call last):\n{stack}{text}")
+    return message, shorten("".join(traceback.format_exception(type(exc), exc, frames)))
 
 
 def shorten(text: str) -> str:
@@ -42,6 +51,10 @@ def shorten(text: str) -> str:
         cut = len(text) - 2 * half
         text = f"{text[:half]}\n[... {cut} characters left out ...]\n{text[-half:]}"
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _class_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _skip_own(frames: TracebackType | None) -> TracebackType | None:

@@ -16,7 +16,50 @@ pub fn detached<R>(py: Python<'_>, f: impl FnOnce() -> R) -> R {
         }
     }
     let f = Detached(f);
-    py.detach(move || Detached((f.take())())).take()
+    let (result, waits) = py.detach(move || Detached(((f.take())(), Wait::begin()))).take();
+    drop(waits);
+    result
+}
+
+/// A thread waits for the GIL as long as it has this: another interpreter that computes is asked to let go of it.
+pub struct Wait {
+    #[cfg(not(Py_3_12))]
+    counted: bool,
+}
+
+impl Wait {
+    /// The calling thread, detached, is about to attach.
+    #[inline]
+    pub fn begin() -> Self {
+        Wait {
+            #[cfg(not(Py_3_12))]
+            counted: super::gil_requests::begin(),
+        }
+    }
+}
+
+impl Drop for Wait {
+    #[inline]
+    fn drop(&mut self) {
+        #[cfg(not(Py_3_12))]
+        if self.counted {
+            super::gil_requests::end();
+        }
+    }
+}
+
+/// The calling thread, attached, is a context's from now on; in an interpreter of its `own`, or in the main one.
+pub fn add_thread(py: Python<'_>, own: bool) {
+    #[cfg(not(Py_3_12))]
+    super::gil_requests::add(py, own);
+    let _ = (py, own);
+}
+
+/// It is no more.
+pub fn remove_thread(py: Python<'_>) {
+    #[cfg(not(Py_3_12))]
+    super::gil_requests::remove(py);
+    let _ = py;
 }
 
 /// The interpreter that the calling thread is attached to.

@@ -4,6 +4,8 @@ pub mod atoms;
 pub mod config;
 pub mod eventfd;
 pub mod gil;
+#[cfg(not(Py_3_12))]
+pub mod gil_requests;
 pub mod limits;
 pub mod stack;
 pub mod sync;

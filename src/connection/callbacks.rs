@@ -254,13 +254,19 @@ fn peer(protocol: &Bound<'_, PyAny>) -> Option<String> {
 
 /// The traceback of `error`, as Python prints it.
 pub fn format_exception(py: Python<'_>, error: &PyErr) -> String {
+    describe_exception(py, error).1
+}
+
+/// The text of `error` and its traceback, as Python prints them. Its own `__str__` runs, which may fail or be interrupted.
+pub fn describe_exception(py: Python<'_>, error: &PyErr) -> (String, String) {
     if let Some(traceback) = error.traceback(py) {
         // Before 3.12 the exception itself does not know it yet.
         let _ = error.value(py).setattr("__traceback__", traceback);
     }
-    let formatted = py
+    let described = py
         .import("erlang._runtime")
-        .and_then(|runtime| runtime.call_method1("format_exception", (error.value(py),)))
-        .and_then(|text| text.extract::<String>());
-    formatted.unwrap_or_else(|_| error.to_string())
+        .and_then(|runtime| runtime.call_method1("describe_exception", (error.value(py),)))
+        .and_then(|described| described.extract::<(String, String)>());
+    // Nothing of the user's is called again: what failed once may never return.
+    described.unwrap_or_else(|_| (String::new(), "an exception that cannot be shown".to_owned()))
 }

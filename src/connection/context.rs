@@ -402,6 +402,14 @@ impl Context {
         result
     }
 
+    /// Runs `f`, which waits, detached: meanwhile no Python code of this context runs.
+    pub fn waiting<R>(&self, py: Python<'_>, f: impl FnOnce() -> R) -> R {
+        self.mailbox.pause(py);
+        let result = gil::detached(py, f);
+        self.mailbox.running.resume();
+        result
+    }
+
     /// `close_connection` on this context's own thread: as from any other, but nothing has to be queued.
     pub fn close(&self, id: ConnId) {
         let Ok(mut table) = self.table.try_borrow_mut() else {

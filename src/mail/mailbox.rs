@@ -14,6 +14,7 @@ use crate::mail::inbox::Inbox;
 use crate::mail::notice::Notice;
 use crate::mail::running::Running;
 use crate::mail::stats::Stats;
+use pyo3::Python;
 use rustler::LocalPid;
 use std::collections::VecDeque;
 use std::io;
@@ -83,6 +84,20 @@ impl Mailbox {
         self.stats.refused.count();
         let message = format!("a connection was refused: {why}");
         self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+    }
+
+    /// Its thread, attached, runs no Python code for a while. What has run since it last did not, outside of calls, is
+    /// logged if it was slow.
+    pub fn pause(&self, py: Python<'_>) {
+        if let Some(took) = self.running.pause(py) {
+            let message = format!(
+                "Python code outside of callbacks took at least {} ms (a destructor, the text of an exception, the \
+                 conversion of a result, or what ran at the context's end); meanwhile its context served \
+                 nobody (slow_callback_ms)",
+                took.as_millis()
+            );
+            self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        }
     }
 
     /// Queues a log record, or counts it when nobody takes them fast enough.

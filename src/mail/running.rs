@@ -1,6 +1,8 @@
 //! Which Python code a context's thread runs just now: so that it can be interrupted, and found to be slow.
 //!
-//! Calls are numbered. That costs a callback two stores and four loads, and no look at the clock.
+//! Stretches are numbered: each call of a callback is one, and so is what lies between two of them, where Python code of the
+//! user may run as well: a destructor, the text of an exception, the conversion of a result. Nobody has to say where. That
+//! costs a callback two stores and five loads, and no look at the clock.
 
 use crate::base::sync::{Mutex, lock};
 use crate::reactor::watchdog;
@@ -15,17 +17,20 @@ use std::time::{Duration, Instant};
 
 /// What a context's thread does with Python, as others may see it.
 pub struct Running {
-    /// Odd while a call runs; the next number when it ends. Written by the context's thread alone, while it is attached:
-    /// whoever is attached to its interpreter and reads an odd number knows that this very call goes on.
-    calls: AtomicU64,
+    /// Odd while Python code may run, in a call or between two; even while the thread waits. Written by the context's thread
+    /// alone, while it is attached: whoever is attached to its interpreter and reads an odd number knows that this very
+    /// stretch goes on, and that it has let go of the GIL, as Python code does and ours between calls does not.
+    stretch: AtomicU64,
     /// The watchdog looks at this.
     watched: AtomicBool,
-    /// An interrupt has been raised in the call that runs; see [`Running::take_interrupted`].
+    /// An interrupt has been raised in the stretch that runs; see [`Running::take_interrupted`].
     interrupted: AtomicBool,
-    /// Something was done to a call: see [`Running::settle`].
+    /// Something was done to a stretch: see [`Running::settle`].
     noted: AtomicBool,
-    /// The call that was found to be slow, and since when it has been seen.
+    /// The stretch that was found to be slow, and since when it has been seen.
     slow: Mutex<Option<(u64, Instant)>>,
+    /// How long the slowest stretch between calls took that has not been told of, in milliseconds; 0: there is none.
+    slow_between_ms: AtomicU64,
     /// An interrupt is under way.
     interrupting: AtomicBool,
     /// Taken away, by a detached thread, before the interpreter may end.
@@ -57,11 +62,12 @@ impl Running {
     /// Of a thread that runs nothing yet.
     pub fn new() -> Self {
         Running {
-            calls: AtomicU64::new(0),
+            stretch: AtomicU64::new(0),
             watched: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             slow: Mutex::new(None),
+            slow_between_ms: AtomicU64::new(0),
             interrupting: AtomicBool::new(false),
             target: Mutex::new(None),
         }
@@ -83,22 +89,66 @@ impl Running {
         drop(target);
     }
 
+    /// The thread, attached, may run Python code from now on.
+    #[inline]
+    pub fn resume(&self) {
+        self.next_stretch();
+        if self.watched.load(Ordering::Relaxed) {
+            watchdog::stay_awake();
+        }
+    }
+
+    /// It runs none before [`Running::resume`]. Answers how long Python code has run since then that was no call, if the
+    /// watchdog found it slow.
+    #[inline]
+    pub fn pause(&self, py: Python<'_>) -> Option<Duration> {
+        self.end_between(py);
+        let number = self.stretch.load(Ordering::Relaxed);
+        self.stretch.store(number + number % 2, Ordering::Relaxed);
+        match self.slow_between_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => {
+                self.slow_between_ms.store(0, Ordering::Relaxed);
+                Some(Duration::from_millis(ms))
+            }
+        }
+    }
+
     /// Runs `f`, which calls Python code of the user. Answers its result and, if the watchdog found it slow, how long it
     /// took at least.
     #[inline]
     pub fn call<R>(&self, py: Python<'_>, f: impl FnOnce() -> R) -> (R, Option<Duration>) {
-        let number = self.calls.load(Ordering::Relaxed) + 1;
-        self.calls.store(number, Ordering::Relaxed);
+        self.end_between(py);
+        let number = self.next_stretch();
         if self.watched.load(Ordering::Relaxed) {
             watchdog::stay_awake();
         }
         let result = f();
-        self.calls.store(number + 1, Ordering::Relaxed);
+        self.next_stretch();
         let slow = if self.noted.load(Ordering::Acquire) { self.settle(py, number) } else { None };
         (result, slow)
     }
 
-    /// After a call that something was done to: an interrupt that came too late for it must reach no other.
+    /// Begins another stretch, and answers its number.
+    #[inline]
+    fn next_stretch(&self) -> u64 {
+        let number = (self.stretch.load(Ordering::Relaxed) + 1) | 1;
+        self.stretch.store(number, Ordering::Relaxed);
+        number
+    }
+
+    /// A stretch between calls is over.
+    #[inline]
+    fn end_between(&self, py: Python<'_>) {
+        if self.noted.load(Ordering::Acquire)
+            && let Some(took) = self.settle(py, self.stretch.load(Ordering::Relaxed))
+        {
+            let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+            self.slow_between_ms.fetch_max(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// After a stretch that something was done to: an interrupt that came too late for it must reach no other.
     #[cold]
     fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
         self.noted.store(false, Ordering::Relaxed);
@@ -114,23 +164,23 @@ impl Running {
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Whether an interrupt has been raised in the call that runs since this was asked the last time. On its thread.
+    /// Whether an interrupt has been raised in the stretch that runs since this was asked the last time. On its thread.
     pub fn take_interrupted(&self) -> bool {
         self.interrupted.swap(false, Ordering::Relaxed)
     }
 
-    /// The number of the call that runs, or an even one.
+    /// The number of the stretch that runs, or an even one.
     pub fn number(&self) -> u64 {
-        self.calls.load(Ordering::Acquire)
+        self.stretch.load(Ordering::Acquire)
     }
 
-    /// The call of that number has been running since then, at least, and that is too long.
+    /// The stretch of that number has been running since then, at least, and that is too long.
     pub fn note_slow(&self, number: u64, since: Instant) {
         *lock(&self.slow) = Some((number, since));
         self.noted.store(true, Ordering::Release);
     }
 
-    /// Interrupts the call that runs now, and no later one. `done` is told, on another thread, whether it still ran.
+    /// Interrupts the Python code that runs now, and no later one. `done` is told, on another thread, whether it still ran.
     ///
     /// # Errors
     /// None runs, or it cannot be done now.
@@ -155,12 +205,12 @@ impl Running {
         })
     }
 
-    /// Has the exception raised in the call of that number, if it still runs. On a thread that Python does not know.
+    /// Has the exception raised in the stretch of that number, if it still runs. On a thread that Python does not know.
     fn raise(&self, number: u64) -> bool {
         let target = lock(&self.target);
         let Some(Target { interpreter, thread, exception }) = &*target else { return false };
         // SAFETY: the interpreter does not end while the lock is held. The state is this thread's, used here only.
-        // Attached, so that the call neither ends nor begins between the comparison and the exception.
+        // Attached, so that no stretch ends or begins between the comparison and the exception.
         unsafe {
             let state = ffi::PyThreadState_New(*interpreter);
             if state.is_null() {

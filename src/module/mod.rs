@@ -234,6 +234,10 @@ unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObjec
 }
 
 fn load(py: Python<'_>, name: &str, path: &str) -> PyResult<()> {
+    if cfg!(Py_3_13) {
+        // It has to be set up there as well.
+        return py.import(name).map(drop);
+    }
     let loader = py.import("importlib.machinery")?.getattr("ExtensionFileLoader")?.call1((name, path))?;
     let spec = py.import("importlib.util")?.call_method1("spec_from_loader", (name, loader))?;
     py.import("_imp")?.call_method1("create_dynamic", (spec,)).map(drop)

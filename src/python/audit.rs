@@ -1,7 +1,10 @@
 //! What Python code may not do because the process is the VM's: the audit hook of all interpreters.
 
+use crate::base::gil;
+use crate::base::sync::{Mutex, lock};
 use crate::python::glue::guarded;
-use pyo3::exceptions::PyPermissionError;
+use pyo3::Python;
+use pyo3::exceptions::{PyPermissionError, PyRuntimeError};
 use pyo3::ffi;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 unsafe extern "C" {
     // Not among pyo3's.
     fn PySys_AddAuditHook(hook: AuditHook, data: *mut c_void) -> c_int;
+    #[cfg(not(Py_3_12))]
+    fn _PyInterpreterState_GetConfig(interpreter: *mut ffi::PyInterpreterState) -> *const ffi::PyConfig;
 }
 
 type AuditHook = unsafe extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
@@ -30,23 +35,58 @@ pub fn install() -> Result<(), String> {
     if status == 0 { Ok(()) } else { Err("no memory for Python's audit hook".to_owned()) }
 }
 
-/// What an event would do to the VM, if it is one that we refuse.
-fn harm(event: &[u8]) -> Option<&'static str> {
+/// Numbers of the interpreters that are about to end.
+static ENDING: Mutex<Vec<i64>> = Mutex::new(Vec::new());
+
+/// From now on no thread is started in the calling interpreter: CPython would abort the process if one were there at its
+/// end. From 3.12 on it refuses most of them itself.
+pub fn refuse_threads(py: Python<'_>) {
+    lock(&ENDING).push(gil::current_id(py));
+    // Before 3.12 no event tells of the start of a thread.
+    #[cfg(not(Py_3_12))]
+    // SAFETY: attached, and so nobody reads the flag meanwhile; the configuration is the interpreter's own, and writable
+    // memory although the function's type says otherwise.
+    unsafe {
+        let config = _PyInterpreterState_GetConfig(gil::current(py));
+        (*config.cast_mut())._isolated_interpreter = 1;
+    }
+}
+
+/// It has ended.
+pub fn forget_ended(interpreter: i64) {
+    lock(&ENDING).retain(|other| *other != interpreter);
+}
+
+/// Why an event is refused.
+enum Refusal {
+    /// It would do this to the VM.
+    Harm(&'static str),
+    /// Its interpreter is about to end.
+    Ending,
+}
+
+/// Whether and why an event is refused. On an attached thread, if it is the start of a thread.
+fn refusal(event: &[u8]) -> Option<Refusal> {
     match event {
-        b"os.fork" | b"os.forkpty" | b"pty.spawn" => Some(
+        b"os.fork" | b"os.forkpty" | b"pty.spawn" => Some(Refusal::Harm(
             "the child would be a copy of the Erlang VM with one of its threads, and locks that nobody releases. Start \
              programs from Erlang, with open_port/2 or os:cmd/1; for workers, multiprocessing has the start method spawn",
-        ),
-        b"os.exec" => Some(
+        )),
+        b"os.exec" => Some(Refusal::Harm(
             "it would end the Erlang VM, whose process this is. Start programs from Erlang, with open_port/2 or os:cmd/1",
-        ),
+        )),
         b"subprocess.Popen" | b"os.system" | b"os.posix_spawn" | b"os.spawn"
             if !ALLOW_SUBPROCESS.load(Ordering::Relaxed) =>
         {
-            Some(
+            Some(Refusal::Harm(
                 "programs are started from Erlang, with open_port/2 or os:cmd/1, which owns them and sees how they end. \
                  To start them in Python all the same, set allow_subprocess of the application py_reactor to true",
-            )
+            ))
+        }
+        b"_thread.start_new_thread" | b"_thread.start_joinable_thread" => {
+            // SAFETY: attached, as Python code that starts a thread is.
+            let here = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+            lock(&ENDING).contains(&here).then_some(Refusal::Ending)
         }
         _ => None,
     }
@@ -56,8 +96,15 @@ fn harm(event: &[u8]) -> Option<&'static str> {
 unsafe extern "C" fn hook(event: *const c_char, _: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     // SAFETY: CPython passes a NUL-terminated name.
     let event = unsafe { CStr::from_ptr(event) };
-    let Some(harm) = harm(event.to_bytes()) else { return 0 };
-    let message = format!("{} is refused inside the Erlang VM: {harm}", event.to_string_lossy());
-    // An OSError: libraries that try to start a program take it for one that is not there.
-    guarded(-1, |_| Err(PyPermissionError::new_err((libc::EPERM, message))))
+    let Some(refusal) = refusal(event.to_bytes()) else { return 0 };
+    guarded(-1, |_| {
+        Err(match refusal {
+            Refusal::Ending => PyRuntimeError::new_err("can't start new thread: the interpreter is ending"),
+            // An OSError: libraries that try to start a program take it for one that is not there.
+            Refusal::Harm(harm) => {
+                let message = format!("{} is refused inside the Erlang VM: {harm}", event.to_string_lossy());
+                PyPermissionError::new_err((libc::EPERM, message))
+            }
+        })
+    })
 }

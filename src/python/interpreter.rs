@@ -1,6 +1,7 @@
 //! The main interpreter: started once, on a thread of its own that lives as long as the VM, and never finalised. That
 //! thread also makes the interpreters of contexts that have one of their own.
 
+use crate::base::gil;
 use crate::python::audit;
 use pyo3::ffi;
 use std::ffi::{CStr, CString, c_char};
@@ -68,7 +69,9 @@ fn start() -> Result<Sender<Errand>, String> {
                 // SAFETY: this thread's own state, saved whenever no errand runs. A panic must not end the thread, which
                 // would keep the GIL for ever; whoever waits for the errand hears of it.
                 unsafe {
+                    let wait = gil::Wait::begin();
                     ffi::PyEval_RestoreThread(state);
+                    drop(wait);
                     let _ = catch_unwind(AssertUnwindSafe(errand));
                     ffi::PyEval_SaveThread();
                 }

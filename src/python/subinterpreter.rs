@@ -5,8 +5,11 @@
 //! functions, and with them [`Python::attach`](pyo3::Python::attach), attach to from then on.
 
 use crate::base::config::SHUT_DOWN_MS;
+use crate::base::gil;
+use crate::python::audit;
 use crate::python::interpreter;
 use pyo3::ffi;
+use pyo3::prelude::*;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
@@ -36,7 +39,7 @@ impl Subinterpreter {
             let interpreter = ffi::PyThreadState_GetInterpreter(first.as_ptr());
             let state =
                 NonNull::new(ffi::PyThreadState_New(interpreter)).ok_or("no memory for a Python thread state")?;
-            ffi::PyEval_RestoreThread(state.as_ptr());
+            attach(state.as_ptr());
             ffi::PyThreadState_Clear(first.as_ptr());
             ffi::PyThreadState_Delete(first.as_ptr());
             ffi::PyEval_SaveThread();
@@ -44,8 +47,8 @@ impl Subinterpreter {
         }
     }
 
-    /// Ends the interpreter, on the thread that made this value, detached, once nothing of the context is left in it.
-    /// As when a Python program ends, threads that Python code has started are waited for.
+    /// Ends the interpreter, on the thread that made this value, detached, once nothing of the context is left in it and
+    /// after [`end_program`].
     ///
     /// # Errors
     /// A thread that need not be waited for is still inside: the interpreter stays for ever, because CPython would
@@ -53,10 +56,11 @@ impl Subinterpreter {
     pub fn end(self) -> Result<(), &'static str> {
         let state = self.state.as_ptr();
         let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
+        // SAFETY: the interpreter is there; nobody else ends it.
+        let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyThreadState_GetInterpreter(state)) };
         // SAFETY: the state belongs to this thread, which is detached. It is not used again.
         unsafe {
-            ffi::PyEval_RestoreThread(state);
-            join_threads();
+            attach(state);
             while !is_alone(state) {
                 if Instant::now() > deadline {
                     ffi::PyThreadState_Clear(state);
@@ -65,13 +69,23 @@ impl Subinterpreter {
                 }
                 ffi::PyEval_SaveThread();
                 std::thread::sleep(POLL);
-                ffi::PyEval_RestoreThread(state);
+                attach(state);
             }
+            // What is run from here on can start no thread, so this one stays alone.
             ffi::Py_EndInterpreter(state);
             release_shared_gil();
         }
+        audit::forget_ended(id);
         Ok(())
     }
+}
+
+/// # Safety
+/// As for `PyEval_RestoreThread`: `state` is not attached, and the calling thread is not.
+unsafe fn attach(state: *mut ffi::PyThreadState) {
+    let _wait = gil::Wait::begin();
+    // SAFETY: the caller's promise.
+    unsafe { ffi::PyEval_RestoreThread(state) };
 }
 
 /// How often a thread is looked for that is about to leave the interpreter: nothing tells.
@@ -87,21 +101,15 @@ unsafe fn is_alone(state: *mut ffi::PyThreadState) -> bool {
     }
 }
 
-/// Waits for the threads that are to be waited for; see `erlang/_ending.py`.
-///
-/// # Safety
-/// Attached.
-unsafe fn join_threads() {
-    // SAFETY: new references or null; each is released.
-    unsafe {
-        let ending = ffi::PyImport_ImportModule(c"erlang._ending".as_ptr());
-        if !ending.is_null() {
-            ffi::Py_XDECREF(ffi::PyObject_CallMethod(ending, c"end_threads".as_ptr(), std::ptr::null()));
-            ffi::Py_DECREF(ending);
-        }
+/// What the end of a Python program does, in an interpreter of a context's own: waits for the threads that Python code has
+/// started, and runs what was registered with `atexit`; see `erlang/_ending.py`. From then on no thread is started there.
+pub fn end_program(py: Python<'_>) {
+    let ended = py.import("erlang._ending").and_then(|ending| ending.call_method0("end_program"));
+    if let Err(error) = ended {
         // What is left will show in the list of threads.
-        ffi::PyErr_Clear();
+        error.write_unraisable(py, None);
     }
+    audit::refuse_threads(py);
 }
 
 /// Makes an interpreter; on the thread of the main one, attached to it, and so it is again at the end.
@@ -111,7 +119,7 @@ fn make() -> Result<Made, String> {
         let main = ffi::PyThreadState_Get();
         let first = new_interpreter()?;
         ffi::PyEval_SaveThread();
-        ffi::PyEval_RestoreThread(main);
+        attach(main);
         NonNull::new(first).map(Made).ok_or_else(|| "an interpreter without a thread state".to_owned())
     }
 }

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use crate::base::gil::detached;
 use crate::base::token::ConnId;
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
@@ -29,7 +28,7 @@ impl Reactor {
         stats.turns.add(1);
         stats.buffers_lent.set(lent as u64);
         stats.buffers_free.set((slots - lent) as u64);
-        detached(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
+        self.context.waiting(py, || self.driver.wait(timeout, &mut pool, &mut self.events))
     }
 
     pub(super) fn step(&mut self, py: Python<'_>) {

@@ -195,7 +195,14 @@ impl Reactor {
         let variables = variables::copy(py)?;
         let make = || self.python.names.make_protocol(factory.bind(py));
         let make = || variables::within(py, variables.as_ptr(), make);
-        let (protocol, _slow) = self.context.mailbox.running.call(py, make);
+        let (protocol, slow) = self.context.mailbox.running.call(py, make);
+        if let Some(took) = slow {
+            let ms = took.as_millis();
+            let message = format!(
+                "the protocol factory took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)"
+            );
+            self.context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        }
         let protocol = protocol?;
         let fd = descriptor.number();
         descriptor.prepare();

@@ -2,12 +2,13 @@
 
 use crate::base::atoms;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
-use crate::connection::callbacks::format_exception;
+use crate::connection::callbacks::{describe_exception, format_exception};
 use crate::mail::command::Job;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::python::glue::class_name;
 use crate::python::terms::TermConverter;
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyTuple};
@@ -28,9 +29,12 @@ impl From<PyErr> for Failure {
     }
 }
 
-/// Of an exception that the conversion of terms raised.
+/// Of an exception that the conversion of terms raised. What is no `Exception`, an interrupt, says nothing of the terms.
 fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
-    move |error| Failure::Unsupported(error.value(py).to_string())
+    move |error| match error.is_instance_of::<PyException>(py) {
+        true => Failure::Unsupported(error.value(py).to_string()),
+        false => Failure::Raised(error),
+    }
 }
 
 /// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
@@ -69,9 +73,8 @@ pub fn run(
 /// `{python_error, #{type, message, traceback}}`.
 pub fn error_term<'a>(py: Python<'_>, env: Env<'a>, error: &PyErr) -> Term<'a> {
     let kind = class_name(&error.get_type(py));
-    let message = error.value(py).str().map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned());
-    let pairs =
-        [(atoms::r#type(), kind), (atoms::message(), message), (atoms::traceback(), format_exception(py, error))];
+    let (message, traceback) = describe_exception(py, error);
+    let pairs = [(atoms::r#type(), kind), (atoms::message(), message), (atoms::traceback(), traceback)];
     let map = Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env));
     (atoms::python_error(), map).encode(env)
 }

@@ -16,7 +16,6 @@ pub mod watchdog;
 pub mod workspace;
 
 use crate::base::config::{DUE_TIME_PER_TURN, Options, QUEUE_KEPT, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
-use crate::base::gil::detached;
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
@@ -132,7 +131,8 @@ impl Reactor {
     pub fn finish(mut self, py: Python<'_>) {
         let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
         let mut panic = None;
-        let shut_down = || detached(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
+        let context = Rc::clone(&self.context);
+        let shut_down = || context.waiting(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
         // After a panic of the driver, nobody knows what the kernel still does.
         let drained = contain(&mut panic, shut_down).unwrap_or(false);
         for command in std::mem::take(&mut self.commands) {

@@ -13,12 +13,12 @@ use crate::mail::notice::Notice;
 use crate::module::thread_context;
 use crate::python::interpreter;
 use crate::python::reactor_buffer;
-use crate::python::subinterpreter::Subinterpreter;
+use crate::python::subinterpreter::{self, Subinterpreter};
 use crate::python::types::Types;
-use crate::reactor::Reactor;
 use crate::reactor::jobs;
 use crate::reactor::watchdog;
 use crate::reactor::workspace::Workspace;
+use crate::reactor::{Reactor, contain};
 use crate::uring::{self, Features, Refusal, Uring};
 use pyo3::prelude::*;
 use rustler::{Encoder, Env, Term};
@@ -75,7 +75,11 @@ pub fn spawn(options: Options, mailbox: Arc<Mailbox>, owner: ReplyTo) -> io::Res
     Builder::new().name(format!("py_reactor_{}", options.id)).stack_size(STACK_BYTES).spawn(move || {
         match interpreter_for(options.mode) {
             Ok(own) => {
-                Python::attach(|py| live(py, &options, &mailbox, &owner));
+                let wait = gil::Wait::begin();
+                Python::attach(|py| {
+                    drop(wait);
+                    live(py, &options, &mailbox, &owner);
+                });
                 if let Some(Err(why)) = own.map(Subinterpreter::end) {
                     let message = format!("the context's interpreter is left behind, its memory with it: {why}");
                     mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
@@ -103,19 +107,24 @@ fn interpreter_for(mode: Mode) -> Result<Option<Subinterpreter>, String> {
 
 /// The life of a thread that is attached to Python.
 fn live(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>, owner: &ReplyTo) {
+    gil::add_thread(py, options.mode != Mode::Worker);
+    mailbox.running.resume();
+    let failed = |failure: &Failure| {
+        owner.tell(|env, reference| (atoms::py_thread_exit(), reference, failure.term(Some(py), env)).encode(env));
+    };
     let guarded = catch_unwind(AssertUnwindSafe(|| prepare(py, options, mailbox)));
     match guarded.unwrap_or_else(|panic| Err(Failure::Panic(panic_text(&*panic)))) {
         Ok(reactor) => {
             owner.send_first(|env| atoms::ok().encode(env));
             if let Err(failure) = serve(py, reactor) {
-                owner.tell(|env, reference| {
-                    (atoms::py_thread_exit(), reference, failure.term(Some(py), env)).encode(env)
-                });
+                failed(&failure);
             }
         }
         Err(failure) => owner.send_first(|env| (atoms::error(), failure.term(Some(py), env)).encode(env)),
     }
-    forget(py, mailbox);
+    if let Err(failure) = forget(py, options.mode, mailbox) {
+        failed(&failure);
+    }
 }
 
 fn serve(py: Python<'_>, mut reactor: Reactor) -> Result<(), Failure> {
@@ -128,17 +137,26 @@ fn serve(py: Python<'_>, mut reactor: Reactor) -> Result<(), Failure> {
     }
 }
 
-/// Leaves nothing of the context in this thread, while it is still attached.
-fn forget(py: Python<'_>, mailbox: &Mailbox) {
-    watchdog::remove(mailbox);
-    thread_context::remove(mailbox);
-    mailbox.running.retire(py);
-    // Objects of this interpreter among them (I7); from now on nothing is taken.
-    for command in mailbox.inbox.close() {
-        command.abandon();
+/// Leaves nothing of the context in this thread, while it is still attached (I7): each part, whatever becomes of the others.
+/// The user's code that runs now can still be interrupted.
+fn forget(py: Python<'_>, mode: Mode, mailbox: &Mailbox) -> Result<(), Failure> {
+    let mut panic = None;
+    // From now on nothing is taken.
+    let commands = contain(&mut panic, || mailbox.inbox.close());
+    for command in commands.into_iter().flatten() {
+        contain(&mut panic, || command.abandon());
     }
-    context::set_current(py, None);
-    reactor_buffer::set_local_pool(None);
+    contain(&mut panic, || context::set_current(py, None));
+    contain(&mut panic, || reactor_buffer::set_local_pool(None));
+    if mode != Mode::Worker {
+        contain(&mut panic, || subinterpreter::end_program(py));
+    }
+    contain(&mut panic, || thread_context::remove(mailbox));
+    contain(&mut panic, || watchdog::remove(mailbox));
+    contain(&mut panic, || mailbox.pause(py));
+    contain(&mut panic, || mailbox.running.retire(py));
+    contain(&mut panic, || gil::remove_thread(py));
+    panic.map_or(Ok(()), |panic| Err(Failure::Panic(panic_text(&*panic))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -149,6 +167,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
     let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
     let types = Types::of(py).map_err(Failure::Setup)?;
+    mailbox.running.publish(py, types.interrupted.unbind());
     let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
     if let Some(venv) = &options.venv {
         let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
@@ -162,29 +181,30 @@ fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<
     let driver = with_faults(driver);
     let pool = Rc::new(RefCell::new(pool));
     let _ = mailbox.interpreter.set(gil::current_id(py));
-    if options.mode != Mode::Worker {
-        let install = || py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,));
-        install().map_err(Failure::Setup)?;
-        let alone = || py.import("erlang._ending")?.call_method0("pass_nothing_on");
-        alone().map_err(Failure::Setup)?;
-    }
-    let buffer_type = types.reactor_buffer.unbind();
-    let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
-    mailbox.running.publish(py, types.interrupted.unbind());
-    if let Some(threshold) = options.slow_callback {
-        watchdog::add(mailbox, threshold);
-    }
+    let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, types.reactor_buffer.unbind()));
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(py, Some(Rc::clone(&context)));
     thread_context::add(py, mailbox);
-    let logging = py.import("erlang._logging").map_err(Failure::Setup)?;
-    let log = native.getattr("log").map_err(Failure::Setup)?;
-    let console = || py.import("erlang._console")?.call_method1("install", (&log,));
-    console().map_err(Failure::Setup)?;
-    logging.call_method1("prepare", (log,)).map_err(Failure::Setup)?;
-    jobs::exec(python.globals.bind(py), &options.setup_code).map_err(Failure::Setup)?;
-    logging.call_method0("install").map_err(Failure::Setup)?;
+    set_up(py, &native, &python, options).map_err(Failure::Setup)?;
+    // Until now nobody was to be served: `start_timeout_ms` bounds that.
+    if let Some(threshold) = options.slow_callback {
+        watchdog::add(mailbox, threshold);
+    }
     Ok(Reactor::new(driver, context, pool, python, options))
+}
+
+/// What an interpreter needs to be a context's, and the user's own code.
+fn set_up(py: Python<'_>, native: &Bound<'_, PyModule>, python: &Workspace, options: &Options) -> PyResult<()> {
+    if options.mode != Mode::Worker {
+        py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,))?;
+        py.import("erlang._ending")?.call_method0("pass_nothing_on")?;
+    }
+    let log = native.getattr("log")?;
+    py.import("erlang._console")?.call_method1("install", (&log,))?;
+    let logging = py.import("erlang._logging")?;
+    logging.call_method1("prepare", (log,))?;
+    jobs::exec(python.globals.bind(py), &options.setup_code)?;
+    logging.call_method0("install").map(drop)
 }
 
 /// The driver to use.

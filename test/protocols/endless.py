@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import erlang.reactor as reactor
 import recorder
 
 
@@ -44,6 +45,86 @@ class Endless(recorder.Recording):
     def connection_lost(self):
         self._begin("connection_lost")
         super().connection_lost()
+
+
+class _Endless:
+    """Does not return from one of its methods, once."""
+
+    def __init__(self, flag, base=None):
+        self._flag = flag
+
+    def _spin(self):
+        if self._flag:
+            flag, self._flag = self._flag, None
+            _spin(flag)
+
+
+class NoText(_Endless, Exception):
+    def __str__(self):
+        self._spin()
+        return "text"
+
+
+class NoRepr(_Endless):
+    def __repr__(self):
+        self._spin()
+        return "repr"
+
+
+class NoEnd(_Endless):
+    def __del__(self):
+        self._spin()
+
+
+class NoEndBytes(NoEnd, bytearray):
+    def __new__(cls, flag):
+        return bytearray.__new__(cls)
+
+
+class NoClass(_Endless):
+    """Whoever converts it asks for its class."""
+
+    @property
+    def __class__(self):
+        self._spin()
+        return object
+
+
+def no_text(flag):
+    raise NoText(flag)
+
+
+def no_result(flag):
+    return [NoClass(flag)]
+
+
+def no_end(flag):
+    return NoEnd(flag)
+
+
+class Unending(reactor.Protocol):
+    """What is left of a callback does not return: told by client_info["kind"]."""
+
+    def data_received(self, data):
+        kind, flag = self.client_info["kind"], self.client_info.get("flag")
+        if kind == "text":
+            raise NoText(flag)
+        if kind == "repr":
+            return NoRepr(flag)
+        if kind == "instance":
+            self.kept = NoEnd(flag)
+            return "close"
+        if kind == "client_info":
+            self.client_info["kept"] = NoEnd(flag)
+            return "close"
+        if kind == "write_buffer":
+            self.write_buffer = NoEndBytes(flag)
+            return "close"
+        if kind == "message":
+            reactor.notify(self.fd, NoEnd(flag))
+            return "close"
+        self.write(data)
+        return "continue"
 
 
 class Slow(recorder.Recording):

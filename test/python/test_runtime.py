@@ -82,27 +82,27 @@ def test_format_exception():
     def user_code():
         raise LookupError("mine")
 
-    text = _runtime.format_exception(caught(user_code))
+    text = _runtime.describe_exception(caught(user_code))[1]
     assert text.startswith("Traceback (most recent call last):\n")
     assert "in user_code" in text
     assert text.endswith("LookupError: mine\n")
 
 
 def test_format_exception_leaves_our_frames_out():
-    text = _runtime.format_exception(caught(_runtime.run, answer(LookupError("mine"))))
+    text = _runtime.describe_exception(caught(_runtime.run, answer(LookupError("mine"))))[1]
     assert "in answer" in text
     assert "in run" not in text
     assert text.count('File "') == 1
 
 
 def test_format_exception_with_our_frames_only():
-    text = _runtime.format_exception(caught(reactor.set_protocol_factory, None))
+    text = _runtime.describe_exception(caught(reactor.set_protocol_factory, None))[1]
     assert "in set_protocol_factory" in text
     assert "must be callable" in text
 
 
 def test_format_exception_without_traceback():
-    assert _runtime.format_exception(ValueError("x")) == "ValueError: x\n"
+    assert _runtime.describe_exception(ValueError("x"))[1] == "ValueError: x\n"
 
 
 def test_format_exception_with_a_cause():
@@ -112,13 +112,13 @@ def test_format_exception_with_a_cause():
         except LookupError as error:
             raise ValueError("second") from error
 
-    text = _runtime.format_exception(caught(user_code))
+    text = _runtime.describe_exception(caught(user_code))[1]
     assert "LookupError: first" in text
     assert "direct cause" in text
 
 
 def test_format_exception_is_bounded():
-    text = _runtime.format_exception(ValueError("a" * 1_000_000 + "the end"))
+    text = _runtime.describe_exception(ValueError("a" * 1_000_000 + "the end"))[1]
     assert len(text) < _runtime.TRACEBACK_LIMIT_CHARS + 100
     assert text.startswith("ValueError: aaa")
     assert text.endswith("the end\n")
@@ -129,13 +129,13 @@ def test_format_exception_of_deep_recursion():
     def recurse():
         recurse()
 
-    text = _runtime.format_exception(caught(recurse))
+    text = _runtime.describe_exception(caught(recurse))[1]
     assert "RecursionError" in text
     assert len(text) < _runtime.TRACEBACK_LIMIT_CHARS
 
 
 def test_format_exception_is_encodable():
-    text = _runtime.format_exception(ValueError("\ud800"))
+    text = _runtime.describe_exception(ValueError("\ud800"))[1]
     assert text == "ValueError: \\ud800\n"
     text.encode()
 
@@ -145,4 +145,4 @@ def test_format_exception_of_an_exception_that_cannot_be_shown():
         def __str__(self):
             raise ZeroDivisionError
 
-    assert "Bad" in _runtime.format_exception(Bad())
+    assert "Bad" in _runtime.describe_exception(Bad())[1]

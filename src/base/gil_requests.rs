@@ -1,0 +1,140 @@
+//! Before Python 3.12 all interpreters share one GIL, but whoever waits for it asks only its own interpreter to let go: one
+//! that computes would stop all others for as long as it likes. So while somebody waits, a thread of ours asks in the
+//! interpreter that has the GIL, by waiting for it there. It sleeps while nobody waits.
+
+use crate::base::config::{GIL_LOOK_MS, GIL_LOOKS_BEFORE_SLEEP};
+use crate::base::sync::lock;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+unsafe extern "C" {
+    // Not among pyo3's.
+    fn _PyThreadState_UncheckedGet() -> *mut ffi::PyThreadState;
+}
+
+/// A thread of a context, and where to ask if it has the GIL.
+struct Thread {
+    state: *mut ffi::PyThreadState,
+    interpreter: *mut ffi::PyInterpreterState,
+    /// Somebody asks there just now.
+    asked: bool,
+}
+// SAFETY: the state is compared and never followed; the interpreter does not end while the thread is listed and asked.
+unsafe impl Send for Thread {}
+
+static THREADS: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
+static ANSWERED: Condvar = Condvar::new();
+/// Whether there is more than one interpreter, so that any of this is needed.
+static SHARED: AtomicBool = AtomicBool::new(false);
+/// Threads that wait for the GIL, or are about to.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+static ASLEEP: AtomicBool = AtomicBool::new(false);
+static WAKE: Condvar = Condvar::new();
+static SLEEPER: Mutex<()> = Mutex::new(());
+
+/// The calling thread, attached, is a context's; `shared`: in an interpreter of its own.
+pub fn add(py: Python<'_>, shared: bool) {
+    static START: Once = Once::new();
+    // SAFETY: attached.
+    let state = unsafe { ffi::PyThreadState_Get() };
+    lock(&THREADS).push(Thread { state, interpreter: super::gil::current(py), asked: false });
+    // Without the thread nobody asks.
+    START.call_once(|| drop(std::thread::Builder::new().name("py_gil".into()).spawn(look)));
+    if shared {
+        SHARED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// It is not any more. Whoever asks in its interpreter has left that when this returns.
+pub fn remove(py: Python<'_>) {
+    // SAFETY: attached.
+    let state = unsafe { ffi::PyThreadState_Get() }.addr();
+    super::gil::detached(py, || {
+        let is_asked = |threads: &mut Vec<Thread>| threads.iter().any(|t| t.state.addr() == state && t.asked);
+        let threads = ANSWERED.wait_while(lock(&THREADS), is_asked);
+        threads.unwrap_or_else(PoisonError::into_inner).retain(|thread| thread.state.addr() != state);
+    });
+}
+
+/// Whether the calling thread, detached, is to call [`end`] once it is attached again.
+#[inline]
+pub fn begin() -> bool {
+    let shared = SHARED.load(Ordering::Relaxed);
+    if shared {
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        if ASLEEP.load(Ordering::Relaxed) {
+            let _sleeper = lock(&SLEEPER);
+            ASLEEP.store(false, Ordering::Relaxed);
+            WAKE.notify_one();
+        }
+    }
+    shared
+}
+
+/// The calling thread waits no more.
+#[inline]
+pub fn end() {
+    WAITING.fetch_sub(1, Ordering::Relaxed);
+}
+
+fn look() {
+    let (mut waited, mut idle) = (false, 0);
+    loop {
+        std::thread::sleep(Duration::from_millis(GIL_LOOK_MS));
+        let waits = WAITING.load(Ordering::Relaxed) > 0;
+        if waits && waited {
+            ask();
+        }
+        waited = waits;
+        idle = if waits { 0 } else { idle + 1 };
+        if idle < GIL_LOOKS_BEFORE_SLEEP {
+            continue;
+        }
+        // Whoever began just now may not have seen that we are to sleep: so one more look comes before the sleep.
+        if ASLEEP.swap(true, Ordering::Relaxed) {
+            let sleeper = WAKE.wait_while(lock(&SLEEPER), |()| ASLEEP.load(Ordering::Relaxed));
+            drop(sleeper.unwrap_or_else(PoisonError::into_inner));
+            idle = 0;
+        }
+    }
+}
+
+/// Asks whoever has the GIL to let go: the interpreter of the context whose thread that is; if it is a thread of the user's,
+/// all of them, since nobody knows which.
+fn ask() {
+    // SAFETY: reads a pointer, which is only compared.
+    let holder = unsafe { _PyThreadState_UncheckedGet() };
+    let mut threads = lock(&THREADS);
+    let known = threads.iter().any(|thread| thread.state == holder);
+    let mut interpreters: Vec<*mut ffi::PyInterpreterState> = Vec::new();
+    for thread in threads.iter_mut().filter(|thread| !holder.is_null() && (!known || thread.state == holder)) {
+        if thread.asked || interpreters.contains(&thread.interpreter) {
+            continue;
+        }
+        interpreters.push(thread.interpreter);
+        let (interpreter, state) = (thread.interpreter.expose_provenance(), thread.state.addr());
+        let asker = std::thread::Builder::new().name("py_gil_ask".into());
+        thread.asked = asker.spawn(move || ask_in(std::ptr::with_exposed_provenance_mut(interpreter), state)).is_ok();
+    }
+}
+
+/// Waits for the GIL in an interpreter, and lets go of it at once. `state` names the thread that is marked as asked.
+fn ask_in(interpreter: *mut ffi::PyInterpreterState, state: usize) {
+    // SAFETY: the interpreter does not end while a thread of its is marked as asked ([`remove`] waits). The new state is this
+    // thread's, used here only.
+    unsafe {
+        let own = ffi::PyThreadState_New(interpreter);
+        if !own.is_null() {
+            ffi::PyEval_RestoreThread(own);
+            ffi::PyThreadState_Clear(own);
+            ffi::PyThreadState_DeleteCurrent();
+        }
+    }
+    for thread in lock(&THREADS).iter_mut().filter(|thread| thread.state.addr() == state) {
+        thread.asked = false;
+    }
+    ANSWERED.notify_all();
+}
