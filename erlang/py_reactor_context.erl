@@ -52,13 +52,15 @@
     client_info := map() | undefined,
     class := binary(),
     state := read | write | async | closing,
+    peer_closed := boolean(),
     unread := non_neg_integer(),
     unsent := non_neg_integer(),
     received := non_neg_integer(),
     sent := non_neg_integer(),
     monitors := non_neg_integer()
 }.
-%% `client_info' is what Python has now, or `undefined' if that has no Erlang counterpart. `state' is the mode. `unread'
+%% `client_info' is what Python has now, or `undefined' if that has no Erlang counterpart. `state' is the mode;
+%% `peer_closed' says whether the peer sends no more. `unread'
 %% bytes wait for the protocol, `unsent' for the peer; `received' and `sent' count bytes since the beginning;
 %% `monitors' is how many watch it by {@link monitor_connection/2}.
 

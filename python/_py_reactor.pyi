@@ -16,6 +16,7 @@ class Protocol:
     client_info: dict[str, Any]
     write_buffer: bytearray
     closed: bool
+    peer_closed: bool
     @property
     def handle(self) -> tuple[int, int, int] | None: ...
     def __new__(cls, *args: object, **kwargs: object) -> Self: ...

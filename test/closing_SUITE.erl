@@ -145,16 +145,8 @@ reset_in_async_mode(Config) ->
         {Client, Tag} = client(Context, Config, #{script => #{data_received => [{<<"w">>, async_pending}]}}),
         send(Client, <<"x">>),
         expect(Client, <<"w">>),
-        case proplists:get_value(transport, Config) of
-            tcp ->
-                reactor_test:reset(Client),
-                wait_lost(Context, Tag);
-            unix ->
-                %% No resets here: the end looks like a half close, which a waiting protocol may ignore.
-                gen_tcp:close(Client),
-                {ok, true} = py:call(Context, recorder, signal, [Tag]),
-                wait_lost(Context, Tag)
-        end,
+        reactor_test:reset(Client),
+        wait_lost(Context, Tag),
         reactor_test:wait_connections(Context, 0)
     end).
 

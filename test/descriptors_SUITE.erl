@@ -29,6 +29,8 @@ groups() ->
         pipe_to_write,
         pipe_that_is_full,
         pipe_whose_reader_is_gone,
+        pipe_whose_reader_goes_while_nothing_is_written,
+        terminal_that_hangs_up_while_nothing_is_read,
         terminal
     ]).
 
@@ -249,6 +251,28 @@ pipe_whose_reader_is_gone(Config) ->
     serving(Config, "kinds.Flood", fun(Context) ->
         {Read, Tag} = pipe(Context, write),
         {ok, none} = py:call(Context, kinds, close, [Read]),
+        wait_lost(Context, Tag)
+    end).
+
+pipe_whose_reader_goes_while_nothing_is_written(Config) ->
+    serving(Config, "kinds.Collect", fun(Context) ->
+        {Read, Tag} = pipe(Context, write),
+        wait_event(Context, Tag, <<"connection_made">>),
+        {ok, none} = py:call(Context, kinds, close, [Read]),
+        wait_lost(Context, Tag)
+    end).
+
+%% Its protocol waits for somebody else, and more is unread than waits for it.
+terminal_that_hangs_up_while_nothing_is_read(Config) ->
+    serving(Config, "recorder.Scripted", fun(Context) ->
+        {ok, {Master, Slave}} = py:call(Context, kinds, terminal, []),
+        Tag = tag(),
+        Script = #{data_received => [{<<>>, async_pending}]},
+        ok = py_reactor_context:handoff(Context, Slave, #{type => tty, tag => Tag, script => Script}),
+        {ok, none} = py:call(Context, kinds, close, [Slave]),
+        {ok, 5} = py:call(Context, kinds, put, [Master, <<"line\n">>]),
+        wait_event(Context, Tag, <<"data_received">>),
+        {ok, none} = py:call(Context, kinds, close, [Master]),
         wait_lost(Context, Tag)
     end).
 

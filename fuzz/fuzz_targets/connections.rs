@@ -11,6 +11,7 @@
 #[path = "../../src/base"]
 mod base {
     pub mod limits;
+    pub mod ear;
     pub mod sync;
     pub mod token;
 }
@@ -24,6 +25,7 @@ mod connection {
 #[path = "../../src/buffer/pool.rs"]
 mod pool;
 
+use base::ear::Heard;
 use base::token::{ConnId, Kind, Token};
 use connection::machine::{Action, Directions};
 use connection::table::Table;
@@ -56,7 +58,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 27 {
+        let happening = match what % 28 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
@@ -74,6 +76,7 @@ impl Context {
             24 => Happening::Message,
             25 => Happening::WritesObjects(flag),
             26 => Happening::Closed,
+            27 => Happening::Heard([Heard::InputEnds, Heard::HungUp, Heard::Failed][usize::from(how) % 3]),
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

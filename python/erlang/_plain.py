@@ -50,6 +50,8 @@ class Protocol:
             ``"type"`` (str: ``"tcp"``, ``"unix"``...) by convention; each may be missing.
         write_buffer: output that the default :meth:`write_ready` drains.
         closed: True as soon as the connection is closed.
+        peer_closed: True as soon as it is known that the peer sends no more, in whatever mode; what
+            it sent before may still have to be delivered, and it may still read.
         handle: names this connection and no later one, wherever a number does; None before it is
             made, kept after it is closed.
 
@@ -57,11 +59,12 @@ class Protocol:
     ``-> str``, or ``-> Action`` to have the type checker look at each value.
     """
 
-    __slots__ = ("_extra", "_handle", "client_info", "closed", "fd", "write_buffer")
+    __slots__ = ("_extra", "_handle", "client_info", "closed", "fd", "peer_closed", "write_buffer")
 
     fd: int
     client_info: dict[str, Any]
     closed: bool
+    peer_closed: bool
     write_buffer: bytearray
     handle = _Handle()
     _handle: tuple[int, int, int] | None
@@ -72,6 +75,7 @@ class Protocol:
         self.fd = -1
         self.client_info = {}
         self.closed = False
+        self.peer_closed = False
         self.write_buffer = bytearray()
         self._handle = None
         self._extra = {}

@@ -223,6 +223,7 @@ def on_read_ready(connection: Connection, data: Buffer | None = None) -> Action:
     received = data if isinstance(data, ReactorBuffer) else ReactorBuffer(data)
     if received:
         return _action(served, "data_received", received)
+    served.proto.peer_closed = True
     return _action(served, "eof_received")
 
 

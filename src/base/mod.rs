@@ -2,6 +2,7 @@
 
 pub mod atoms;
 pub mod config;
+pub mod ear;
 pub mod eventfd;
 pub mod gil;
 #[cfg(not(Py_3_12))]

@@ -49,6 +49,8 @@ pub enum Kind {
     PollReceive = 6,
     /// A wait for readiness, before the send is tried again.
     PollSend = 7,
+    /// A wait for what the ears hear.
+    Ears = 8,
 }
 
 /// `user_data` of an operation.
@@ -64,6 +66,9 @@ impl Token {
     /// The token of the wake-up read, which belongs to no connection.
     pub const WAKE: Token = Token((Kind::Wake as u64) << 56);
 
+    /// The token of the wait for the ears, which belong to many.
+    pub const EARS: Token = Token((Kind::Ears as u64) << 56);
+
     /// The kind, or `None` if these bits were never made by [`Token::new`].
     pub fn kind(self) -> Option<Kind> {
         Some(match (self.0 >> 56) as u8 {
@@ -74,6 +79,7 @@ impl Token {
             5 => Kind::Wake,
             6 => Kind::PollReceive,
             7 => Kind::PollSend,
+            8 => Kind::Ears,
             _ => return None,
         })
     }
@@ -91,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=7) {
+        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=8) {
             let kind = Token(u64::from(kind) << 56).kind().unwrap();
             let id = ConnId { index, generation };
             let token = Token::new(kind, id);
@@ -103,7 +109,7 @@ mod tests {
     #[test]
     fn bits_of_no_kind_are_refused() {
         assert_eq!(Token(0).kind(), None);
-        assert_eq!(Token(8 << 56).kind(), None);
+        assert_eq!(Token(9 << 56).kind(), None);
         assert_eq!(Token::WAKE.kind(), Some(Kind::Wake));
     }
 }

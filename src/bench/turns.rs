@@ -2,6 +2,7 @@
 
 use super::{LIMITS, connection, os_error};
 use crate::base::config::{Backend, Options};
+use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
@@ -142,6 +143,8 @@ impl Driver for Kernel {
     }
 
     fn cancel_send(&mut self, _: ConnId) {}
+
+    fn listen(&mut self, _: ConnId, _: Target, _: Ear) {}
 
     fn look(&mut self, _: &[ConnId]) {}
 

@@ -10,6 +10,7 @@
 //!
 //! It also panics where a peer asks for that ([`PANIC`]): with the seed 0, nothing else goes wrong.
 
+use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::driver::{Driver, Event, Outcome, Payload, Target};
@@ -139,6 +140,10 @@ impl Driver for Faulty {
 
     fn cancel_send(&mut self, id: ConnId) {
         self.inner.cancel_send(id);
+    }
+
+    fn listen(&mut self, id: ConnId, target: Target, ear: Ear) {
+        self.inner.listen(id, target, ear);
     }
 
     fn look(&mut self, quiet: &[ConnId]) {

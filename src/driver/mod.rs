@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod descriptor;
+pub mod epoll;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod registry;
@@ -15,6 +16,7 @@ pub mod syscalls;
 #[cfg(test)]
 mod tests;
 
+use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use std::io;
@@ -54,6 +56,8 @@ pub enum Outcome {
     SendFailed(i32),
     /// A cancel did not find the receive, which may still be running.
     CancelMissed,
+    /// An ear has heard this. What it can still hear, it says when it is asked to listen for that.
+    Heard(Heard),
     /// Another thread called the reactor.
     Woken,
 }
@@ -114,6 +118,11 @@ pub trait Driver {
 
     /// Asks the send to end early. Best effort; no answer of its own.
     fn cancel_send(&mut self, id: ConnId);
+
+    /// Listens, while nothing is received, for the end of the peer: what comes is one [`Outcome::Heard`]. [`Ear::Off`] stops
+    /// that, and comes before the descriptor is closed; what was heard already may still be told. Datagram sockets have
+    /// no end. Where the kernel refuses, nothing is heard.
+    fn listen(&mut self, id: ConnId, target: Target, ear: Ear);
 
     /// These connections have moved and are quiet now. A kernel may have lost what ends a receive: one that should have ended
     /// is made to.

@@ -474,6 +474,9 @@ on_every_driver! {
     }
 }
 
+/// The end is heard where nothing is received.
+mod ears;
+
 /// Both sides of a new pseudo-terminal.
 fn terminal() -> (std::fs::File, std::fs::File) {
     let (mut master, mut slave) = (-1, -1);

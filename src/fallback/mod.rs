@@ -2,18 +2,17 @@
 //!
 //! Level-triggered, because then a read need not drain the socket: one `recv` per readiness is fair, and what is left is
 //! reported again. A descriptor is in the epoll set only while an operation waits for it: with nothing to wait for,
-//! `EPOLLHUP` would be reported for ever. Sends are tried at once and wait for `EPOLLOUT` only if the socket is full.
-//! `EPOLLRDHUP` is not asked for: the end of file shows itself as a `recv` of nothing, after the data before it.
+//! `EPOLLHUP` would be reported for ever. An ear is taken out, too, once it has heard something. Sends are tried at once and wait for `EPOLLOUT` only if the socket is full.
+//! A receive does not ask for `EPOLLRDHUP`: the end of file shows itself as a `recv` of nothing, after the data before it.
 
-mod set;
-
+use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
+use crate::driver::epoll::{Interest, Set};
 use crate::driver::syscalls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
-use set::{Interest, Set};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Datagrams received per readiness: one socket may carry those of many peers, of whom each has a turn.
@@ -27,6 +26,7 @@ struct Slot {
     /// The receive found no buffer: it is not in the set until one comes back (B4).
     starved: bool,
     sending: Option<Payload>,
+    ear: Ear,
     /// What the set holds for the descriptor.
     interest: Interest,
 }
@@ -37,12 +37,14 @@ const UNUSED: Slot = Slot {
     receiving: false,
     starved: false,
     sending: None,
-    interest: Interest { read: false, write: false },
+    ear: Ear::Off,
+    interest: Interest { read: false, write: false, ear: Ear::Off },
 };
 
 /// The epoll set of one reactor thread.
 pub struct Epoll {
     set: Set,
+    wake_fd: OwnedFd,
     slots: Vec<Slot>,
     /// Those that are starved, and perhaps some that were.
     starved: Vec<ConnId>,
@@ -56,7 +58,9 @@ impl Epoll {
     /// # Errors
     /// No descriptor was left.
     pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
-        Ok(Epoll { set: Set::new(wake_fd)?, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
+        let set = Set::new()?;
+        set.add_wake(wake_fd.as_raw_fd())?;
+        Ok(Epoll { set, wake_fd, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
     }
 
     /// The slot of `id`, unless a later connection has it.
@@ -82,10 +86,10 @@ impl Epoll {
     /// Makes the set hold what the operations of `id` wait for. A descriptor that the set refuses ends them.
     fn watch(&mut self, id: ConnId) {
         let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
-        let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some() };
+        let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some(), ear: slot.ear };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = syscalls::errno_of(&error);
-            slot.interest = Interest::default();
+            (slot.interest, slot.ear) = (Interest::default(), Ear::Off);
             if std::mem::take(&mut slot.receiving) {
                 self.made.push(Event { id, outcome: Outcome::ReceiveFailed(errno) });
             }
@@ -162,6 +166,20 @@ impl Epoll {
         Some(outcome)
     }
 
+    /// Tells an ear, and takes it out: what it heard would be reported for ever.
+    fn hear(&mut self, id: ConnId, heard: Heard, events: &mut Vec<Event>) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.ear != Ear::Off) else { return };
+        slot.ear = Ear::Off;
+        self.watch(id);
+        events.push(Event { id, outcome: Outcome::Heard(heard) });
+    }
+
+    fn empty_wake(&self) {
+        let mut count = 0u64;
+        // SAFETY: reads 8 bytes into a local.
+        unsafe { libc::read(self.wake_fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+
     /// Lets receives go on that found no buffer, if there are some now.
     fn feed_starved(&mut self, pool: &mut Pool) {
         if self.starved.is_empty() {
@@ -210,6 +228,13 @@ impl Driver for Epoll {
         }
     }
 
+    fn listen(&mut self, id: ConnId, target: Target, ear: Ear) {
+        if target.io != Io::Datagram {
+            self.claim(id, target).ear = ear;
+            self.watch(id);
+        }
+    }
+
     /// Readiness is asked for anew each time: nothing is lost.
     fn look(&mut self, _: &[ConnId]) {}
 
@@ -221,7 +246,7 @@ impl Driver for Epoll {
         for index in 0..ready {
             match self.set.ready(index) {
                 None => {
-                    self.set.woken();
+                    self.empty_wake();
                     events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Woken });
                 }
                 Some((id, readiness)) => {
@@ -231,6 +256,9 @@ impl Driver for Epoll {
                     }
                     if readiness.read {
                         self.readable(id, pool, events);
+                    }
+                    if let Some(heard) = readiness.heard {
+                        self.hear(id, heard, events);
                     }
                 }
             }

@@ -54,6 +54,7 @@ pub struct Instance {
     pub fd: c_int,
     /// Whether the connection is gone.
     pub closed: c_char,
+    peer_closed: c_char,
 }
 
 const fn member(name: &'static CStr, kind: c_int, offset: usize, doc: &'static CStr) -> ffi::PyMemberDef {
@@ -62,9 +63,10 @@ const fn member(name: &'static CStr, kind: c_int, offset: usize, doc: &'static C
 }
 
 /// The attributes that Python sees.
-pub static MEMBERS: Static<[ffi::PyMemberDef; 5]> = Static([
+pub static MEMBERS: Static<[ffi::PyMemberDef; 6]> = Static([
     member(c"fd", ffi::Py_T_INT, offset_of!(Instance, fd), c"Number of the descriptor; -1 before there is one."),
     member(c"closed", ffi::Py_T_BOOL, offset_of!(Instance, closed), c"Whether the connection is gone."),
+    member(c"peer_closed", ffi::Py_T_BOOL, offset_of!(Instance, peer_closed), c"Whether the peer sends no more."),
     member(
         c"client_info",
         ffi::Py_T_OBJECT_EX,
@@ -145,6 +147,12 @@ pub fn detach(protocol: &Bound<'_, PyAny>) {
         (*this).link = Link::Lost;
         (*this).closed = 1;
     }
+}
+
+/// The peer of `protocol` (a `Protocol`) sends no more.
+pub fn set_peer_closed(protocol: &Bound<'_, PyAny>) {
+    // SAFETY: as in `detach`.
+    unsafe { (*instance(protocol)).peer_closed = 1 };
 }
 
 /// The `write_buffer` of `protocol` (a `Protocol`).

@@ -44,6 +44,7 @@ impl Reactor {
                     self.received(py, id, part, more);
                 }
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
+                Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
                 _ => match self.datagram_error(id, outcome) {
                     Some(errno) => self.datagram_failed(py, id, outcome, errno),
                     None => self.advance(id, outcome),
@@ -98,6 +99,7 @@ pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &C
     let machine = &mut connection.machine;
     match outcome {
         Outcome::EndOfFile => machine.received_eof(),
+        Outcome::Heard(heard) => machine.heard(heard),
         Outcome::ReceiveFailed(libc::ECANCELED) => machine.receive_cancelled(),
         Outcome::ReceiveFailed(_) => machine.receive_failed(),
         Outcome::CancelMissed => machine.cancel_missed(),

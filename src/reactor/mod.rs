@@ -7,6 +7,7 @@ mod arrivals;
 mod commands;
 mod datagrams;
 mod deadlines;
+mod ends;
 mod expiry;
 pub mod jobs;
 mod requests;
@@ -216,12 +217,9 @@ impl Reactor {
                     share.use_up(0, std::mem::replace(&mut has_written, true));
                 }
                 Next::ConnectionLost => self.lose(py, id),
-                Next::Receive => {
-                    if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
-                        self.driver.receive(id, target);
-                    }
-                }
+                Next::Receive => self.receive(id),
                 Next::CancelReceive => self.driver.cancel_receive(id),
+                Next::Listen(ear) => self.listen(id, ear),
                 // Once: the others have a right to their turn.
                 Next::Send if !has_sent && self.has_much_to_send(id) => {
                     has_sent = true;

@@ -36,6 +36,7 @@ struct ConnectionInfo {
     serial: u64,
     protocol: Py<PyAny>,
     state: Atom,
+    peer_closed: bool,
     unread: usize,
     unsent: usize,
     traffic: Traffic,
@@ -126,6 +127,7 @@ impl Reactor {
                 Some(Mode::Async) => atoms::r#async(),
                 None => atoms::closing(),
             },
+            peer_closed: connection.machine.peer_closed(),
             unread: connection.inbox.iter().map(Inbound::len).sum(),
             unsent: match connection.datagrams {
                 Some(_) => connection.outbox.datagram_bytes(),
@@ -145,6 +147,7 @@ impl Reactor {
             (atoms::client_info(), said.unwrap_or_else(|| atoms::undefined().encode(env))),
             (atoms::class(), class_name(&protocol.get_type()).encode(env)),
             (atoms::state(), info.state.encode(env)),
+            (atoms::peer_closed(), info.peer_closed.encode(env)),
             (atoms::unread(), info.unread.encode(env)),
             (atoms::unsent(), info.unsent.encode(env)),
             (atoms::received(), info.traffic.received.encode(env)),

@@ -8,6 +8,7 @@
 //! waits in `starved` until one comes back (B4), an operation that answers `EAGAIN` waits for readiness.
 
 mod buffer_ring;
+mod ends;
 mod probe;
 mod readiness;
 mod slot;
@@ -15,10 +16,11 @@ mod slot;
 mod tests;
 
 use crate::base::config::SEND_AT_ONCE_BYTES;
+use crate::base::ear::Ear;
 use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::{Pool, datagram};
+use crate::driver::epoll::Set;
 use crate::driver::starved::Starved;
-use crate::driver::syscalls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -56,6 +58,9 @@ pub struct Uring {
     made: Vec<Event>,
     /// What a received datagram consists of; boxed, because the kernel keeps its address until the submission.
     datagram_shape: Box<libc::msghdr>,
+    /// Descriptors that nothing is received from.
+    ears: Set,
+    ears_polled: bool,
     wake_fd: OwnedFd,
     /// What the wake-up read writes into; boxed, because the kernel keeps its address (I2).
     wake_count: Box<u64>,
@@ -74,6 +79,7 @@ impl Uring {
     pub fn new(Proven { ring, features }: Proven, wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
         let slots = pool.usage().0;
         let buffers = BufferRing::new(&ring, slots).map_err(|error| Refusal::new("register buffers", error))?;
+        let ears = Set::new().map_err(|error| Refusal::new("make an epoll set", error))?;
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if ring.params().is_feature_no_iowait() {
             wait_flags |= EnterFlags::NO_IOWAIT;
@@ -91,6 +97,8 @@ impl Uring {
             slots: Vec::new(),
             made: Vec::new(),
             datagram_shape,
+            ears,
+            ears_polled: false,
             wake_fd,
             wake_count: Box::new(0),
             operations: 0,
@@ -306,6 +314,10 @@ impl Uring {
                 }
                 return None;
             }
+            Kind::Ears => {
+                self.hear();
+                return None;
+            }
             Kind::Wake => {
                 if !self.stopping {
                     self.arm_wake();
@@ -396,19 +408,12 @@ impl Driver for Uring {
         }
     }
 
-    /// What ends a connection is lost by the kernel if it comes between a read and the poll that follows it, or, before 2026,
-    /// if it comes together with data: the receive waits for ever on a socket that is over.
+    fn listen(&mut self, id: ConnId, target: Target, ear: Ear) {
+        self.listen_to(id, target, ear);
+    }
+
     fn look(&mut self, quiet: &[ConnId]) {
-        let waits =
-            |id: &&ConnId| self.slots.get(id.index as usize).is_some_and(|slot| slot.receive == Life::Submitted);
-        let waiting: Vec<ConnId> = quiet.iter().filter(waits).copied().collect();
-        let polled = waiting.iter().map(|id| self.slots[id.index as usize].target.fd);
-        for nth in syscalls::over(polled) {
-            let id = waiting[nth];
-            if self.slot(id).receive.renew() {
-                self.cancel(Kind::Receive, Kind::CancelReceive, id);
-            }
-        }
+        self.renew_ended(quiet);
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::ear::Ear;
 use crate::driver::starved::Place;
 use crate::driver::{Io, Payload, Target};
 
@@ -92,6 +93,8 @@ pub(super) struct Slot {
     pub(super) send: Life,
     /// The send under way, for when it has to be tried again.
     pub(super) payload: Option<Payload>,
+    /// What the ears hold for the descriptor.
+    pub(super) ear: Ear,
 }
 
 pub(super) const UNUSED: Slot = Slot {
@@ -101,6 +104,7 @@ pub(super) const UNUSED: Slot = Slot {
     place: None,
     send: Life::Idle,
     payload: None,
+    ear: Ear::Off,
 };
 
 #[cfg(test)]

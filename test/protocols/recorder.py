@@ -22,6 +22,10 @@ def protocol(tag):
     return _protocols[tag]
 
 
+def peer_closed(tag):
+    return _protocols[tag].peer_closed
+
+
 def release(tag):
     """Lets threads of that connection go on."""
     _released[tag].set()

@@ -161,8 +161,10 @@ def test_order_of_callbacks(connect):
     conn = connect(scripted(on_data="write_pending"))
     conn.read(b"one")
     conn.write()
+    assert conn.proto.peer_closed is False
     conn.peer.close()
     conn.read()
+    assert conn.proto.peer_closed is True
     reactor.close_connection(conn.fd)
     info = {"addr": "127.0.0.1", "port": 4711, "type": "tcp"}
     assert conn.proto.calls == [

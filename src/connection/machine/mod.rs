@@ -9,6 +9,7 @@
 
 mod vocabulary;
 
+use crate::base::ear::{Ear, Heard};
 use crate::base::limits::Limits;
 
 pub use vocabulary::{Action, Directions, End, Mode, Next};
@@ -67,6 +68,10 @@ pub struct Machine {
     mode: Mode,
     receive: Receive,
     eof: Eof,
+    ear: Ear,
+    /// Heard while nothing was received: the peer sends no more, and does not receive any more.
+    input_ends: bool,
+    hung_up: bool,
     sending: bool,
     /// `write` has refused something, or gone beyond the high-water mark.
     blocked: Blocked,
@@ -93,6 +98,9 @@ impl Machine {
             mode: if directions.readable { Mode::Read } else { Mode::Write },
             receive: Receive::Idle,
             eof: Eof::NotYet,
+            ear: Ear::Off,
+            input_ends: false,
+            hung_up: false,
             sending: false,
             blocked: Blocked::No,
             owes_lost: true,
@@ -123,6 +131,11 @@ impl Machine {
             return self.next_flushing(limits);
         }
         let callback = self.due_callback(limits);
+        // All that came is dealt with, nothing more can come, and nobody is there to write to.
+        if self.hung_up && self.inbox_bytes == 0 && !self.may_arrive() && callback != Next::EofReceived {
+            self.fail(End::Reset);
+            return self.next_finished();
+        }
         if may_call && callback != Next::Nothing {
             if callback == Next::EofReceived {
                 self.eof = Eof::Told;
@@ -143,8 +156,7 @@ impl Machine {
                 self.receive = Receive::Cancelling;
                 Next::CancelReceive
             }
-            _ if callback != Next::Nothing => Next::Yield,
-            _ => Next::Nothing,
+            _ => self.listen(if callback == Next::Nothing { Next::Nothing } else { Next::Yield }),
         }
     }
 
@@ -158,6 +170,19 @@ impl Machine {
                 Mode::Async => true,
             },
         }
+    }
+
+    /// The end of the peer is heard by the receive, or else by an ear (B11). Says so if that changes, or `otherwise`.
+    fn listen(&mut self, otherwise: Next) -> Next {
+        let ear = match self.phase {
+            Phase::Open if self.receive != Receive::Idle || self.hung_up => Ear::Off,
+            Phase::Open if self.may_arrive() && !self.input_ends => Ear::Input,
+            Phase::Open => Ear::Gone,
+            // A send is under way, which will be told.
+            Phase::Flushing => self.ear,
+            Phase::Lingering | Phase::Finished => Ear::Off,
+        };
+        if std::mem::replace(&mut self.ear, ear) == ear { otherwise } else { Next::Listen(ear) }
     }
 
     fn may_arrive(&self) -> bool {
@@ -212,7 +237,7 @@ impl Machine {
             self.receive = Receive::Running;
             return Next::Receive;
         }
-        Next::Nothing
+        self.listen(Next::Nothing)
     }
 
     fn next_finished(&mut self) -> Next {
@@ -220,7 +245,7 @@ impl Machine {
             return Next::ConnectionLost;
         }
         if self.receive == Receive::Idle && !self.sending {
-            return Next::Close;
+            return self.listen(Next::Close);
         }
         if !std::mem::replace(&mut self.aborted, true) {
             return Next::Abort;
@@ -246,6 +271,15 @@ impl Machine {
     pub fn received_eof(&mut self) {
         self.receive = Receive::Idle;
         self.eof = Eof::Waiting;
+    }
+
+    /// An ear has heard this.
+    pub fn heard(&mut self, heard: Heard) {
+        self.input_ends = true;
+        self.hung_up |= heard == Heard::HungUp;
+        if heard == Heard::Failed {
+            self.fail(End::Reset);
+        }
     }
 
     /// The receive ended because we cancelled it.
@@ -447,6 +481,11 @@ impl Machine {
     /// Whether accepted bytes wait for the peer.
     pub fn has_output(&self) -> bool {
         self.queued_bytes > 0
+    }
+
+    /// Whether the peer sends no more; what it sent before may still wait.
+    pub fn peer_closed(&self) -> bool {
+        self.eof != Eof::NotYet || self.input_ends
     }
 
     /// Whether nothing more can be read: `read` answers `b""` once the inbox is empty.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 const SOCKET: Directions = Directions { readable: true, writable: true, half_closes: true };
 
 fn happening() -> impl Strategy<Value = Happening> {
+    use crate::base::ear::Heard::{Failed, HungUp, InputEnds};
     use Happening::*;
     let action = prop_oneof![
         Just(Action::Continue),
@@ -19,6 +20,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => (1usize..60, any::<bool>()).prop_map(|(bytes, more)| Received { bytes, more, buffer: None }),
         1 => Just(Eof),
         1 => Just(ReceiveError),
+        2 => prop_oneof![Just(InputEnds), Just(HungUp), Just(Failed)].prop_map(Heard),
         2 => any::<bool>().prop_map(|missed| CancelAnswers { missed }),
         6 => any::<u8>().prop_map(|part| Sent { part }),
         1 => Just(SendError),
@@ -194,11 +196,12 @@ fn a_write_only_end_is_asked_for_output_and_never_read() {
     let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.acted(Action::ReadPending);
-    assert_eq!(settled(&mut machine), []);
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.acted(Action::Close);
-    assert_eq!(settled(&mut machine)[..3], [Next::ShutdownWrite, Next::ConnectionLost, Next::Close]);
+    let end = [Next::ShutdownWrite, Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close];
+    assert_eq!(settled(&mut machine)[..4], end);
 }
 
 #[test]
@@ -219,7 +222,7 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
     machine.acted(Action::AsyncPending);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "nothing new is read");
     machine.receive_cancelled();
-    assert_eq!(settled(&mut machine), [], "the answer is awaited");
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)], "the answer is awaited");
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
@@ -340,4 +343,59 @@ fn the_first_cause_of_the_end_counts() {
         }),
         End::Stopped
     );
+}
+
+#[test]
+fn an_ear_listens_while_nothing_is_received() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Action::AsyncPending);
+    machine.received(55, true);
+    assert_eq!(settled(&mut machine), [Next::CancelReceive]);
+    machine.receive_cancelled();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)]);
+    machine.heard(Heard::InputEnds);
+    assert!(machine.peer_closed());
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)], "what is unread is there");
+    machine.delivered(55);
+    assert_eq!(settled(&mut machine), [Next::Receive, Next::Listen(Ear::Off)]);
+    machine.received_eof();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
+    machine.heard(Heard::Failed);
+    assert_eq!(settled(&mut machine)[..3], [Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close]);
+    assert_eq!(machine.end(), End::Reset);
+}
+
+#[test]
+fn who_hangs_up_is_gone_once_all_that_came_is_dealt_with() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Action::AsyncPending);
+    machine.received(10, true);
+    machine.received_eof();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
+    machine.heard(Heard::HungUp);
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off)], "ten bytes wait");
+    machine.delivered(10);
+    assert_eq!(settled(&mut machine)[0], Next::ConnectionLost);
+}
+
+#[test]
+fn a_hang_up_comes_after_the_end_of_file() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.acted(Action::AsyncPending);
+    machine.received(10, true);
+    machine.received_eof();
+    settled(&mut machine);
+    machine.heard(Heard::HungUp);
+    machine.signalled();
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.acted(Action::ReadPending);
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.delivered(10);
+    machine.acted(Action::Continue);
+    assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
+    machine.acted(Action::Continue);
+    assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
 }

@@ -1,5 +1,7 @@
 //! What the machine of a connection is told, and what it says.
 
+use crate::base::ear::Ear;
+
 /// What a protocol's callback asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -30,6 +32,8 @@ pub enum Next {
     Receive,
     /// Cancel the receive.
     CancelReceive,
+    /// Listen for the end of the peer, for nothing is received; or no more.
+    Listen(Ear),
     /// Send from the front of the queue.
     Send,
     /// Send FIN: everything that was written is out.

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
+use crate::base::ear::{Ear, Heard};
 use crate::base::limits::Limits;
 use crate::connection::machine::{Action, Directions, End, Machine, Mode, Next};
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ pub enum Happening {
     Eof,
     /// The receive fails.
     ReceiveError,
+    /// An ear hears this, or has heard it when it was told to stop.
+    Heard(Heard),
     /// The cancel of the receive finds it, or misses.
     CancelAnswers { missed: bool },
     /// The send ends, having sent that part of 255 of what is queued, but at least one byte.
@@ -60,6 +63,7 @@ struct Piece {
 /// Everything around the machine of one connection.
 pub struct World {
     machine: Machine,
+    directions: Directions,
     answer: Action,
     writes: usize,
     writes_objects: bool,
@@ -68,6 +72,9 @@ pub struct World {
     receiving: bool,
     cancelling: bool,
     sending: bool,
+    ear: Ear,
+    /// Nothing is left to be heard.
+    hung_up: bool,
     queued: usize,
     /// Bytes written, and bytes sent, by our own count.
     accepted: usize,
@@ -88,6 +95,7 @@ impl World {
     pub fn new(directions: Directions, made: bool) -> Self {
         let mut world = World {
             machine: Machine::new(directions),
+            directions,
             answer: Action::Continue,
             writes: 10,
             writes_objects: false,
@@ -96,6 +104,8 @@ impl World {
             receiving: false,
             cancelling: false,
             sending: false,
+            ear: Ear::Off,
+            hung_up: false,
             queued: 0,
             accepted: 0,
             sent: 0,
@@ -218,6 +228,10 @@ impl World {
                     assert!(self.receiving && !self.cancelling, "a cancel of nothing");
                     self.cancelling = true;
                 }
+                Next::Listen(ear) => {
+                    assert_ne!(ear, self.ear, "told to listen as before");
+                    self.ear = ear;
+                }
                 Next::Send => {
                     assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
                     assert!(self.queued > 0, "a send of nothing");
@@ -232,20 +246,33 @@ impl World {
                 }
                 Next::Close => {
                     assert!(!self.receiving && !self.sending, "I4: closed under an operation");
+                    assert_eq!(self.ear, Ear::Off, "I4: closed while it is listened to");
                     assert_eq!(self.lost, self.made, "B9: closed without connection_lost");
                     self.closed = true;
                 }
                 Next::Yield => {
                     assert_eq!(calls, 0, "yields only when its turn is over");
-                    return;
+                    return self.check_ear();
                 }
-                Next::Nothing => return,
+                Next::Nothing => return self.check_ear(),
+            }
+            if self.hung_up && self.machine.is_finished() {
+                self.fail();
             }
             self.forget_input();
             if self.closed {
                 return;
             }
         }
+    }
+
+    /// B11: whatever state it is in, the end of its peer is heard.
+    fn check_ear(&self) {
+        if self.machine.is_open() && !self.hung_up {
+            assert!(self.receiving || self.ear != Ear::Off, "nobody would hear its end: {:?}", self.machine);
+        }
+        let over = self.hung_up && (self.told_eof || !self.directions.readable);
+        assert!(!over || !self.machine.is_open(), "open, and nobody is there any more: {:?}", self.machine);
     }
 
     fn take(&mut self, happening: Happening) {
@@ -267,6 +294,15 @@ impl World {
                 (self.receiving, self.cancelling) = (false, false);
                 self.fail();
                 self.machine.receive_failed();
+            }
+            // After a hang-up, input that was there before is read to its end.
+            Happening::Heard(heard) if self.ear != Ear::Off && !self.hung_up => {
+                self.hung_up = heard != Heard::InputEnds;
+                if heard == Heard::Failed {
+                    self.fail();
+                }
+                self.machine.heard(heard);
+                assert!(self.machine.peer_closed());
             }
             Happening::CancelAnswers { missed } if self.cancelling => {
                 self.cancelling = false;

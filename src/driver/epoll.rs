@@ -1,5 +1,6 @@
-//! The system calls of the epoll driver, without policy.
+//! An epoll set, without policy: all of the epoll driver, and of the io_uring driver the ears.
 
+use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::driver::syscalls::check;
 use std::io;
@@ -13,30 +14,51 @@ const BATCH: usize = 16;
 /// `epoll_event.u64` of the wake-up eventfd; connections have at most 56 bits.
 const WAKE: u64 = u64::MAX;
 
-/// What is waited for, or is ready.
+/// What is waited for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Interest {
     /// Data, the end of file, or an error.
     pub read: bool,
     /// Room, or an error.
     pub write: bool,
+    /// The end.
+    pub ear: Ear,
+}
+
+/// What is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Readiness {
+    /// A read would not wait.
+    pub read: bool,
+    /// A write would not wait.
+    pub write: bool,
+    /// What can be heard.
+    pub heard: Option<Heard>,
 }
 
 /// An epoll instance and the events of its last wait.
 pub struct Set {
     epoll: OwnedFd,
-    wake_fd: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
 impl Set {
-    /// A set that holds `wake_fd`.
-    pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the result is checked, and is then ours alone.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
-        let set = Set { epoll, wake_fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; BATCH] };
-        set.control(libc::EPOLL_CTL_ADD, set.wake_fd.as_raw_fd(), libc::EPOLLIN as u32, WAKE)?;
-        Ok(set)
+        Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; BATCH] })
+    }
+
+    /// Adds the wake-up eventfd.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_wake(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, WAKE)
     }
 
     fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
@@ -46,6 +68,9 @@ impl Set {
     }
 
     /// Makes the set hold `to` for `fd` where it held `from`.
+    ///
+    /// # Errors
+    /// The kernel refused: no memory, or a descriptor that cannot be waited for.
     pub fn change(&self, fd: RawFd, id: ConnId, from: Interest, to: Interest) -> io::Result<()> {
         if from == to {
             return Ok(());
@@ -60,10 +85,15 @@ impl Set {
         };
         let read = if to.read { libc::EPOLLIN as u32 } else { 0 };
         let write = if to.write { libc::EPOLLOUT as u32 } else { 0 };
-        self.control(operation, fd, read | write, id.bits())
+        // That the peer is gone is told without being asked for.
+        let ear = if to.ear == Ear::Input { libc::EPOLLRDHUP as u32 } else { 0 };
+        self.control(operation, fd, read | write | ear, id.bits())
     }
 
     /// Waits at most `timeout`; answers how many descriptors are ready.
+    ///
+    /// # Errors
+    /// The set can no longer be used.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         // Rounded up: a timeout that is rounded down to nothing would spin until it is due.
         let timeout_ms = match timeout {
@@ -81,23 +111,28 @@ impl Set {
     }
 
     /// One of the descriptors that the last wait found ready; `None`: the wake-up.
-    pub fn ready(&self, index: usize) -> Option<(ConnId, Interest)> {
+    pub fn ready(&self, index: usize) -> Option<(ConnId, Readiness)> {
         let libc::epoll_event { events, u64: data } = self.events[index];
         if data == WAKE {
             return None;
         }
         let id = ConnId::from_bits(data);
+        let has = |event: i32| events & event as u32 != 0;
         // A hang-up or an error ends whatever waits.
-        let over = events & (libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0;
-        let read = over || events & libc::EPOLLIN as u32 != 0;
-        let write = over || events & libc::EPOLLOUT as u32 != 0;
-        Some((id, Interest { read, write }))
+        let over = has(libc::EPOLLHUP) || has(libc::EPOLLERR);
+        let heard = if has(libc::EPOLLERR) {
+            Some(Heard::Failed)
+        } else if has(libc::EPOLLHUP) {
+            Some(Heard::HungUp)
+        } else {
+            has(libc::EPOLLRDHUP).then_some(Heard::InputEnds)
+        };
+        Some((id, Readiness { read: over || has(libc::EPOLLIN), write: over || has(libc::EPOLLOUT), heard }))
     }
+}
 
-    /// Empties the wake-up eventfd.
-    pub fn woken(&self) {
-        let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local.
-        unsafe { libc::read(self.wake_fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+impl AsRawFd for Set {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
     }
 }

@@ -1,0 +1,32 @@
+//! How a connection hears its peer: by a receive, or while none runs by an ear.
+
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use crate::base::ear::Ear;
+use crate::base::token::ConnId;
+use crate::driver::Outcome;
+use crate::python::instance;
+use pyo3::prelude::*;
+
+impl Reactor {
+    pub(super) fn receive(&mut self, id: ConnId) {
+        if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
+            self.driver.receive(id, target);
+        }
+    }
+
+    pub(super) fn listen(&mut self, id: ConnId, ear: Ear) {
+        if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
+            self.driver.listen(id, target, ear);
+        }
+    }
+
+    /// The peer sends no more, or is gone. The protocol can see it at once, whatever mode it is in.
+    pub(super) fn peer_closed(&mut self, py: Python<'_>, id: ConnId, outcome: Outcome) {
+        self.advance(id, outcome);
+        if let Some(protocol) = self.protocol(py, id) {
+            instance::set_peer_closed(&protocol);
+        }
+    }
+}

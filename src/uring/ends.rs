@@ -1,0 +1,74 @@
+//! How the end of a connection is heard where no receive tells it: because none runs, or because the kernel has lost it.
+//!
+//! A poll of the ring cannot listen for the end: it always asks for `EPOLLRDHUP`, and so fires at once after a half close. An
+//! epoll set can; the ring polls the set.
+
+use super::Uring;
+use super::slot::Life;
+use crate::base::ear::Ear;
+use crate::base::token::{ConnId, Kind, Token};
+use crate::driver::epoll::Interest;
+use crate::driver::{Event, Io, Outcome, Target, syscalls};
+use io_uring::opcode;
+use io_uring::types::Fd;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+fn interest(ear: Ear) -> Interest {
+    Interest { ear, ..Interest::default() }
+}
+
+impl Uring {
+    pub(super) fn listen_to(&mut self, id: ConnId, target: Target, ear: Ear) {
+        if target.io == Io::Datagram {
+            return;
+        }
+        let before = self.claim(id, target).ear;
+        // Refused, it is as if nobody listened: the end shows itself when something is received or sent.
+        let held = self.ears.change(target.fd, id, interest(before), interest(ear)).is_ok();
+        self.slot(id).ear = if held { ear } else { Ear::Off };
+        if ear != Ear::Off && !self.ears_polled {
+            self.poll_ears();
+        }
+    }
+
+    fn poll_ears(&mut self) {
+        self.ears_polled = true;
+        let poll = opcode::PollAdd::new(Fd(self.ears.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push(poll.user_data(Token::EARS.0));
+    }
+
+    /// An ear has heard something. It is taken out: what it heard would be reported for ever.
+    pub(super) fn hear(&mut self) {
+        self.ears_polled = false;
+        if self.stopping {
+            return;
+        }
+        // An error leaves nothing ready, and the wait begins anew.
+        let ready = self.ears.wait(Some(Duration::ZERO)).unwrap_or_default();
+        for nth in 0..ready {
+            let Some((id, readiness)) = self.ears.ready(nth) else { continue };
+            let Some(heard) = readiness.heard else { continue };
+            let slot = &mut self.slots[id.index as usize];
+            let ear = std::mem::take(&mut slot.ear);
+            let _ = self.ears.change(slot.target.fd, id, interest(ear), Interest::default());
+            self.made.push(Event { id, outcome: Outcome::Heard(heard) });
+        }
+        self.poll_ears();
+    }
+
+    /// What ends a connection is lost by the kernel if it comes between a read and the poll that follows it, or, before 2026,
+    /// if it comes together with data: the receive waits for ever on a socket that is over.
+    pub(super) fn renew_ended(&mut self, quiet: &[ConnId]) {
+        let waits =
+            |id: &&ConnId| self.slots.get(id.index as usize).is_some_and(|slot| slot.receive == Life::Submitted);
+        let waiting: Vec<ConnId> = quiet.iter().filter(waits).copied().collect();
+        let polled = waiting.iter().map(|id| self.slots[id.index as usize].target.fd);
+        for nth in syscalls::over(polled) {
+            let id = waiting[nth];
+            if self.slot(id).receive.renew() {
+                self.cancel(Kind::Receive, Kind::CancelReceive, id);
+            }
+        }
+    }
+}
