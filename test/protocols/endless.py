@@ -65,12 +65,6 @@ class NoText(_Endless, Exception):
         return "text"
 
 
-class NoRepr(_Endless):
-    def __repr__(self):
-        self._spin()
-        return "repr"
-
-
 class NoEnd(_Endless):
     def __del__(self):
         self._spin()
@@ -109,8 +103,6 @@ class Unending(reactor.Protocol):
         kind, flag = self.client_info["kind"], self.client_info.get("flag")
         if kind == "text":
             raise NoText(flag)
-        if kind == "repr":
-            return NoRepr(flag)
         if kind == "instance":
             self.kept = NoEnd(flag)
             return "close"
