@@ -277,15 +277,7 @@ impl World {
 
     fn take(&mut self, happening: Happening) {
         match happening {
-            Happening::Received { bytes, more, buffer } if self.receiving => {
-                self.receiving = more;
-                self.cancelling &= more;
-                if self.machine.received(bytes, more) {
-                    self.inbox.push_back(Piece { bytes, buffer });
-                } else {
-                    self.done_with.extend(buffer);
-                }
-            }
+            Happening::Received { bytes, more, buffer } if self.receiving => self.receive(bytes, more, buffer),
             Happening::Eof if self.receiving => {
                 (self.receiving, self.cancelling) = (false, false);
                 self.machine.received_eof();
@@ -295,42 +287,15 @@ impl World {
                 self.fail();
                 self.machine.receive_failed();
             }
-            // After a hang-up, input that was there before is read to its end.
-            Happening::Heard(heard) if self.ear != Ear::Off && !self.hung_up => {
-                self.hung_up = heard != Heard::InputEnds;
-                if heard == Heard::Failed {
-                    self.fail();
-                }
-                self.machine.heard(heard);
-                assert!(self.machine.peer_closed());
-            }
-            Happening::CancelAnswers { missed } if self.cancelling => {
-                self.cancelling = false;
-                if missed {
-                    self.machine.cancel_missed();
-                } else {
-                    self.receiving = false;
-                    self.machine.receive_cancelled();
-                }
-            }
-            Happening::Sent { part } if self.sending => {
-                let bytes = if self.failed { 0 } else { 1 + (self.queued - 1) * usize::from(part) / 255 };
-                self.sending = false;
-                self.queued -= bytes;
-                self.sent += bytes;
-                self.machine.sent(bytes, &LIMITS);
-            }
+            Happening::Heard(heard) if self.ear != Ear::Off && !self.hung_up => self.hear(heard),
+            Happening::CancelAnswers { missed } if self.cancelling => self.answer_cancel(missed),
+            Happening::Sent { part } if self.sending => self.send(part),
             Happening::SendError if self.sending => {
                 self.sending = false;
                 self.fail();
                 self.machine.send_failed();
             }
-            Happening::Message if self.machine.is_open() => {
-                let before = self.machine.mode();
-                self.call();
-                let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.is_open();
-                assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
-            }
+            Happening::Message if self.machine.is_open() => self.pass_message(),
             Happening::Signalled => self.machine.signalled(),
             Happening::LingerExpired => self.machine.linger_expired(),
             Happening::Answer(action) => self.answer = action,
@@ -343,20 +308,67 @@ impl World {
                 self.machine.fail(End::Killed);
             }
             Happening::Closed => self.machine.close(End::Closed),
-            Happening::Stopped => {
-                self.machine.stop();
-                let waits = match self.machine.mode() {
-                    Some(Mode::Read) => !self.inbox.is_empty(),
-                    Some(mode) => mode == Mode::Write,
-                    None => false,
-                };
-                assert!(!self.machine.is_open() || waits, "a stop waits for nobody else");
-            }
+            Happening::Stopped => self.stop(),
             Happening::Retired => self.machine.retire(),
             // Nothing runs that could bring this about.
             _ => {}
         }
         self.forget_input();
+    }
+
+    fn receive(&mut self, bytes: usize, more: bool, buffer: Option<u16>) {
+        self.receiving = more;
+        self.cancelling &= more;
+        if self.machine.received(bytes, more) {
+            self.inbox.push_back(Piece { bytes, buffer });
+        } else {
+            self.done_with.extend(buffer);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        // After a hang-up, input that was there before is read to its end.
+        self.hung_up = heard != Heard::InputEnds;
+        if heard == Heard::Failed {
+            self.fail();
+        }
+        self.machine.heard(heard);
+        assert!(self.machine.peer_closed());
+    }
+
+    fn answer_cancel(&mut self, missed: bool) {
+        self.cancelling = false;
+        if missed {
+            self.machine.cancel_missed();
+        } else {
+            self.receiving = false;
+            self.machine.receive_cancelled();
+        }
+    }
+
+    fn send(&mut self, part: u8) {
+        let bytes = if self.failed { 0 } else { 1 + (self.queued - 1) * usize::from(part) / 255 };
+        self.sending = false;
+        self.queued -= bytes;
+        self.sent += bytes;
+        self.machine.sent(bytes, &LIMITS);
+    }
+
+    fn pass_message(&mut self) {
+        let before = self.machine.mode();
+        self.call();
+        let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.is_open();
+        assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
+    }
+
+    fn stop(&mut self) {
+        self.machine.stop();
+        let waits = match self.machine.mode() {
+            Some(Mode::Read) => !self.inbox.is_empty(),
+            Some(mode) => mode == Mode::Write,
+            None => false,
+        };
+        assert!(!self.machine.is_open() || waits, "a stop waits for nobody else");
     }
 
     /// What nobody will be told of is thrown away.
