@@ -1,16 +1,18 @@
 //! Finds out, by trying, whether this process may use io_uring and what its kernel offers.
 //!
 //! Set-up alone proves nothing (a filter may refuse only `io_uring_enter`), so a ring counts as usable only after bytes
-//! went through it on a socket pair: receive with a provided buffer, send, end of file.
+//! went through it on a socket pair: receive with a provided buffer, send, end of file. And a kernel that tells a multishot
+//! receive of data, and not of the end that came with it, is asked for one completion per receive.
 
 use super::buffer_ring::{BUFFER_GROUP, BufferRing};
 use crate::buffer::Pool;
-use io_uring::types::Fd;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// What the kernel offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +87,7 @@ const SIZES: [(u32, u32); 1] = [(2, 4)];
 /// Why this process cannot use io_uring.
 pub fn probe(wanted: &Features) -> Result<Proven, Refusal> {
     let mut last = None;
-    // Without multishot receive (before 6.0) the ring still works, one completion per receive.
+    // Without multishot receive (before 6.0), or with one that loses the end, the ring still works, one completion per receive.
     for multishot in [true, false].into_iter().filter(|multishot| wanted.multishot >= *multishot) {
         let (ring, mut features) = set_up(wanted)?;
         features.multishot = multishot;
@@ -138,24 +140,25 @@ fn set_up(wanted: &Features) -> Result<(IoUring, Features), Refusal> {
     Err(Refusal::new("set up", last))
 }
 
-/// Passes one byte and an end of file through the ring, which goes if that fails.
+/// In the tests all that is waited for has happened: what is not told by then never is.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Buffers for the tests: a receive takes one for what arrives, and one to look for more.
+const BUFFERS: u16 = 16;
+
+const RECEIVE: u64 = 1;
+
+/// Passes one byte and an end of file through the ring, in several ways. It goes if that fails.
 fn self_test(mut ring: IoUring, multishot: bool) -> Result<IoUring, Refusal> {
     let fail = |step| move |error| Refusal::new(step, error);
-    let (ours, theirs) = UnixStream::pair().map_err(fail("socketpair"))?;
-    let mut pool = Pool::new(2, 64, || ()).map_err(fail("map buffers"))?;
-    let mut buffers = BufferRing::new(&ring, 2).map_err(fail("register buffers"))?;
+    let mut pool = Pool::new(BUFFERS, 64, || ()).map_err(fail("map buffers"))?;
+    let mut buffers = BufferRing::new(&ring, usize::from(BUFFERS)).map_err(fail("register buffers"))?;
     buffers.refill(&mut pool);
 
-    const RECEIVE: u64 = 1;
-    let receive = opcode::Recv::new(Fd(ours.as_raw_fd()), std::ptr::null_mut(), 0)
-        .buf_group(BUFFER_GROUP)
-        .ioprio(if multishot { super::RECV_MULTISHOT } else { 0 })
-        .build()
-        .flags(squeue::Flags::BUFFER_SELECT)
-        .user_data(RECEIVE);
-    static BYTE: u8 = 0;
-    let send = opcode::Send::new(Fd(theirs.as_raw_fd()), &raw const BYTE, 1).build().user_data(2);
-    let passed = exchange(&mut ring, &receive, &send, theirs, multishot).map_err(fail("self-test"));
+    let mut passed = exchange(&mut ring, multishot).map_err(fail("self-test"));
+    for before in [false, true] {
+        passed = passed.and_then(|()| hear_end(&mut ring, multishot, before).map_err(fail("hear the end of a peer")));
+    }
     let passed =
         passed.and_then(|()| ring.submitter().unregister_buf_ring(BUFFER_GROUP).map_err(fail("unregister buffers")));
     match passed {
@@ -168,19 +171,23 @@ fn self_test(mut ring: IoUring, multishot: bool) -> Result<IoUring, Refusal> {
     }
 }
 
-fn exchange(
-    ring: &mut IoUring,
-    receive: &squeue::Entry,
-    send: &squeue::Entry,
-    theirs: UnixStream,
-    multishot: bool,
-) -> io::Result<()> {
-    submit(ring, receive)?;
-    submit(ring, send)?;
+fn receive(on: &UnixStream, multishot: bool) -> squeue::Entry {
+    let receive = opcode::Recv::new(Fd(on.as_raw_fd()), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP);
+    let receive = receive.ioprio(if multishot { super::RECV_MULTISHOT } else { 0 }).build();
+    receive.flags(squeue::Flags::BUFFER_SELECT).user_data(RECEIVE)
+}
+
+fn exchange(ring: &mut IoUring, multishot: bool) -> io::Result<()> {
+    static BYTE: u8 = 0;
+    let (ours, theirs) = UnixStream::pair()?;
+    let receive = receive(&ours, multishot);
+    let send = opcode::Send::new(Fd(theirs.as_raw_fd()), &raw const BYTE, 1).build().user_data(2);
+    submit(ring, &receive)?;
+    submit(ring, &send)?;
     let (mut received, mut sent, mut more) = (false, false, false);
     while !(received && sent) {
         let entry = reap(ring)?;
-        if entry.user_data() == receive.get_user_data() {
+        if entry.user_data() == RECEIVE {
             expect(entry.result(), 1)?;
             received = true;
             more = cqueue::more(entry.flags());
@@ -194,10 +201,55 @@ fn exchange(
     }
     drop(theirs);
     if !more {
-        submit(ring, receive)?;
+        submit(ring, &receive)?;
     }
     let end = reap(ring)?;
     expect(end.result(), 0)
+}
+
+/// A byte, `before` the receive is there or after, and the end, all of it before anybody looks.
+fn hear_end(ring: &mut IoUring, multishot: bool, before: bool) -> io::Result<()> {
+    let (ours, mut theirs) = UnixStream::pair()?;
+    let receive = receive(&ours, multishot);
+    if before {
+        theirs.write_all(b"x")?;
+    }
+    submit(ring, &receive)?;
+    if !before {
+        theirs.write_all(b"x")?;
+    }
+    drop(theirs);
+    let mut told = Vec::new();
+    loop {
+        match judge(&told).map_err(io::Error::from_raw_os_error)? {
+            Verdict::Wait => {}
+            Verdict::Receive => submit(ring, &receive)?,
+            Verdict::Heard => return Ok(()),
+        }
+        let entry = reap(ring)?;
+        told.push((entry.result(), cqueue::more(entry.flags())));
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// The kernel has to say more.
+    Wait,
+    /// It has, and another receive is needed for that.
+    Receive,
+    /// Byte and end were told.
+    Heard,
+}
+
+/// What completions, each a result and whether more follow, say of a peer that has sent one byte and is gone; or an `errno`.
+fn judge(told: &[(i32, bool)]) -> Result<Verdict, i32> {
+    match *told {
+        [] | [(1, true)] => Ok(Verdict::Wait),
+        [(1, false)] => Ok(Verdict::Receive),
+        [(1, _), (0, false)] => Ok(Verdict::Heard),
+        [.., (result, _)] if result < 0 => Err(-result),
+        _ => Err(libc::EPROTO),
+    }
 }
 
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
@@ -207,11 +259,16 @@ fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<()> {
 }
 
 fn reap(ring: &mut IoUring) -> io::Result<cqueue::Entry> {
+    let patience = Timespec::from(PATIENCE);
     loop {
         if let Some(entry) = ring.completion().next() {
             return Ok(entry);
         }
-        match ring.submit_and_wait(1) {
+        match ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&patience)) {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => {
+                // This thread may have been kept waiting, too.
+                return ring.completion().next().ok_or(error);
+            }
             Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
             _ => {}
         }
@@ -223,5 +280,44 @@ fn expect(result: i32, wanted: i32) -> io::Result<()> {
         _ if result == wanted => Ok(()),
         0.. => Err(io::Error::from_raw_os_error(libc::EPROTO)),
         errno => Err(io::Error::from_raw_os_error(-errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_heard_after_the_byte_or_it_is_lost() {
+        for (told, verdict) in [
+            (&[][..], Ok(Verdict::Wait)),
+            // The kernel that loses it stays here.
+            (&[(1, true)], Ok(Verdict::Wait)),
+            (&[(1, true), (0, false)], Ok(Verdict::Heard)),
+            (&[(1, false)], Ok(Verdict::Receive)),
+            (&[(1, false), (0, false)], Ok(Verdict::Heard)),
+            (&[(0, false)], Err(libc::EPROTO)),
+            (&[(1, true), (0, true)], Err(libc::EPROTO)),
+            (&[(1, true), (1, true)], Err(libc::EPROTO)),
+            (&[(-libc::ENOBUFS, false)], Err(libc::ENOBUFS)),
+            (&[(1, true), (-libc::ECONNRESET, false)], Err(libc::ECONNRESET)),
+        ] {
+            assert_eq!(judge(told), verdict, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_what_is_never_told_is_answered() {
+        let (mut ring, _) = set_up(&Features::ALL).unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(reap(&mut ring).unwrap_err().raw_os_error(), Some(libc::ETIME));
+    }
+
+    /// Both ways to receive prove themselves, on a kernel that loses nothing.
+    #[test]
+    fn ends_are_heard_with_multishot_and_without() {
+        for multishot in [true, false] {
+            let proven = probe(&Features { multishot, ..Features::ALL }).unwrap_or_else(|refusal| panic!("{refusal}"));
+            assert_eq!(proven.features.multishot, multishot);
+        }
     }
 }
