@@ -171,7 +171,7 @@ impl Driver for Kernel {
         Ok(())
     }
 
-    fn shut_down(&mut self, _: &mut Pool, _: Instant) -> bool {
+    fn shut_down(&mut self, _: Instant) -> bool {
         true
     }
 }

@@ -3,4 +3,4 @@
 pub mod datagram;
 mod pool;
 
-pub use pool::{DATA_OFFSET, HEADER_BYTES, Pool, Shared, SlotHeader, return_from_any_thread};
+pub use pool::{DATA_OFFSET, HEADER_BYTES, Lien, Pool, Shared, SlotHeader, return_from_any_thread};

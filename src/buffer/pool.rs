@@ -9,7 +9,8 @@
 //!
 //! [`Pool`] belongs to the reactor thread and keeps the free list without locks. Objects may die on any Python thread:
 //! those slots come back through the mutex in [`Shared`]. The mapping goes away when the pool is closed *and* the last
-//! lent slot is back, whichever comes later, so a buffer may outlive its context.
+//! lent slot is back, whichever comes later, so a buffer may outlive its context. It stays, too, while there is a [`Lien`]:
+//! the kernel's, which may write into what was posted to it.
 
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, lock};
@@ -54,6 +55,30 @@ struct Returns {
     slots: Vec<u16>,
     /// `Some(n)`: the pool is closed and `n` slots are still lent; the last one back frees everything.
     orphans: Option<usize>,
+    liens: usize,
+}
+
+impl Returns {
+    fn is_last(&self) -> bool {
+        self.orphans == Some(0) && self.liens == 0
+    }
+}
+
+/// While it is there, the mapping stays, whatever becomes of the [`Pool`]. Leaked, it keeps it for ever.
+pub struct Lien(NonNull<Shared>);
+
+impl Drop for Lien {
+    fn drop(&mut self) {
+        // SAFETY: the pool's shared part is alive: it is freed only when no lien is left.
+        let mut returns = lock(&unsafe { self.0.as_ref() }.returns);
+        returns.liens -= 1;
+        let last = returns.is_last();
+        drop(returns);
+        if last {
+            // SAFETY: the pool is closed, nothing is lent, and this was the last lien: nobody else has the pointer.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
 }
 
 /// Who may touch a slot.
@@ -113,6 +138,12 @@ impl Pool {
     /// Identifies the pool in slot headers.
     pub fn key(&self) -> *const Shared {
         self.shared.as_ptr()
+    }
+
+    /// For whoever posts slots to the kernel, until it is known that the kernel has ended.
+    pub fn lien(&self) -> Lien {
+        lock(&self.shared().returns).liens += 1;
+        Lien(self.shared)
     }
 
     /// Bytes that fit a slot.
@@ -215,16 +246,16 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// The driver that posted slots to the kernel has been drained by now (I2). Lent slots keep the mapping alive.
+    /// Lent slots and liens keep the mapping alive (I2).
     fn drop(&mut self) {
         self.collect_returns();
         let mut returns = lock(&self.shared().returns);
         // A return may have come in between; from here on the returning threads count.
-        let orphans = self.lent - returns.slots.len();
-        returns.orphans = Some(orphans);
+        returns.orphans = Some(self.lent - returns.slots.len());
+        let last = returns.is_last();
         drop(returns);
-        if orphans == 0 {
-            // SAFETY: made by `Box::leak` in `new`; nothing is lent, so nobody else has the pointer.
+        if last {
+            // SAFETY: made by `Box::leak` in `new`; nothing is lent, and no lien is left: nobody else has the pointer.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
         }
     }
@@ -250,7 +281,7 @@ pub unsafe fn return_from_any_thread(pool: *const Shared, slot: u16) {
         }
         Some(orphans) => {
             *orphans -= 1;
-            *orphans == 0
+            returns.is_last()
         }
     };
     drop(returns);
@@ -363,5 +394,31 @@ mod tests {
             assert_eq!(start.add(DATA_OFFSET).read(), 7);
             return_from_any_thread(key, slot);
         }
+    }
+
+    /// Its pools can be counted: each that is not freed holds one.
+    fn counted(count: &Arc<()>) -> Pool {
+        let count = Arc::clone(count);
+        Pool::new(2, 100, move || _ = &count).unwrap()
+    }
+
+    #[test]
+    fn a_lien_outlives_its_pool() {
+        let count = Arc::new(());
+        let mut pool = counted(&count);
+        let (slot, _) = lend_one(&mut pool);
+        let key = pool.key();
+        let (first, second) = (pool.lien(), pool.lien());
+        drop(first);
+        drop(pool);
+        // SAFETY: the slot is still lent.
+        unsafe { return_from_any_thread(key, slot) };
+        assert_eq!(Arc::strong_count(&count), 2, "nothing is lent, and the kernel may write");
+        drop(second);
+        assert_eq!(Arc::strong_count(&count), 1);
+        let pool = counted(&count);
+        drop(pool.lien());
+        drop(pool);
+        assert_eq!(Arc::strong_count(&count), 1, "the pool was the last");
     }
 }

@@ -167,12 +167,7 @@ impl Driver for Faulty {
         Ok(())
     }
 
-    fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool {
-        for Event { outcome, .. } in self.late.drain(..) {
-            if let Outcome::Received { buffer, .. } | Outcome::Datagram { buffer, .. } = outcome {
-                pool.release(buffer);
-            }
-        }
-        self.inner.shut_down(pool, deadline)
+    fn shut_down(&mut self, deadline: Instant) -> bool {
+        self.inner.shut_down(deadline)
     }
 }

@@ -135,7 +135,8 @@ pub trait Driver {
     /// The driver can no longer be used; operations may still be running in the kernel.
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// Ends every operation, so that no memory is used by the kernel any more (I2). Answers whether it did so before
-    /// `deadline`; if not, the memory of the pool and of the sends must be leaked.
-    fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool;
+    /// Ends every operation, so that no memory is used by the kernel any more (I2); nothing is asked of the driver afterwards.
+    /// Answers whether it did so before `deadline`; if not, the memory of the sends must be leaked. What else the kernel
+    /// may still use, a driver that is dropped leaks by itself.
+    fn shut_down(&mut self, deadline: Instant) -> bool;
 }

@@ -41,11 +41,6 @@ impl Starved {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
-
-    /// Nobody waits any more.
-    pub fn clear(&mut self) {
-        self.waiting.clear();
-    }
 }
 
 #[cfg(test)]

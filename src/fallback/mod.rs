@@ -267,7 +267,7 @@ impl Driver for Epoll {
     }
 
     /// Nothing runs in the kernel: forgetting is enough.
-    fn shut_down(&mut self, _: &mut Pool, _: Instant) -> bool {
+    fn shut_down(&mut self, _: Instant) -> bool {
         true
     }
 }

@@ -40,7 +40,6 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -59,9 +58,8 @@ enum Ending {
 
 /// One reactor thread's loop.
 pub struct Reactor {
-    /// Both are dropped by [`Reactor::finish`] alone, once no operation runs (I2).
-    driver: ManuallyDrop<Box<dyn Driver>>,
-    pool: ManuallyDrop<Rc<RefCell<Pool>>>,
+    driver: Box<dyn Driver>,
+    pool: Rc<RefCell<Pool>>,
     context: Rc<Context>,
     python: Workspace,
     timeouts: Timeouts,
@@ -91,8 +89,8 @@ impl Reactor {
         options: &Options,
     ) -> Self {
         Reactor {
-            driver: ManuallyDrop::new(driver),
-            pool: ManuallyDrop::new(pool),
+            driver,
+            pool,
             context,
             python,
             timeouts: Timeouts::new(options),
@@ -133,7 +131,7 @@ impl Reactor {
         let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
         let mut panic = None;
         let context = Rc::clone(&self.context);
-        let shut_down = || context.waiting(py, || self.driver.shut_down(&mut self.pool.borrow_mut(), deadline));
+        let shut_down = || context.waiting(py, || self.driver.shut_down(deadline));
         // After a panic of the driver, nobody knows what the kernel still does.
         let drained = contain(&mut panic, shut_down).unwrap_or(false);
         for command in std::mem::take(&mut self.commands) {
@@ -142,10 +140,6 @@ impl Reactor {
         let ids = self.context.table.borrow().ids();
         for id in ids {
             contain(&mut panic, || self.cut(py, id, drained));
-        }
-        if drained {
-            drop(ManuallyDrop::into_inner(self.driver));
-            drop(ManuallyDrop::into_inner(self.pool));
         }
         if let Some(panic) = panic {
             resume_unwind(panic);

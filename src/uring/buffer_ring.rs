@@ -38,7 +38,7 @@ impl BufferRing {
         let mut entries = MmapMut::map_anon(usize::from(count) * size_of::<BufRingEntry>())?;
         // A forked child must not share the tail with us.
         entries.advise(memmap2::Advice::DontFork)?;
-        // SAFETY: I2: the mapping lives in `Self`, which `Uring` drops after the ring.
+        // SAFETY: I2: the mapping lives in `Self`, which `Uring` drops after the ring, and not while an operation runs.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(entries.as_mut_ptr() as u64, count, BUFFER_GROUP, 0)?;
         }

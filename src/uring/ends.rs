@@ -3,6 +3,8 @@
 //! A poll of the ring cannot listen for the end: it always asks for `EPOLLRDHUP`, and so fires at once after a half close. An
 //! epoll set can; the ring polls the set.
 
+#![forbid(unsafe_code)]
+
 use super::Uring;
 use super::slot::Life;
 use crate::base::ear::Ear;
@@ -41,9 +43,6 @@ impl Uring {
     /// An ear has heard something. It is taken out: what it heard would be reported for ever.
     pub(super) fn hear(&mut self) {
         self.ears_polled = false;
-        if self.stopping {
-            return;
-        }
         // An error leaves nothing ready, and the wait begins anew.
         let ready = self.ears.wait(Some(Duration::ZERO)).unwrap_or_default();
         for nth in 0..ready {

@@ -8,6 +8,7 @@
 //! waits in `starved` until one comes back (B4), an operation that answers `EAGAIN` waits for readiness.
 
 mod buffer_ring;
+mod drain;
 mod ends;
 mod probe;
 mod readiness;
@@ -18,16 +19,18 @@ mod tests;
 use crate::base::config::SEND_AT_ONCE_BYTES;
 use crate::base::ear::Ear;
 use crate::base::token::{ConnId, Kind, Token};
-use crate::buffer::{Pool, datagram};
+use crate::buffer::Pool;
 use crate::driver::epoll::Set;
 use crate::driver::starved::Starved;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
+use drain::Held;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use slot::{Cancel, Life, Slot, UNUSED};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -44,8 +47,9 @@ const BATCH: usize = 256;
 
 /// The ring of one reactor thread.
 pub struct Uring {
-    ring: IoUring,
-    buffers: BufferRing,
+    /// Dropped by hand, as is what it uses (`drain`).
+    ring: ManuallyDrop<IoUring>,
+    held: ManuallyDrop<Held>,
     features: Features,
     /// Submissions that found the queue full; they go first next time.
     backlog: VecDeque<squeue::Entry>,
@@ -56,19 +60,15 @@ pub struct Uring {
     slots: Vec<Slot>,
     /// Events made here, without a completion.
     made: Vec<Event>,
-    /// What a received datagram consists of; boxed, because the kernel keeps its address until the submission.
-    datagram_shape: Box<libc::msghdr>,
     /// Descriptors that nothing is received from.
     ears: Set,
     ears_polled: bool,
     wake_fd: OwnedFd,
-    /// What the wake-up read writes into; boxed, because the kernel keeps its address (I2).
-    wake_count: Box<u64>,
     /// Operations that the kernel still has to end (cancels not counted).
     operations: usize,
     wait_flags: u32,
-    /// The wake-up read is not armed again.
-    stopping: bool,
+    /// Nobody knows any more what the kernel does.
+    lost: bool,
 }
 
 impl Uring {
@@ -84,28 +84,23 @@ impl Uring {
         if ring.params().is_feature_no_iowait() {
             wait_flags |= EnterFlags::NO_IOWAIT;
         }
-        // SAFETY: all-zero is a valid message: no control data.
-        let mut datagram_shape: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
-        datagram_shape.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
         let mut this = Uring {
-            ring,
-            buffers,
+            ring: ManuallyDrop::new(ring),
+            held: ManuallyDrop::new(Held::new(buffers, pool.lien())),
             features,
             backlog: VecDeque::new(),
             starved: Starved::default(),
             starved_calls: Starved::default(),
             slots: Vec::new(),
             made: Vec::new(),
-            datagram_shape,
             ears,
             ears_polled: false,
             wake_fd,
-            wake_count: Box::new(0),
             operations: 0,
             wait_flags: wait_flags.bits(),
-            stopping: false,
+            lost: false,
         };
-        this.buffers.refill(pool);
+        this.held.buffers.refill(pool);
         this.arm_wake();
         Ok(this)
     }
@@ -116,8 +111,8 @@ impl Uring {
     }
 
     fn push_uncounted(&mut self, entry: squeue::Entry) {
-        // SAFETY: I2: every entry's memory is kept by whoever asked for the operation until its last event; the
-        // buffer ring and `wake_count` live as long as the ring.
+        // SAFETY: I2: every entry's memory is kept by whoever asked for the operation until its last event, and what is
+        // `held` until nothing runs.
         if !self.backlog.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.backlog.push_back(entry);
         }
@@ -135,7 +130,7 @@ impl Uring {
     }
 
     fn arm_wake(&mut self) {
-        let buffer = (&raw mut *self.wake_count).cast::<u8>();
+        let buffer = (&raw mut *self.held.wake_count).cast::<u8>();
         let read = opcode::Read::new(Fd(self.wake_fd.as_raw_fd()), buffer, 8).build().user_data(Token::WAKE.0);
         self.push(read);
     }
@@ -148,7 +143,7 @@ impl Uring {
         let receive = match io {
             _ if self.receives_by_call(io) => return self.poll_receive(id),
             Io::Datagram => {
-                opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.datagram_shape, BUFFER_GROUP).ioprio(0).build()
+                opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.held.datagram_shape, BUFFER_GROUP).ioprio(0).build()
             }
             _ => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).ioprio(multishot).build(),
         };
@@ -236,19 +231,19 @@ impl Uring {
     /// Hands buffers that came back to the kernel, and lets receives that lacked one go on: the oldest, and only as many as
     /// there are buffers, since each of the others would be refused again.
     fn refill(&mut self, pool: &mut Pool) {
-        self.buffers.refill(pool);
+        self.held.buffers.refill(pool);
         if self.starved.is_empty() && self.starved_calls.is_empty() {
             return;
         }
-        if self.buffers.posted() == 0 || !pool.has_free() {
+        if self.held.buffers.posted() == 0 || !pool.has_free() {
             pool.watch_returns();
-            self.buffers.refill(pool);
+            self.held.buffers.refill(pool);
         }
         // Those that were fed the last time, and are not submitted yet, are to have their buffers first.
         if !self.backlog.is_empty() {
             return;
         }
-        for _ in 0..self.buffers.posted() {
+        for _ in 0..self.held.buffers.posted() {
             let Some((place, id)) = self.starved.next() else { break };
             self.slot(id).place = Some(place);
             self.arm_receive(id);
@@ -288,13 +283,12 @@ impl Uring {
         if let Some(slot) = buffer {
             // Before anything else: whatever happened, this buffer is ours again (I6).
             pool.reap(slot);
-            self.buffers.taken();
+            self.held.buffers.taken();
         }
         let kind = token.kind()?;
-        if !more && !matches!(kind, Kind::CancelReceive | Kind::CancelSend) {
-            // Counted wrong, memory that the kernel still uses would be freed: a panic leaks it.
-            assert!(self.operations > 0, "I5: an operation ended twice");
-            self.operations -= 1;
+        if drain::ends_operation(entry) {
+            // Counted wrong, memory that the kernel still uses would be freed.
+            assert!(self.count_end(), "I5: an operation ended twice");
         }
         let outcome = match kind {
             Kind::Receive => return self.complete_receive(id, result, more, buffer, pool),
@@ -319,9 +313,7 @@ impl Uring {
                 return None;
             }
             Kind::Wake => {
-                if !self.stopping {
-                    self.arm_wake();
-                }
+                self.arm_wake();
                 Outcome::Woken
             }
         };
@@ -430,32 +422,7 @@ impl Driver for Uring {
         Ok(())
     }
 
-    fn shut_down(&mut self, pool: &mut Pool, deadline: Instant) -> bool {
-        self.starved.clear();
-        self.starved_calls.clear();
-        self.stopping = true;
-        while self.operations > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            // Again each time: a cancel may miss an operation that is just completing.
-            let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
-                .build()
-                .user_data(Token::new(Kind::CancelSend, ConnId { index: 0, generation: 0 }).0);
-            self.push_uncounted(cancel);
-            self.push_backlog();
-            if self.enter(1, Some(left.min(Duration::from_millis(100)))).is_err() {
-                return false;
-            }
-            loop {
-                let Some(entry) = self.ring.completion().next() else { break };
-                let outcome = self.complete(&entry, pool).map(|event| event.outcome);
-                if let Some(Outcome::Received { buffer, .. } | Outcome::Datagram { buffer, .. }) = outcome {
-                    pool.release(buffer);
-                }
-            }
-        }
-        true
+    fn shut_down(&mut self, deadline: Instant) -> bool {
+        self.drain(deadline)
     }
 }

@@ -1,25 +1,30 @@
 //! What of the io_uring driver does not show in its events.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::base::wake::Wake;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 fn driver(buffers: u16) -> (Uring, Pool) {
+    driver_with(Pool::new(buffers, 64, || ()).unwrap())
+}
+
+pub(super) fn driver_with(mut pool: Pool) -> (Uring, Pool) {
     let wake = Wake::new().unwrap();
-    let mut pool = Pool::new(buffers, 64, || ()).unwrap();
     let proven = probe(&Features::ALL).unwrap_or_else(|refusal| panic!("{refusal}"));
     let driver = Uring::new(proven, wake.waiter().unwrap(), &mut pool).unwrap_or_else(|refusal| panic!("{refusal}"));
     (driver, pool)
 }
 
-fn turn(driver: &mut Uring, pool: &mut Pool) -> Vec<Event> {
+pub(super) fn turn(driver: &mut Uring, pool: &mut Pool) -> Vec<Event> {
     let mut events = Vec::new();
     driver.wait(Some(Duration::ZERO), pool, &mut events).unwrap();
     events
 }
 
-fn id(index: usize) -> ConnId {
+pub(super) fn id(index: usize) -> ConnId {
     ConnId { index: index as u32, generation: 0 }
 }
 
@@ -50,7 +55,7 @@ fn of_the_starved_the_oldest_are_tried_as_many_as_there_are_buffers() {
         assert!(turns < 4 || submitted <= served.len() + 3, "{submitted} are tried, {} of them served", served.len());
     }
     assert_eq!(served, (0..pairs.len()).collect::<Vec<_>>());
-    assert!(driver.shut_down(&mut pool, Instant::now() + Duration::from_secs(20)));
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
 /// As if the kernel had lost the end: the receive waits on another socket, one that goes on.
@@ -75,5 +80,5 @@ fn a_receive_that_has_missed_the_end_is_renewed() {
         panic!("{outcomes:?}")
     };
     pool.release(buffer);
-    assert!(driver.shut_down(&mut pool, Instant::now() + Duration::from_secs(20)));
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
