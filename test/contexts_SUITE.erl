@@ -13,6 +13,7 @@ all() ->
         everything_is_apart,
         own_gil_or_a_reason,
         own_gils_run_in_parallel,
+        a_busy_interpreter_stops_no_other,
         threads_and_kept_buffers,
         threads_end_first,
         threads_are_no_daemons,
@@ -22,6 +23,7 @@ all() ->
         an_end_that_never_comes_is_interrupted,
         modules_that_refuse_are_errors,
         modules_that_refuse_may_be_asked_again,
+        every_extension_module_in_two_that_end,
         killed_under_traffic,
         two_hundred_under_traffic,
         a_hundred_at_a_time,
@@ -97,6 +99,34 @@ own_gils_run_in_parallel(Config) ->
     Answered = receive {Spinner, _} -> before_us after 0 -> after_us end,
     ?assertEqual(case has_own_gil() of true -> after_us; false -> before_us end, Answered),
     _ = [py_reactor_context:stop(C, 100) || C <- [Busy, Free]].
+
+%% Nor where they share the GIL: CPython asks only the interpreter that wants it to let go, not the one that has it. That the
+%% interrupt finds the busy one shows that it has been computing all the time.
+a_busy_interpreter_stops_no_other(Config) ->
+    [Busy, Free] = [start(Config, [reactor_test:factory("streams.Echo"), "import apart, endless"]) || _ <- [1, 2]],
+    {Client, _} = client(Free, Config),
+    Flag = filename:join(?config(priv_dir, Config), "busy"),
+    {_, Monitor} = spawn_monitor(fun() -> exit({answer, py:call(Busy, endless, '_spin', [list_to_binary(Flag)])}) end),
+    wait_until(fun() -> filelib:is_file(Flag) end),
+    Test = self(),
+    {Asking, _} = spawn_monitor(fun() ->
+        Test ! {self(), [py:call(Free, apart, count_up, []) || _ <- lists:seq(1, 50)]}
+    end),
+    try
+        receive
+            {Asking, Answers} -> ?assertEqual([{ok, N} || N <- lists:seq(1, 50)], Answers)
+        after 30000 -> ct:fail(stopped_by_the_busy_one)
+        end,
+        [echoes(Client) || _ <- lists:seq(1, 50)]
+    after
+        ?assertEqual(ok, py_reactor_context:interrupt(Busy))
+    end,
+    receive
+        {'DOWN', Monitor, process, _, Reason} ->
+            ?assertMatch({answer, {error, {python_error, #{type := <<"erlang.reactor.Interrupted">>}}}}, Reason)
+    end,
+    gen_tcp:close(Client),
+    [ok = py_reactor_context:stop(C, 100) || C <- [Busy, Free]].
 
 %% Threads of the interpreter wake its connections; what it still holds at the end is let go.
 threads_and_kept_buffers(Config) ->
@@ -221,6 +251,28 @@ modules_that_refuse_may_be_asked_again(Config) ->
         end
      || _ <- lists:seq(1, 5)
     ].
+
+%% Some share more between interpreters than they may, and tear it down with the last of them. In another VM: this one has
+%% loaded some of them elsewhere, and is to live on.
+every_extension_module_in_two_that_end(_Config) ->
+    Code = "contexts_SUITE:use_every_extension_module()",
+    {Port, _} = interpreter_SUITE:vm(["-pa", filename:dirname(code:which(?MODULE))], Code, []),
+    Count = interpreter_SUITE:line(Port, "extension modules used: "),
+    ?assertEqual(0, interpreter_SUITE:exit_status(Port)),
+    ct:comment("~s modules", [Count]).
+
+use_every_extension_module() ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    [One, Two] = [start([{backend, auto}], "import extensions") || _ <- [1, 2]],
+    [{ok, Count}, {ok, Count}] = [py:call(C, extensions, use_all, []) || C <- [One, Two]],
+    ok = py_reactor_context:stop(One),
+    {ok, Count} = py:call(Two, extensions, use_all, []),
+    ok = py_reactor_context:stop(Two),
+    Three = start([{backend, auto}], "import extensions"),
+    {ok, Count} = py:call(Three, extensions, use_all, []),
+    ok = py_reactor_context:stop(Three),
+    io:format("~nextension modules used: ~b~n", [Count]),
+    halt(0).
 
 killed_under_traffic(Config) ->
     Before = os_resources:snapshot(),

@@ -226,7 +226,7 @@ what_is_left_of_callbacks(Config) ->
                 send(Other, <<"still served">>),
                 expect(Other, <<"still served">>)
             end
-         || Kind <- [text, instance, client_info, write_buffer, message]
+         || Kind <- [text, answer, instance, client_info, write_buffer, message]
         ]
     end).
 

@@ -5,7 +5,7 @@
 //! nothing is copied, and every method of `bytes` is there because it *is* one. Views hold a reference to the object, so
 //! the slot returns when the last reference and the last view are gone: when CPython deallocates it.
 
-use crate::buffer::{DATA_OFFSET, HEADER_BYTES, Pool, SlotHeader, return_from_any_thread};
+use crate::buffer::{DATA_OFFSET, HEADER_BYTES, Pool, Shared, SlotHeader, return_from_any_thread};
 use crate::python::glue::{Static, method};
 use crate::python::types;
 
@@ -15,6 +15,7 @@ use pyo3::types::PyType;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
 use std::mem::offset_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::rc::Rc;
 
@@ -119,9 +120,22 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
+/// A panic must cross neither into C nor into the code that happens to let go of the object: what it was about is leaked,
+/// and its hook has told of it.
+///
 /// # Safety
 /// As for [`return_from_any_thread`].
-unsafe fn give_back(pool: *const crate::buffer::Shared, slot: u16) {
+unsafe fn give_back(pool: *const Shared, slot: u16) {
+    // SAFETY: the caller's promise.
+    _ = catch_unwind(AssertUnwindSafe(|| unsafe {
+        if !give_back_here(pool, slot) {
+            return_from_any_thread(pool, slot);
+        }
+    }));
+}
+
+/// Without a lock, if `pool` is this thread's and not in use. Answers whether it was.
+fn give_back_here(pool: *const Shared, slot: u16) -> bool {
     let local = LOCAL.try_with(|local| {
         let Ok(local) = local.try_borrow() else { return false };
         let Some(ours) = local.as_ref() else { return false };
@@ -133,10 +147,7 @@ unsafe fn give_back(pool: *const crate::buffer::Shared, slot: u16) {
             _ => false,
         }
     });
-    if local != Ok(true) {
-        // SAFETY: the caller's promise.
-        unsafe { return_from_any_thread(pool, slot) };
-    }
+    local == Ok(true)
 }
 
 unsafe extern "C" fn memoryview(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -188,4 +199,41 @@ pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     // SAFETY: `bytes` is a static type.
     let bytes = unsafe { Bound::from_borrowed_ptr(py, (&raw mut ffi::PyBytes_Type).cast()) };
     types::make(py, c"erlang.reactor.ReactorBuffer", 0, ffi::Py_TPFLAGS_IMMUTABLETYPE, &slots, Some(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `dealloc` would, of an object whose header is not what we wrote. It is C that calls it.
+    unsafe extern "C" fn give_back_for_c(pool: *const Shared, slot: u16) {
+        // SAFETY: the caller's promise.
+        unsafe { give_back(pool, slot) };
+    }
+
+    #[test]
+    fn a_panic_while_a_slot_returns_costs_at_most_the_slot() {
+        let pool = Rc::new(RefCell::new(Pool::new(4, 100, || ()).unwrap()));
+        let key = pool.borrow().key();
+        let lend = || {
+            let mut pool = pool.borrow_mut();
+            let (slot, _) = pool.post().unwrap();
+            pool.reap(slot);
+            pool.lend(slot, 0);
+            slot
+        };
+        let (one, other) = (lend(), lend());
+        set_local_pool(Some(Rc::clone(&pool)));
+        // Twice what is lent once, and what there is not.
+        for slot in [one, one, 4] {
+            // SAFETY: the pool is alive, and checks the slot, which has no memory that anybody uses.
+            unsafe { give_back_for_c(key, slot) };
+        }
+        assert_eq!(pool.borrow().usage(), (4, 1));
+        // SAFETY: the slot is lent.
+        unsafe { give_back_for_c(key, other) };
+        set_local_pool(None);
+        assert_eq!(pool.borrow().usage(), (4, 0));
+        assert_eq!(pool.borrow().free(), 4);
+    }
 }

@@ -1,6 +1,5 @@
 //! Objects of ours that hold each other, a chain of a million, are released without a million frames on the stack: what
-//! lies deep waits until the outermost is done. CPython does so for its own types, but exports no function for it; for
-//! subclasses made in Python it sees to it itself.
+//! lies deep waits until the outermost is done. CPython does so for its own types, but exports no function for it.
 
 use pyo3::ffi;
 use std::cell::RefCell;

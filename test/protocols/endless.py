@@ -103,6 +103,8 @@ class Unending(reactor.Protocol):
         kind, flag = self.client_info["kind"], self.client_info.get("flag")
         if kind == "text":
             raise NoText(flag)
+        if kind == "answer":
+            return NoEnd(flag)
         if kind == "instance":
             self.kept = NoEnd(flag)
             return "close"
