@@ -21,7 +21,8 @@ def use_all():
     for name in names():
         try:
             module = importlib.import_module(name)
-        except ImportError:
+        except (ImportError, AttributeError):
+            # Refused; or `_zoneinfo` has found a `datetime` without the C part that was refused.
             continue
         count += 1
         for value in list(vars(module).values()):
