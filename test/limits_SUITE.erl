@@ -22,8 +22,8 @@ groups() ->
         drain_answers_what_has_arrived,
         drain_takes_too_long,
         drain_of_nothing
-        %% Faults (src/driver/faults.rs) would reset some of them.
-    ] ++ [ten_thousand_idle || os:getenv("PY_REACTOR_FAULTS") =:= false]).
+        %% Faults (src/driver/faults.rs) would reset some of them, or be late.
+    ] ++ [Case || Case <- [an_idle_context_makes_no_turns, ten_thousand_idle], os:getenv("PY_REACTOR_FAULTS") =:= false]).
 
 init_per_group(Group, Config) ->
     log_collector:install(),
@@ -189,6 +189,36 @@ small_writes_cost_their_mark(Config) ->
         ?assert(lists:min(Unsent) > 100000, Unsent),
         [reactor_test:reset(Client) || Client <- Clients]
     end).
+
+%% Each of its connections has moved, and is looked at once when it is quiet; then nothing happens while another context, which
+%% runs a command each 100 ms, turns on.
+an_idle_context_makes_no_turns(Config) ->
+    serving(Config, "streams.Echo", #{}, fun(Idle) ->
+        Clients = [Client || {Client, _} <- [client(Idle, Config) || _ <- lists:seq(1, 20)]],
+        [echoes(Client) || Client <- Clients],
+        serving(Config, "streams.Echo", #{}, fun(Control) ->
+            reactor_test:wait_until("no turn of the idle one", fun() -> stands_still(Idle, Control) end)
+        end),
+        [echoes(Client) || Client <- Clients],
+        reactor_test:wait_connections(Idle, 20)
+    end).
+
+%% Whether Idle makes no turn while Control runs 20 commands, and makes some.
+stands_still(Idle, Control) ->
+    Before = {turns(Idle), turns(Control)},
+    [
+        begin
+            {ok, Nth} = py:eval(Control, integer_to_list(Nth)),
+            timer:sleep(100)
+        end
+     || Nth <- lists:seq(1, 20)
+    ],
+    {IdleBefore, ControlBefore} = Before,
+    ?assert(turns(Control) >= ControlBefore + 20),
+    turns(Idle) =:= IdleBefore.
+
+turns(Context) ->
+    maps:get(turns, py_reactor_context:stats(Context)).
 
 %% As many as the limit of open files allows. They cost little, are not in the way of another one, and are all there.
 ten_thousand_idle(Config) ->
