@@ -2,7 +2,8 @@
 %% a caller that breaks their rules (a context used by a process that does not own it, say) gets no second warning.
 %% Use {@link py}, {@link py_reactor_context} and {@link py_reactor}.
 %%
-%% Every function returns at once, but `context_join/1', which runs on a dirty I/O scheduler.
+%% Every function returns at once, but `context_join/1', which runs on a dirty I/O scheduler, and what copies a large
+%% term, which goes on on a dirty CPU scheduler.
 %% @private
 -module(py_nif).
 
@@ -78,8 +79,8 @@
 %% What is to be logged, and how much more there was no room for.
 -type call_answer() :: reference().
 %% Where the answer to a call from Python goes.
--type waiter() :: reference() | {reference(), Callers :: [pid(), ...]}.
-%% Who waits for a reply, and the contexts that wait for it meanwhile.
+-type waiter() :: reference() | {Waiter :: pid(), reference(), Callers :: [pid()]}.
+%% Who waits for a reply, if not the caller, and the contexts that wait for it meanwhile.
 -type reply_ref() :: waiter() | undefined.
 %% The reply is `{Ref, {ok, Term} | {error, Reason}}'; with `undefined' there is none.
 
@@ -193,7 +194,7 @@ notify_take(_Ctx) ->
 %% The reply is `{Ref, {ok, none} | {error, Reason}}'; to `watch' it is `{Ref, watching}', and when the
 %% connection ends `{Ref, {down, Fd, Reason}}', unless the same process asks to `unwatch' first, which is not answered.
 -spec connection_ask(
-    ctx(), reference(), py_reactor_context:connection(), close | {send, binary()} | {notify, term()} | watch | unwatch
+    ctx(), waiter(), py_reactor_context:connection(), close | {send, binary()} | {notify, term()} | watch | unwatch
 ) -> ok | {error, busy | stopped}.
 connection_ask(_Ctx, _Ref, _Connection, _Request) ->
     erlang:nif_error(undef).

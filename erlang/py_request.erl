@@ -4,11 +4,12 @@
 -module(py_request).
 
 -export([encode/1, run/2, run_within/3, run_anyway/2, refused/1]).
--export([wait/5]).
+-export([wait/4]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
 -type send() :: fun((py_nif:waiter()) -> ok | {error, term()}).
+%% To be answered as that says.
 
 %% Code and names become binaries, as do the keys of keyword arguments and locals.
 -spec encode([argument()]) -> {ok, [binary() | list() | map()]} | {error, {bad_argument, atom(), term(), binary()}}.
@@ -87,39 +88,44 @@ refused(ContextPid) ->
             ok
     end.
 
+%% The caller sends the request by itself: what it says is copied once, and not for the one who waits.
 -spec run(pid(), send(), timeout(), [pid()]) -> {ok, term()} | {error, term()}.
 run(ContextPid, Send, Timeout, Waiting) ->
-    Tag = make_ref(),
-    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Tag, ContextPid, Send, Timeout, Waiting]),
-    receive
-        {'DOWN', Monitor, process, Waiter, {Tag, Result}} -> Result;
-        {'DOWN', Monitor, process, Waiter, Reason} -> {error, {request_failed, Reason}}
-    end.
-
--spec wait(reference(), pid(), send(), timeout(), [pid()]) -> no_return().
-wait(Tag, ContextPid, Send, Timeout, Waiting) ->
-    exit({Tag, request(ContextPid, Send, Timeout, Waiting)}).
-
--spec request(pid(), send(), timeout(), [pid()]) -> {ok, term()} | {error, term()}.
-request(ContextPid, Send, Timeout, Waiting) ->
     Ref = make_ref(),
-    Monitor = monitor(process, ContextPid),
-    case Send(waiter(Ref, Waiting)) of
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Ref, self(), ContextPid, Timeout]),
+    try Send({Waiter, Ref, Waiting}) of
         ok ->
             receive
-                {Ref, Result} ->
-                    Result;
-                {'DOWN', Monitor, process, ContextPid, Reason} ->
-                    receive
-                        {Ref, Result} -> Result
-                    after 0 -> {error, {context_down, Reason}}
-                    end
-            after Timeout -> {error, timeout}
+                {'DOWN', Monitor, process, Waiter, {Ref, Result}} -> Result;
+                {'DOWN', Monitor, process, Waiter, Reason} -> {error, {request_failed, Reason}}
             end;
         {error, _} = Error ->
+            forget(Waiter, Monitor),
             Error
+    catch
+        error:Reason:Stack ->
+            forget(Waiter, Monitor),
+            {error, {request_failed, {Reason, Stack}}}
     end.
 
--spec waiter(reference(), [pid()]) -> py_nif:waiter().
-waiter(Ref, []) -> Ref;
-waiter(Ref, Waiting) -> {Ref, Waiting}.
+-spec forget(pid(), reference()) -> true.
+forget(Waiter, Monitor) ->
+    true = demonitor(Monitor, [flush]),
+    exit(Waiter, kill).
+
+-spec wait(reference(), pid(), pid(), timeout()) -> no_return().
+wait(Ref, Caller, ContextPid, Timeout) ->
+    OfCaller = monitor(process, Caller),
+    OfContext = monitor(process, ContextPid),
+    receive
+        {Ref, Result} ->
+            exit({Ref, Result});
+        {'DOWN', OfCaller, process, Caller, _} ->
+            exit(normal);
+        {'DOWN', OfContext, process, ContextPid, Reason} ->
+            receive
+                {Ref, Result} -> exit({Ref, Result})
+            after 0 -> exit({Ref, {error, {context_down, Reason}}})
+            end
+    after Timeout -> exit({Ref, {error, timeout}})
+    end.

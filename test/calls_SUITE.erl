@@ -7,6 +7,9 @@
 
 -import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1]).
 
+%% What traces say instead of a scheduler's number.
+-define(DIRTY, 0).
+
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()].
 
@@ -33,7 +36,8 @@ groups() ->
         cast_does_not_wait,
         a_long_call_delays_nobody_elses_connections,
         stats_answer_while_a_context_is_busy,
-        the_queue_is_bounded
+        the_queue_is_bounded,
+        what_is_large_is_copied_by_a_dirty_scheduler
     ]).
 
 init_per_group(Group, Config) ->
@@ -293,6 +297,63 @@ the_queue_is_bounded(Config) ->
         {ok, Appended} = py:call(Context, jobs, appended, [Name]),
         ?assertEqual(lists:seq(1, get(queued)), Appended)
     end).
+
+%% Told by where the caller runs, not by how long: an argument of three million elements kept a scheduler from all others
+%% for as long as copying it takes. What is small stays where it is.
+what_is_large_is_copied_by_a_dirty_scheduler(Config) ->
+    serving(Config, "streams.Echo", fun(Context) ->
+        _ = client(Context, Config),
+        [#{connection := Connection}] = py_reactor_context:connections(Context),
+        Test = self(),
+        Answer = reactor_test:tag(),
+        ok = py:register_function(Answer, fun(N) ->
+            1 = erlang:trace(self(), true, [running, scheduler_id, {tracer, Test}]),
+            lists:seq(1, N)
+        end),
+        [
+            begin
+                ?assertEqual({What, []}, {What, dirty(fun() -> Do(10) end)}),
+                ?assertEqual({What, [{py_nif, What}]}, {What, dirty(fun() -> Do(300000) end)})
+            end
+         || {What, Do} <- [
+                {call, fun(N) -> {ok, N} = py:call(Context, builtins, len, [lists:seq(1, N)]) end},
+                {call, fun(N) -> {ok, _} = py:call(Context, builtins, dict, [], #{a => list_to_tuple(lists:seq(1, N))}) end},
+                {call, fun(N) -> ok = py:cast(Context, builtins, len, [maps:from_list([{I, I} || I <- lists:seq(1, N)])]) end},
+                {eval, fun(N) -> {ok, N} = py:eval(Context, "len(a)", #{a => lists:seq(1, N)}) end},
+                {exec, fun(N) -> ok = py:exec(Context, ["#", lists:duplicate(8 * N, $ )]) end},
+                {connection_ask, fun(N) -> ok = py_reactor_context:notify(Context, Connection, lists:seq(1, N)) end},
+                {handoff, fun(N) ->
+                    {_Client, Server} = reactor_test:pair(Config),
+                    ok = py_reactor_context:handoff(Context, Server, #{large => lists:seq(1, N)})
+                end},
+                {answer_call, fun(N) ->
+                    {ok, N} = py:eval(Context, "len(__import__('erlang').call(name, n))", #{name => Answer, n => N})
+                end}
+            ]
+        ],
+        ok = py:unregister_function(Answer)
+    end).
+
+%% The native functions that the process of `Do' ran, and who traces itself meanwhile, on dirty schedulers.
+dirty(Do) ->
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        receive go -> Do() end
+    end),
+    1 = erlang:trace(Pid, true, [running, scheduler_id]),
+    Pid ! go,
+    receive {'DOWN', Monitor, process, Pid, Why} -> ?assertEqual(normal, Why) end,
+    Delivered = erlang:trace_delivered(all),
+    receive {trace_delivered, all, Delivered} -> ok end,
+    lists:usort(dirty_parts()).
+
+dirty_parts() ->
+    receive
+        {trace, _, in, {py_nif, Function, _}, ?DIRTY} ->
+            [{py_nif, Function} | dirty_parts()];
+        {trace, _, _, _, _} ->
+            dirty_parts()
+    after 0 -> []
+    end.
 
 threads_of_python(Config) ->
     with_context(Config, #{}, fun(Context) ->

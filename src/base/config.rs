@@ -118,6 +118,12 @@ pub const CALLS_MAX: usize = 1024;
 /// A thread that waits in `erlang.call` looks so often whether it was interrupted or killed.
 pub const CALL_POLL_MS: u64 = 20;
 
+/// A term of so many parts is not copied on a scheduler: that would take more than a tenth of a millisecond or so.
+pub const COPIED_PARTS_MAX: usize = 8192;
+
+/// Nor is text of so many bytes.
+pub const COPIED_TEXT_BYTES_MAX: usize = 1024 * 1024;
+
 /// Messages to other nodes that may wait for the process that sends them.
 pub const RELAYED_MAX: usize = 1024;
 

@@ -8,12 +8,18 @@
 use crate::base::atoms;
 use crate::base::config::RELAYED_MAX;
 use crate::base::sync::{Mutex, lock};
+use crate::beam::dirty;
 use crate::beam::reply::OwnedTerm;
 use rustler::{Encoder, Env, Term};
 use std::collections::VecDeque;
 
-/// Terms `{To, Message}`.
-static QUEUE: Mutex<VecDeque<OwnedTerm>> = Mutex::new(VecDeque::new());
+/// `{To, Message}`, and how many parts it has, as far as [`dirty`] wants to know.
+struct Relayed {
+    term: OwnedTerm,
+    parts: usize,
+}
+
+static QUEUE: Mutex<VecDeque<Relayed>> = Mutex::new(VecDeque::new());
 
 /// How many the process takes at a time: copying them keeps a scheduler (I8).
 const BATCH_MAX: usize = 32;
@@ -26,7 +32,8 @@ pub struct Full;
 /// # Errors
 /// Too many wait, because a node takes its messages slowly.
 pub fn post<'a>(env: Env<'a>, to: Term<'a>, message: Term<'a>) -> Result<(), Full> {
-    let message = OwnedTerm::new((to, message).encode(env));
+    let parts = dirty::parts_of(message);
+    let message = Relayed { term: OwnedTerm::new((to, message).encode(env)), parts };
     let mut queue = lock(&QUEUE);
     if queue.len() >= RELAYED_MAX {
         return Err(Full);
@@ -41,12 +48,17 @@ pub fn post<'a>(env: Env<'a>, to: Term<'a>, message: Term<'a>) -> Result<(), Ful
     Ok(())
 }
 
+/// The parts of all that [`take`] takes.
+pub fn parts_of_next() -> usize {
+    lock(&QUEUE).iter().take(BATCH_MAX).map(|message| message.parts).sum()
+}
+
 /// Takes the oldest messages; none if there are none.
 pub fn take(env: Env<'_>) -> Vec<Term<'_>> {
-    let messages: Vec<OwnedTerm> = {
+    let messages: Vec<Relayed> = {
         let mut queue = lock(&QUEUE);
         let count = queue.len().min(BATCH_MAX);
         queue.drain(..count).collect()
     };
-    messages.iter().map(|message| message.open(|term| term.in_env(env))).collect()
+    messages.iter().map(|message| message.term.open(|term| term.in_env(env))).collect()
 }

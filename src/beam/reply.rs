@@ -35,11 +35,12 @@ pub struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// The caller `pid`, who waits for `reference`: a reference, or `{Reference, Callers}`.
+    /// The caller `pid`, who waits for `reference`: a reference, or `{Waiter, Reference, Callers}` where another does.
     pub fn new(pid: LocalPid, reference: Term<'_>) -> Self {
-        match reference.decode::<(Term<'_>, Term<'_>)>() {
-            Ok((reference, callers)) => {
-                ReplyTo { pid, reference: OwnedTerm::new(reference), callers: Some(OwnedTerm::new(callers)) }
+        match reference.decode::<(LocalPid, Term<'_>, Term<'_>)>() {
+            Ok((waiter, reference, callers)) => {
+                let callers = (!callers.is_empty_list()).then(|| OwnedTerm::new(callers));
+                ReplyTo { pid: waiter, reference: OwnedTerm::new(reference), callers }
             }
             Err(_) => ReplyTo { pid, reference: OwnedTerm::new(reference), callers: None },
         }

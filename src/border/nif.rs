@@ -4,6 +4,7 @@ use crate::base::atoms;
 use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::base::limits::Limits;
 use crate::beam::call_reply::Answer;
+use crate::beam::dirty;
 use crate::beam::relay;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::beam::resource::Ref;
@@ -183,6 +184,10 @@ fn context_join(env: Env<'_>, context: Context) -> Atom {
 
 #[rustler::nif]
 fn handoff<'a>(env: Env<'a>, context: Context, fd: i64, info: Term<'a>, how: How) -> Term<'a> {
+    let args = || [context.encode(env), fd.encode(env), info, how.encode(env)];
+    if let Some(later) = dirty::elsewhere(env, c"handoff", args, &[info]) {
+        return later;
+    }
     match hand_over(env, &context, fd, info, how) {
         Ok(()) => atoms::ok().encode(env),
         Err(reason) => (atoms::error(), reason).encode(env),
@@ -239,11 +244,19 @@ fn answer(env: Env<'_>, posted: Result<(), (Refused, Command)>) -> Term<'_> {
 
 #[rustler::nif]
 fn exec<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>) -> Term<'a> {
+    let args = || [context.encode(env), reference, code.to_term(env)];
+    if let Some(later) = dirty::text_elsewhere(env, c"exec", args, &code, &[]) {
+        return later;
+    }
     run(env, &context, reference, Job::Exec(text(&code)))
 }
 
 #[rustler::nif]
 fn eval<'a>(env: Env<'a>, context: Context, reference: Term<'a>, code: Binary<'a>, locals: Term<'a>) -> Term<'a> {
+    let args = || [context.encode(env), reference, code.to_term(env), locals];
+    if let Some(later) = dirty::text_elsewhere(env, c"eval", args, &code, &[locals]) {
+        return later;
+    }
     run(env, &context, reference, Job::Eval(text(&code), OwnedTerm::new(locals)))
 }
 
@@ -257,6 +270,10 @@ fn call<'a>(
     positional: Term<'a>,
     keywords: Term<'a>,
 ) -> Term<'a> {
+    let args = || [context.encode(env), reference, module.to_term(env), function.to_term(env), positional, keywords];
+    if let Some(later) = dirty::elsewhere(env, c"call", args, &[positional, keywords]) {
+        return later;
+    }
     let arguments = OwnedTerm::new((positional, keywords).encode(env));
     run(env, &context, reference, Job::Call(text(&module), text(&function), arguments))
 }
@@ -269,6 +286,10 @@ fn connection_ask<'a>(
     connection: Term<'a>,
     request: Term<'a>,
 ) -> NifResult<Term<'a>> {
+    let args = || [context.encode(env), reference, connection, request];
+    if let Some(later) = dirty::elsewhere(env, c"connection_ask", args, &[request]) {
+        return Ok(later);
+    }
     let (fd, exactly) = match connection.decode::<(i64, u64, u64)>() {
         Ok((fd, context, serial)) => (fd, Some((context, serial))),
         Err(_) => (connection.decode::<i64>()?, None),
@@ -322,17 +343,23 @@ fn notice_term(env: Env<'_>, context_id: i64, notice: Notice) -> NifResult<Term<
 }
 
 #[rustler::nif]
-fn relay_take(env: Env<'_>) -> Vec<Term<'_>> {
-    relay::take(env)
+fn relay_take(env: Env<'_>) -> Term<'_> {
+    match dirty::parts_elsewhere(env, c"relay_take", || [], relay::parts_of_next()) {
+        Some(later) => later,
+        None => relay::take(env).encode(env),
+    }
 }
 
 #[rustler::nif]
-fn answer_call<'a>(answer: Term<'a>, term: Term<'a>) -> Atom {
+fn answer_call<'a>(env: Env<'a>, answer: Term<'a>, term: Term<'a>) -> Term<'a> {
+    if let Some(later) = dirty::elsewhere(env, c"answer_call", || [answer, term], &[term]) {
+        return later;
+    }
     // Who asked before the library was loaded anew hears that nobody answers, once Erlang has forgotten this.
     if let Ok(answer) = answer.decode::<Ref<Answer>>() {
         answer.give(term);
     }
-    atoms::ok()
+    atoms::ok().encode(env)
 }
 
 #[rustler::nif]

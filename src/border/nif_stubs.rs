@@ -20,6 +20,7 @@ absent! {
     enif_make_resource enif_make_tuple_from_array enif_make_uint enif_make_ulong enif_map_iterator_create
     enif_map_iterator_destroy enif_map_iterator_get_pair enif_map_iterator_next enif_map_iterator_prev
     enif_monitor_process enif_raise_exception enif_release_binary enif_release_resource enif_schedule_nif
-    enif_clear_env enif_whereis_pid enif_get_local_pid enif_make_pid enif_is_pid enif_compare
-    enif_select enif_self enif_send enif_snprintf enif_term_to_binary enif_term_type enif_thread_type
+    enif_clear_env enif_whereis_pid enif_get_local_pid enif_make_pid enif_is_pid enif_compare enif_get_int64
+    enif_select enif_self enif_send enif_snprintf enif_term_to_binary enif_term_type enif_thread_type enif_get_uint64
+    enif_consume_timeslice enif_get_map_size
 }
