@@ -25,7 +25,8 @@ groups() ->
         clients_that_vanish,
         many_clients_at_once,
         ipv6,
-        client_info_of_the_peer
+        client_info_of_the_peer,
+        scopes_of_link_local_peers
     ]).
 
 init_per_group(Group, Config) ->
@@ -238,3 +239,76 @@ client_info_of_the_peer(Config) ->
     Client = connect(Port),
     {ok, {_, Own}} = inet:sockname(Client),
     expect(Client, ["addr='127.0.0.1' port=", integer_to_list(Own), " type='tcp'"]).
+
+%% In a network namespace, where the loopback interface has a link-local address.
+scopes_of_link_local_peers(Config) ->
+    Script = "ip link set lo up && ip addr add fe80::1/64 dev lo nodad && exec erl \"$@\"",
+    case os:cmd("unshare -n sh -c 'ip link set lo up && ip addr add fe80::1/64 dev lo nodad && echo -n may' 2>&1") of
+        "may" ->
+            {ok, Peer, _} = peer:start(#{
+                connection => standard_io,
+                exec => {os:find_executable("unshare"), ["-n", "sh", "-c", Script, "erl"]},
+                args => ["-pa" | code:get_path()]
+            }),
+            ok = peer:call(Peer, ?MODULE, scopes, [Config, id(Config)], 60000),
+            peer:stop(Peer);
+        Why ->
+            {skip, "no network namespace here: " ++ Why}
+    end.
+
+scopes(Config, Id) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Options = options(Config, #{setup_code => reactor_test:factory("scopes.Scoped")}),
+    {ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options),
+    Ip = {16#fe80, 0, 0, 0, 0, 0, 0, 1},
+    At = fun(Port) -> #{family => inet6, addr => Ip, port => Port, scope_id => 1, flowinfo => 0} end,
+    %% Accepted by a listener of ours.
+    {ok, _} = py_reactor:start_listener(?MODULE, #{ip => {0, 0, 0, 0, 0, 0, 0, 0}, contexts => [Id]}),
+    ?assertEqual({ok, <<"fe80::1 1">>}, asked(stream, At(port()))),
+    %% Handed over.
+    {ok, Listening} = socket:open(inet6, stream),
+    ok = socket:bind(Listening, At(0)),
+    ok = socket:listen(Listening),
+    {ok, #{port := Port}} = socket:sockname(Listening),
+    [
+        begin
+            _ = spawn_link(fun() ->
+                {ok, Accepted} = socket:accept(Listening),
+                ok = py_reactor_context:handoff(Id, Accepted, Info)
+            end),
+            ?assertEqual({Info, {ok, Answer}}, {Info, asked(stream, At(Port))})
+        end
+     || {Info, Answer} <- [
+            {#{addr => Ip}, <<"fe80::1 1">>},
+            {#{addr => Ip, scope_id => 7}, <<"fe80::1 7">>},
+            {#{addr => "fe80::2"}, <<"fe80::2 None">>},
+            {#{addr => "::1"}, <<"::1 None">>}
+        ]
+    ],
+    %% Of datagrams: the sender as it is, the interface by name and by number, and one that is not there.
+    {ok, Served} = socket:open(inet6, dgram),
+    ok = socket:bind(Served, At(0)),
+    {ok, To} = socket:sockname(Served),
+    ok = py_reactor_context:handoff(Id, Served, #{}),
+    [
+        ?assertEqual({Zone, {ok, Answer}}, {Zone, asked(dgram, To, Zone)})
+     || {Zone, Answer} <- [
+            {<<"-">>, <<"-">>},
+            {<<"lo">>, <<"lo">>},
+            {<<"1">>, <<"1">>},
+            {<<"nowhere">>, <<"'fe80::1%nowhere': there is no interface 'nowhere'">>}
+        ]
+    ],
+    ok.
+
+asked(Type, To) ->
+    asked(Type, To, <<"x">>).
+
+asked(Type, To, Data) ->
+    {ok, Socket} = socket:open(inet6, Type),
+    ok = socket:bind(Socket, To#{port := 0}),
+    ok = socket:connect(Socket, To),
+    ok = socket:send(Socket, Data),
+    Answer = socket:recv(Socket, 0, 30000),
+    ok = socket:close(Socket),
+    Answer.

@@ -230,10 +230,15 @@ impl Descriptor {
 
     /// Whether the socket has one peer, to whom `write` goes.
     pub fn is_connected(&self) -> bool {
+        self.peer().is_some()
+    }
+
+    /// The address of that peer.
+    pub fn peer(&self) -> Option<Address> {
         let mut peer = Address::empty();
         let (address, len) = peer.as_c_mut();
         // SAFETY: the call fills in an address of our own, whose size it knows.
-        unsafe { libc::getpeername(self.number(), address, len) == 0 }
+        (unsafe { libc::getpeername(self.number(), address, len) } == 0).then_some(peer)
     }
 
     /// Whether its addresses are IPv6.

@@ -3,8 +3,8 @@
 use crate::driver::address::{Address, Meaning};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyTuple};
-use std::ffi::OsStr;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use std::ffi::{CString, OsStr};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,37 @@ pub fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py,
     })
 }
 
-/// The destination that a protocol names; IPv4 addresses are mapped where the socket is IPv6. Names are not looked up.
+/// The number of the interface `zone`: what follows the `%` of an address, its name or the number itself.
+fn interface(zone: &str) -> Option<u32> {
+    if let Ok(number) = zone.parse() {
+        return Some(number);
+    }
+    let name = CString::new(zone).ok()?;
+    // SAFETY: a C string.
+    Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|number| *number != 0)
+}
+
+/// The `scope_id` that `info` lacks: `addr` is link-local and the `peer`'s, which is behind that interface.
+///
+/// # Errors
+/// No memory.
+pub fn missing_scope(info: &Bound<'_, PyDict>, peer: impl FnOnce() -> Option<Address>) -> PyResult<Option<u32>> {
+    let Some(addr) = info.get_item("addr")? else { return Ok(None) };
+    let Some(ip) = addr.extract::<String>().ok().and_then(|text| text.parse::<Ipv6Addr>().ok()) else {
+        return Ok(None);
+    };
+    if !ip.is_unicast_link_local() || info.contains("scope_id")? {
+        return Ok(None);
+    }
+    Ok(match peer().map(|peer| peer.meaning()) {
+        Some(Meaning::Ip(SocketAddr::V6(peer))) if *peer.ip() == ip => {
+            Some(peer.scope_id()).filter(|scope| *scope != 0)
+        }
+        _ => None,
+    })
+}
+
+/// The destination that a protocol names, with the zone of an IPv6 address, if need be; IPv4 addresses are mapped where the socket is IPv6. Names are not looked up.
 ///
 /// # Errors
 /// `TypeError` or `ValueError`: it is no address.
@@ -43,8 +73,13 @@ pub fn from_python(address: &Bound<'_, PyAny>, v6: bool) -> PyResult<Address> {
         .map_err(|_| PyTypeError::new_err("an address is a tuple (host, port), or the path of a Unix socket"))?;
     let (host, port) = (parts.get_item(0)?.extract::<String>()?, parts.get_item(1)?.extract::<u16>()?);
     let number = |index| parts.get_item(index).map_or(Ok(0), |part| part.extract::<u32>());
-    let ip: IpAddr = host.parse().map_err(|_| {
+    let (text, zone) = host.split_once('%').map_or((&*host, None), |(text, zone)| (text, Some(zone)));
+    let ip: Option<IpAddr> = text.parse().ok();
+    let ip = ip.filter(|ip| ip.is_ipv6() || zone.is_none()).ok_or_else(|| {
         PyValueError::new_err(format!("{host:?} is not an IP address; names are not looked up on a reactor thread"))
+    })?;
+    let zone = zone.map_or(Ok(0), |zone| {
+        interface(zone).ok_or_else(|| PyValueError::new_err(format!("'{host}': there is no interface '{zone}'")))
     })?;
     let ip = match ip {
         IpAddr::V4(v4) if v6 => IpAddr::V6(v4.to_ipv6_mapped()),
@@ -52,7 +87,8 @@ pub fn from_python(address: &Bound<'_, PyAny>, v6: bool) -> PyResult<Address> {
     };
     Ok(match ip {
         IpAddr::V6(ip) if ip != Ipv6Addr::UNSPECIFIED => {
-            SocketAddr::V6(SocketAddrV6::new(ip, port, number(2)?, number(3)?)).into()
+            let scope = Some(number(3)?).filter(|scope| *scope != 0).unwrap_or(zone);
+            SocketAddr::V6(SocketAddrV6::new(ip, port, number(2)?, scope)).into()
         }
         ip => SocketAddr::new(ip, port).into(),
     })

@@ -184,7 +184,7 @@ impl Reactor {
         place: Place,
         info: &Info,
     ) -> PyResult<(ConnId, Bound<'py, PyAny>, Bound<'py, PyDict>)> {
-        let info = self.python.client_info(py, info)?;
+        let info = self.python.client_info(py, info, &descriptor)?;
         let factory = self.context.factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
         let factory = factory.ok_or_else(|| {
             PyRuntimeError::new_err(format!(

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::connection::callbacks::Names;
+use crate::driver::descriptor::Descriptor;
 use crate::mail::command::Info;
 use crate::module;
+use crate::python::addresses;
 use crate::python::terms::TermConverter;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -40,16 +42,25 @@ impl Workspace {
         Ok(Workspace { names: Names::new(py)?, converter: TermConverter::new(py)?, globals: globals.unbind() })
     }
 
-    /// `client_info` of what Erlang gave.
+    /// `client_info` of what Erlang gave, for `descriptor`.
     ///
     /// # Errors
     /// It cannot be converted.
-    pub fn client_info<'py>(&self, py: Python<'py>, info: &Info) -> PyResult<Bound<'py, PyDict>> {
+    pub fn client_info<'py>(
+        &self,
+        py: Python<'py>,
+        info: &Info,
+        descriptor: &Descriptor,
+    ) -> PyResult<Bound<'py, PyDict>> {
         match info {
             // `py_info` has seen to the address.
             Info::Map(map) => {
                 let info = map.open(|term| self.converter.to_str_dict(py, term).map(Bound::unbind))?;
-                Ok(info.into_bound(py))
+                let info = info.into_bound(py);
+                if let Some(scope) = addresses::missing_scope(&info, || descriptor.peer())? {
+                    info.set_item(PyString::intern(py, "scope_id"), scope)?;
+                }
+                Ok(info)
             }
             Info::Peer(peer) => {
                 let info = PyDict::new(py);
