@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-matrix test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check clippy dialyzer xref clean
+.PHONY: help setup compile run test test-rust test-python test-ct test-matrix test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms clean
 
 REBAR := rebar3
 FUZZ_SECONDS ?= 60
@@ -35,6 +35,9 @@ test-ct: setup ## Common Test, over real sockets
 
 test-matrix: setup ## Common Test with the other Pythons on this machine, which must have one from 3.12 on
 	bash scripts/test_matrix.sh
+
+test-platforms: setup ## make test on Debian trixie and forky, in folders of their own; needs root (PLATFORMS="trixie")
+	bash scripts/test_platforms.sh
 
 test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")
 	bash scripts/test_faults.sh
@@ -70,7 +73,7 @@ asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly to
 memcheck: setup ## the suites and the soak over a library that AddressSanitizer watches; needs a nightly toolchain (SUITES= SOAK_SECONDS=60)
 	bash scripts/memcheck.sh
 
-lint: fmt-check clippy xref dialyzer ## formatting, clippy, xref, dialyzer
+lint: fmt-check structure clippy xref dialyzer ## formatting, structure, clippy, xref, dialyzer
 
 fmt: ## format the Rust code
 	cargo fmt
@@ -81,6 +84,9 @@ fmt-check: setup
 	cargo fmt --check
 	cargo fmt --check --manifest-path models/Cargo.toml
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+
+structure: setup ## who may import whom, and how long files and functions may be
+	@"$$(bash scripts/find_python.sh)" scripts/check_structure.py
 
 clippy: setup ## the Rust code, warnings are errors
 	$(WITH_PYTHON) cargo clippy --locked --all-targets --all-features -- -D warnings

@@ -1,5 +1,7 @@
 //! The functions that Erlang calls: decode, enqueue, answer (I8). What may block runs dirty or on the reactor thread.
 
+#![forbid(unsafe_code)]
+
 use crate::base::atoms;
 use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::base::limits::Limits;

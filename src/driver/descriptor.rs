@@ -2,7 +2,9 @@
 
 use crate::base::token::ConnId;
 use crate::driver::address::Address;
-use crate::driver::registry::{Identity, Served, duplicate, identity, is_new, names, registry, status, take_duplicate};
+use crate::driver::registry::{
+    Abilities, Identity, Served, duplicate, identity, is_new, names, registry, status, take_duplicate,
+};
 use crate::driver::{Io, Target};
 use crate::mail::mailbox::Mailbox;
 use std::io;
@@ -39,17 +41,6 @@ fn socket_option(fd: RawFd, option: i32) -> i32 {
     // SAFETY: reads an int into a local of that size.
     unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut len) };
     value
-}
-
-/// What a descriptor can do.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Abilities {
-    /// The calls it understands.
-    pub io: Io,
-    /// Whether data can arrive.
-    pub readable: bool,
-    /// Whether data can leave.
-    pub writable: bool,
 }
 
 fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {

@@ -4,13 +4,24 @@
 //! and compared before a number is closed, shut down or adopted.
 
 use crate::base::token::ConnId;
-use crate::driver::descriptor::Abilities;
+use crate::driver::Io;
 use crate::mail::command::Command;
 use crate::mail::mailbox::Mailbox;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+/// What a descriptor can do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Abilities {
+    /// The calls it understands.
+    pub io: Io,
+    /// Whether data can arrive.
+    pub readable: bool,
+    /// Whether data can leave.
+    pub writable: bool,
+}
 
 /// What a descriptor names: device and inode. No two things that are open share it.
 pub type Identity = (u64, u64);

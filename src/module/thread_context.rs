@@ -1,5 +1,7 @@
 //! Which context hears of what happens in an interpreter on a thread of the user's own.
 
+#![forbid(unsafe_code)]
+
 use crate::base::gil::current_id;
 use crate::base::sync::lock;
 use crate::connection::context;

@@ -1,5 +1,7 @@
 //! A reactor thread from its start to its end: interpreter, ring, set-up code, loop, and what is said of them to Erlang.
 
+#![forbid(unsafe_code)]
+
 use crate::base::atoms;
 use crate::base::config::{Backend, Mode, Options, STACK_BYTES};
 use crate::base::gil;

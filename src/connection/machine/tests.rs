@@ -1,5 +1,7 @@
 //! The machine against a world that answers in any order, and its rules one by one.
 
+#![forbid(unsafe_code)]
+
 use super::world::{Happening, LIMITS, World};
 use super::*;
 use proptest::prelude::*;

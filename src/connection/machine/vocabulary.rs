@@ -1,5 +1,7 @@
 //! What the machine of a connection is told, and what it says.
 
+#![forbid(unsafe_code)]
+
 use crate::base::ear::Ear;
 
 /// What a protocol's callback asked for.

@@ -1,6 +1,7 @@
 //! A model of what is around the machine: driver, peer and protocol, which answer in any order that the law of drivers
 //! allows. It asserts what a connection must never see. The tests of the machine and the fuzzer (`fuzz/`) live in it.
 
+#![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
 use crate::base::ear::{Ear, Heard};
