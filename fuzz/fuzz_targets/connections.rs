@@ -10,8 +10,8 @@
 
 #[path = "../../src/base"]
 mod base {
-    pub mod limits;
     pub mod ear;
+    pub mod limits;
     pub mod sync;
     pub mod token;
 }
