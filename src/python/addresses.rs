@@ -1,7 +1,5 @@
 //! Socket addresses as Python's `socket` module writes them: `(host, port)`, `(host, port, flowinfo, scope_id)`, a path.
 
-#![forbid(unsafe_code)]
-
 use crate::driver::address::{Address, Meaning};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
