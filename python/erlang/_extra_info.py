@@ -11,15 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 
-def get(fd: int | None, known: dict[str, Any], info: Any, name: str, default: Any) -> Any:
-    """What ``name`` is of the connection on ``fd``, or None once that is gone; what was found before is in ``known``."""
+def get(duplicate: int | None, known: dict[str, Any], info: Any, name: str, default: Any) -> Any:
+    """What ``name`` is of a connection, of whose descriptor this is a duplicate; None once it is gone.
+
+    The duplicate is this function's to close. What was found before is in ``known``.
+    """
     value = known.get(name)
-    if fd is not None and (value is None or _is_closed(value)):
-        ask = _ASK.get(name)
-        # The number is certain only as long as nobody else runs: what is asked is a duplicate.
-        value = None if ask is None else ask(fd)
-        if value is not None:
-            known[name] = value
+    ask = _ASK.get(name)
+    if duplicate is not None:
+        if ask is None or not (value is None or _is_closed(value)):
+            os.close(duplicate)
+        else:
+            value = ask(duplicate)
+            if value is not None:
+                known[name] = value
     if value is None and name == "peername":
         value = _as_told(info)
     return default if value is None else value
@@ -39,8 +44,7 @@ def _is_closed(value: object) -> bool:
     return isinstance(value, io.FileIO) and value.closed
 
 
-def _socket(fd: int) -> socket.socket | None:
-    duplicate = os.dup(fd)
+def _socket(duplicate: int) -> socket.socket | None:
     try:
         return socket.socket(fileno=duplicate)
     except OSError:
@@ -48,8 +52,7 @@ def _socket(fd: int) -> socket.socket | None:
         return None
 
 
-def _pipe(fd: int) -> io.FileIO | None:
-    duplicate = os.dup(fd)
+def _pipe(duplicate: int) -> io.FileIO | None:
     if stat.S_ISSOCK(os.fstat(duplicate).st_mode):
         os.close(duplicate)
         return None
@@ -61,8 +64,8 @@ def _pipe(fd: int) -> io.FileIO | None:
 
 
 def _name(method: str) -> Callable[[int], Any]:
-    def ask(fd: int) -> Any:
-        sock = _socket(fd)
+    def ask(duplicate: int) -> Any:
+        sock = _socket(duplicate)
         if sock is None:
             return None
         with sock:

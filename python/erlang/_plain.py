@@ -268,8 +268,8 @@ class Protocol:
             What was found, once and for all; after the connection is gone what was asked before,
             and the peer of a TCP connection as ``client_info`` has it.
         """
-        fd = self._handle[0] if self._handle is not None and not self.closed else None
-        return _extra_info.get(fd, self._extra, self.client_info, name, default)
+        duplicate = None if self._handle is None or self.closed else os.dup(self._handle[0])
+        return _extra_info.get(duplicate, self._extra, self.client_info, name, default)
 
 
 def drain_by_write(protocol: Protocol, buffer: bytearray) -> None:
@@ -330,7 +330,7 @@ class ReactorBuffer(bytes):
         return builtins.memoryview(self)
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     """Raised in Python code that ``py_reactor_context:interrupt/1`` ends."""
 
 

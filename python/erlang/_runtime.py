@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import traceback
 from collections.abc import Coroutine
@@ -14,6 +15,9 @@ _T = TypeVar("_T")
 # Half is kept from the start and half from the end, where the exception itself stands.
 TRACEBACK_LIMIT_CHARS = 16384
 
+# How long the end of an interrupted loop may take.
+_END_SECONDS = 0.5
+
 _NO_TEXT = "<exception str() failed>"
 
 _OUR_FOLDERS = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
@@ -24,8 +28,21 @@ def run(coro: Coroutine[Any, Any, _T]) -> _T:
 
     Works on any thread with no running event loop; off the main thread no signal handler is set.
     """
-    with asyncio.Runner() as runner:
+    runner = asyncio.Runner()
+    try:
         return runner.run(coro)
+    except Exception:
+        raise
+    except BaseException:
+        # It may have come between the loop's taking a step of a task and making it. Whoever waits
+        # for that task, as the end of a runner does, would wait for ever.
+        loop = runner.get_loop()
+        loop.call_later(_END_SECONDS, loop.stop)
+        with contextlib.suppress(RuntimeError):
+            runner.close()
+        raise
+    finally:
+        runner.close()
 
 
 def describe_exception(exc: BaseException) -> tuple[str, str]:

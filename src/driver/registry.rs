@@ -126,7 +126,7 @@ pub(super) fn is_new(fd: RawFd) {
     let robbed = registry.connections.remove(&fd);
     drop(registry);
     if let Some(Served { mailbox, id, .. }) = robbed {
-        // Should it find no room, the end of the connection shows the same.
+        // Refused, its thread ends, and with it the connection.
         let _ = mailbox.inbox.post(Command::Disown { id });
     }
 }

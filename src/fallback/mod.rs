@@ -101,6 +101,23 @@ impl Epoll {
         slot.interest = wanted;
     }
 
+    /// A set without what cannot be taken out of the old one: whose number somebody else has closed, while what it named is
+    /// open elsewhere. It would be ready for ever.
+    fn renew_set(&mut self) -> io::Result<()> {
+        let set = Set::new()?;
+        set.add_wake(self.wake_fd.as_raw_fd())?;
+        for slot in &self.slots {
+            if let Some(id) = slot.id
+                && slot.interest != Interest::default()
+            {
+                // One that is refused has lost its descriptor, too; that shows when it is quiet.
+                let _ = set.change(slot.target.fd, id, Interest::default(), slot.interest);
+            }
+        }
+        self.set = set;
+        Ok(())
+    }
+
     fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
         for _ in 0..DATAGRAMS_AT_ONCE {
             if !self.receive_once(id, pool, events) {
@@ -243,12 +260,14 @@ impl Driver for Epoll {
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
         let ready = self.set.wait(timeout)?;
         events.append(&mut self.made);
+        let mut strays = false;
         for index in 0..ready {
             match self.set.ready(index) {
                 None => {
                     self.empty_wake();
                     events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Woken });
                 }
+                Some((id, _)) if self.slot(id).is_none_or(|slot| slot.interest == Interest::default()) => strays = true,
                 Some((id, readiness)) => {
                     // Hang-ups and errors show themselves in the calls that they concern.
                     if readiness.write {
@@ -263,7 +282,7 @@ impl Driver for Epoll {
                 }
             }
         }
-        Ok(())
+        if strays { self.renew_set() } else { Ok(()) }
     }
 
     /// Nothing runs in the kernel: forgetting is enough.

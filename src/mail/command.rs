@@ -126,12 +126,9 @@ impl Queued for Command {
         match self {
             Command::Adopt { .. } => Class::NewConnection,
             Command::Stop { .. } => Class::Last,
+            Command::Disown { .. } => Class::Sure,
             Command::Message { .. } => Class::Message,
-            Command::Run { .. }
-            | Command::Ask { .. }
-            | Command::List { .. }
-            | Command::Disown { .. }
-            | Command::Drain { .. } => Class::Ordinary,
+            Command::Run { .. } | Command::Ask { .. } | Command::List { .. } | Command::Drain { .. } => Class::Ordinary,
         }
     }
 }

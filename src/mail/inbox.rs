@@ -24,6 +24,8 @@ pub enum Class {
     NewConnection,
     /// It always finds room, and nothing is taken after it.
     Last,
+    /// It always finds room: there is at most one for each connection (I9).
+    Sure,
 }
 
 /// Something that can be queued.
@@ -102,7 +104,7 @@ impl<C: Queued> Inbox<C> {
             return Err((Refused::Draining, command));
         }
         let full = match class {
-            Class::Last => false,
+            Class::Last | Class::Sure => false,
             Class::Message => commands.messages >= MESSAGES_MAX,
             Class::Ordinary | Class::NewConnection => commands.queue.len() - commands.messages >= COMMANDS_MAX,
         };

@@ -23,6 +23,8 @@ pub struct Running {
     stretch: AtomicU64,
     /// The watchdog looks at this.
     watched: AtomicBool,
+    /// An exception has been set since the last [`Running::settle`].
+    raised: AtomicBool,
     /// An interrupt has been raised in the stretch that runs; see [`Running::take_interrupted`].
     interrupted: AtomicBool,
     /// Something was done to a stretch: see [`Running::settle`].
@@ -64,6 +66,7 @@ impl Running {
         Running {
             stretch: AtomicU64::new(0),
             watched: AtomicBool::new(false),
+            raised: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             slow: Mutex::new(None),
@@ -153,8 +156,11 @@ impl Running {
     fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
         self.noted.store(false, Ordering::Relaxed);
         self.interrupted.store(false, Ordering::Relaxed);
-        // SAFETY: attached; this thread's own number.
-        unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
+        // Not without need: before 3.13 the interpreter then looks for an exception at each of its steps, for ever.
+        if self.raised.swap(false, Ordering::Relaxed) {
+            // SAFETY: attached; this thread's own number.
+            unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
+        }
         let slow = lock(&self.slow).take();
         slow.filter(|(which, _)| *which == number).map(|(_, since)| since.elapsed())
     }
@@ -219,6 +225,7 @@ impl Running {
             ffi::PyEval_RestoreThread(state);
             let raised = self.number() == number && ffi::PyThreadState_SetAsyncExc(*thread, exception.as_ptr()) == 1;
             if raised {
+                self.raised.store(true, Ordering::Relaxed);
                 self.interrupted.store(true, Ordering::Relaxed);
                 self.noted.store(true, Ordering::Release);
             }

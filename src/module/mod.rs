@@ -132,14 +132,14 @@ unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
     })
 }
 
-/// A `BaseException`, so that `except Exception` does not stop it.
+/// A `KeyboardInterrupt`: `except Exception` does not stop it, and asyncio lets no other one out of a callback of its loop.
 fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     // SAFETY: attached; static strings; a new reference, or null with an exception.
     let made = unsafe {
         let made = ffi::PyErr_NewExceptionWithDoc(
             c"erlang.reactor.Interrupted".as_ptr(),
             c"Raised in Python code that py_reactor_context:interrupt/1 ends.".as_ptr(),
-            ffi::PyExc_BaseException,
+            ffi::PyExc_KeyboardInterrupt,
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(py, made)

@@ -1,7 +1,7 @@
 //! Methods of `Protocol` that reach its own connection or nobody, from any thread: what the functions of `erlang.reactor`
 //! do by name.
 
-use crate::driver::registry::Served;
+use crate::driver::registry::{self, Served};
 use crate::mail::command::Name;
 use crate::mail::inbox::Signal;
 use crate::module::connections::{boolean, handle_object, leave, signal};
@@ -12,6 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::ffi::{c_char, c_void};
+use std::os::fd::IntoRawFd;
 use std::ptr;
 
 /// What a protocol serves now.
@@ -114,15 +115,17 @@ pub unsafe extern "C" fn get_extra_info(
         // SAFETY: as above; `default` stays null if it was not given.
         let (protocol, name, default) =
             unsafe { (argument(py, this), argument(py, name), Bound::from_borrowed_ptr_or_opt(py, default)) };
-        // While it is registered the number is ours, and stays so as long as we are attached: the reactor is when it closes.
         let open = match own(&protocol) {
             Own::Served(_) => instance::handle(&protocol).map(|(fd, ..)| fd),
             Own::ByHand => instance::fd_by_hand(&protocol),
             Own::Nothing => None,
         };
+        // While it is registered the number is ours, and stays so as long as we are attached, for its reactor is when it closes.
+        // So it is duplicated here: no Python code runs in between, which might let others run.
+        let duplicate = open.and_then(|fd| registry::duplicate(fd).ok()).map(IntoRawFd::into_raw_fd);
         let known = instance::extra(&protocol)?;
         let info = instance::client_info(&protocol);
-        py.import("erlang._extra_info")?.call_method1("get", (open, known, info, name, default))
+        py.import("erlang._extra_info")?.call_method1("get", (duplicate, known, info, name, default))
     })
 }
 

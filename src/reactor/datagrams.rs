@@ -82,5 +82,7 @@ impl Reactor {
         if let Err(fault) = nothing(told) {
             self.failed(&protocol, id, "error_received", fault);
         }
+        // A signal from within it is as one that comes just after.
+        self.with(id, |connection| connection.machine.made());
     }
 }

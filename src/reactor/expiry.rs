@@ -170,7 +170,11 @@ impl Reactor {
     fn look(&mut self, id: ConnId, now: Instant, quiet: &mut Vec<ConnId>) {
         let Some(verdict) = self.with(id, |connection| self.timeouts.examine(connection, now)) else { return };
         match verdict {
-            Verdict::Moves => self.deadlines.ask(Due::Connection(id), self.timeouts.when_quiet(now)),
+            Verdict::Moves => {
+                let quiet = self.timeouts.when_quiet(now);
+                let until = self.with(id, |connection| connection.lingers_until).flatten();
+                self.deadlines.ask(Due::Connection(id), until.map_or(quiet, |until| until.min(quiet)));
+            }
             Verdict::Rests(until) => {
                 if !self.with(id, |connection| std::mem::replace(&mut connection.rests, true)).unwrap_or_default() {
                     match self.is_robbed(id) {

@@ -9,7 +9,7 @@ use super::Uring;
 use super::slot::Life;
 use crate::base::ear::Ear;
 use crate::base::token::{ConnId, Kind, Token};
-use crate::driver::epoll::Interest;
+use crate::driver::epoll::{Interest, Set};
 use crate::driver::{Event, Io, Outcome, Target, syscalls};
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -28,7 +28,8 @@ impl Uring {
         let before = self.claim(id, target).ear;
         // Refused, it is as if nobody listened: the end shows itself when something is received or sent.
         let held = self.ears.change(target.fd, id, interest(before), interest(ear)).is_ok();
-        self.slot(id).ear = if held { ear } else { Ear::Off };
+        let slot = self.slot(id);
+        (slot.ear, slot.listener) = if held { (ear, Some(id)) } else { (Ear::Off, None) };
         if ear != Ear::Off && !self.ears_polled {
             self.poll_ears();
         }
@@ -45,15 +46,35 @@ impl Uring {
         self.ears_polled = false;
         // An error leaves nothing ready, and the wait begins anew.
         let ready = self.ears.wait(Some(Duration::ZERO)).unwrap_or_default();
+        let mut strays = false;
         for nth in 0..ready {
             let Some((id, readiness)) = self.ears.ready(nth) else { continue };
             let Some(heard) = readiness.heard else { continue };
             let slot = &mut self.slots[id.index as usize];
+            if slot.ear == Ear::Off || slot.listener != Some(id) {
+                strays = true;
+                continue;
+            }
             let ear = std::mem::take(&mut slot.ear);
             let _ = self.ears.change(slot.target.fd, id, interest(ear), Interest::default());
             self.made.push(Event { id, outcome: Outcome::Heard(heard) });
         }
+        if strays {
+            self.renew_ears();
+        }
         self.poll_ears();
+    }
+
+    /// Ears without what cannot be taken out of the old set: whose number somebody else has closed, while what it named is open
+    /// elsewhere. No poll of the old set runs: the one that told of it has ended.
+    fn renew_ears(&mut self) {
+        let Ok(ears) = Set::new() else { return };
+        for slot in self.slots.iter().filter(|slot| slot.ear != Ear::Off) {
+            if let Some(id) = slot.listener {
+                let _ = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear));
+            }
+        }
+        self.ears = ears;
     }
 
     /// What ends a connection is lost by the kernel if it comes between a read and the poll that follows it, or, before 2026,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::ear::Ear;
+use crate::base::token::ConnId;
 use crate::driver::starved::Place;
 use crate::driver::{Io, Payload, Target};
 
@@ -95,6 +96,8 @@ pub(super) struct Slot {
     pub(super) payload: Option<Payload>,
     /// What the ears hold for the descriptor.
     pub(super) ear: Ear,
+    /// Whose that is.
+    pub(super) listener: Option<ConnId>,
 }
 
 pub(super) const UNUSED: Slot = Slot {
@@ -105,12 +108,12 @@ pub(super) const UNUSED: Slot = Slot {
     send: Life::Idle,
     payload: None,
     ear: Ear::Off,
+    listener: None,
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::token::ConnId;
     use crate::driver::starved::Starved;
 
     #[test]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import signal
 import threading
 
@@ -146,3 +148,28 @@ def test_format_exception_of_an_exception_that_cannot_be_shown():
             raise ZeroDivisionError
 
     assert "Bad" in _runtime.describe_exception(Bad())[1]
+
+
+def test_a_loop_that_has_lost_a_step_ends(monkeypatch):
+    """An interrupt may come between the loop's taking a step and making it: nobody makes that step again."""
+    run_handle = asyncio.events.Handle._run
+    runs = itertools.count()
+
+    def interrupted(handle):
+        if next(runs) == 5:
+            raise KeyboardInterrupt
+        run_handle(handle)
+
+    async def spin():
+        while True:
+            await asyncio.sleep(0)
+
+    def serve():
+        with contextlib.suppress(KeyboardInterrupt):
+            _runtime.run(spin())
+
+    monkeypatch.setattr(asyncio.events.Handle, "_run", interrupted)
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()

@@ -132,7 +132,8 @@ impl Machine {
         }
         let callback = self.due_callback(limits);
         // All that came is dealt with, nothing more can come, and nobody is there to write to.
-        if self.hung_up && self.inbox_bytes == 0 && !self.may_arrive() && callback != Next::EofReceived {
+        let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
+        if self.hung_up && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
             self.fail(End::Reset);
             return self.next_finished();
         }
@@ -325,7 +326,12 @@ impl Machine {
             Action::WritePending => self.mode = Mode::Write,
             // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
             Action::ReadPending if self.eof == Eof::Told => self.close(End::PeerClosed),
-            Action::ReadPending => self.mode = Mode::Read,
+            Action::ReadPending => {
+                self.mode = Mode::Read;
+                if signalled {
+                    self.signalled();
+                }
+            }
             Action::AsyncPending => self.mode = Mode::Async,
             Action::Close if self.eof == Eof::Told => self.close(End::PeerClosed),
             Action::Close => self.close(End::Closed),

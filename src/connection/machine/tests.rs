@@ -207,6 +207,31 @@ fn a_write_only_end_is_asked_for_output_and_never_read() {
 }
 
 #[test]
+fn a_signal_of_ones_own_counts_where_nothing_can_be_read() {
+    let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.signalled_early();
+    machine.acted(Action::ReadPending);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+}
+
+#[test]
+fn who_hangs_up_while_a_waiting_protocol_is_drained_ends_it() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.received(5, true);
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.delivered(5);
+    machine.acted(Action::AsyncPending);
+    machine.retire();
+    assert_eq!(settled(&mut machine)[0], Next::CancelReceive);
+    machine.receive_cancelled();
+    settled(&mut machine);
+    machine.heard(crate::base::ear::Heard::HungUp);
+    assert!(settled(&mut machine).contains(&Next::ConnectionLost));
+}
+
+#[test]
 fn a_read_only_end_takes_nothing() {
     let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
     assert_eq!(settled(&mut machine), [Next::Receive]);

@@ -49,6 +49,31 @@ on_every_driver! {
         bench.deafen(0, socket(&ours));
     }
 
+    /// Somebody closes the number while a copy of the socket is open elsewhere: the kernel goes on telling of it.
+    fn what_cannot_be_taken_out_is_not_told_for_ever(bench, buffers: 8) {
+        let (kept, theirs) = UnixStream::pair().unwrap();
+        let ours = kept.try_clone().unwrap();
+        let target = socket(&ours);
+        bench.driver.listen(id(0), target, Ear::Input);
+        bench.nothing_comes();
+        drop(ours);
+        bench.driver.listen(id(0), target, Ear::Off);
+        drop(theirs);
+        bench.nothing_comes();
+        let before = Instant::now();
+        let pause = Duration::from_millis(20);
+        for _ in 0..3 {
+            bench.driver.wait(Some(pause), &mut bench.pool, &mut bench.events).unwrap();
+        }
+        assert!(before.elapsed() >= 2 * pause, "it spins");
+        // Others are heard as before.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        bench.driver.listen(id(1), socket(&ours), Ear::Input);
+        drop(theirs);
+        assert_eq!(bench.outcome(1), Outcome::Heard(Heard::HungUp));
+        bench.deafen(1, socket(&ours));
+    }
+
     /// A receive that was stopped goes on after the end was heard, with the data before it.
     fn what_came_before_the_end_is_received_after_it_was_heard(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
