@@ -14,6 +14,8 @@
     id :: py_options:id(),
     arguments :: {py_options:mode(), py_options:complete()},
     context = none :: pid() | none,
+    %% The one before, which failed.
+    failed = none :: pid() | none,
     started_ms = 0 :: integer(),
     %% Before the next attempt.
     pause_ms = 0 :: non_neg_integer()
@@ -80,6 +82,12 @@ handle_call(context, _From, #state{context = Context} = State) ->
     {reply, {ok, Context}, State};
 handle_call({forget, Context}, _From, #state{context = Context} = State) ->
     {stop, normal, ok, forgotten(State)};
+handle_call({forget, Failed}, _From, #state{failed = Failed, context = none} = State) when is_pid(Failed) ->
+    %% It was to be stopped, and was killed meanwhile.
+    {stop, normal, ok, forgotten(State)};
+handle_call({forget, Failed}, _From, #state{failed = Failed, context = Context} = State) when is_pid(Failed) ->
+    ok = end_context(Context),
+    {stop, normal, ok, forgotten(State)};
 handle_call({forget, _Other}, _From, State) ->
     {reply, running, State};
 handle_call(Request, _From, State) ->
@@ -103,6 +111,10 @@ handle_info(_Unknown, State) ->
 terminate(_Reason, #state{context = none}) ->
     ok;
 terminate(_Reason, #state{context = Context}) ->
+    end_context(Context).
+
+-spec end_context(pid()) -> ok.
+end_context(Context) ->
     exit(Context, shutdown),
     receive
         {'EXIT', Context, _} -> ok
@@ -135,9 +147,9 @@ start_again(#state{id = Id} = State) ->
     end.
 
 -spec failed(term(), #state{}) -> #state{}.
-failed(Reason, #state{id = Id, started_ms = StartedMs} = State) ->
+failed(Reason, #state{id = Id, context = Context, started_ms = StartedMs} = State) ->
     logger:log(error, "context ~tp failed and is started again: ~tp", [Id, Reason], #{py_context => Id}),
-    Down = State#state{context = none},
+    Down = State#state{context = none, failed = Context},
     case now_ms() - StartedMs >= ?SOUND_MS of
         true -> later(Down#state{pause_ms = 0});
         false -> later(Down)

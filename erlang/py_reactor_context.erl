@@ -117,9 +117,11 @@ stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >=
             end;
         {error, _} = Error when is_integer(Context) ->
             %% It may be one that fails again and again.
-            case py_context_sup:forget(Context, none) of
-                ok -> ok;
-                {error, not_found} -> Error
+            case {py_context_sup:forget(Context, none), py_reactor_table:pid(Context)} of
+                {ok, _} -> ok;
+                %% It was just being started again.
+                {{error, not_found}, {ok, _}} -> stop(Context, DrainMs);
+                {{error, not_found}, error} -> Error
             end;
         {error, _} = Error ->
             Error
@@ -130,10 +132,23 @@ stop(Context, Pid, Id, DrainMs) ->
     Monitor = monitor(process, Pid),
     ok = py_context_server:ask_to_stop(Pid, DrainMs),
     receive
-        {'DOWN', Monitor, process, Pid, noproc} -> {error, {no_context, Context}};
+        {'DOWN', Monitor, process, Pid, noproc} ->
+            %% Killed just now.
+            case stay_away(Id, Pid) of
+                ok -> ok;
+                {error, not_found} -> {error, {no_context, Context}}
+            end;
         {'DOWN', Monitor, process, Pid, _Reason} ->
-            _ = py_context_sup:forget(Id, Pid),
+            _ = stay_away(Id, Pid),
             ok
+    end.
+
+%% It is not to come back: neither after it was stopped, nor because it was killed meanwhile, or had just been started again.
+-spec stay_away(py_options:id(), pid()) -> ok | {error, not_found}.
+stay_away(Id, Pid) ->
+    case py_context_sup:forget(Id, Pid) of
+        ok -> ok;
+        {error, not_found} -> py_context_sup:forget(Id, none)
     end.
 
 %% @doc Lets a context run dry: from now on it takes no new connection (a handoff is answered `{error, draining}') and

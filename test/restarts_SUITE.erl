@@ -12,6 +12,8 @@ all() ->
     [
         who_cannot_start_again_harms_nobody,
         who_cannot_start_again_can_be_stopped,
+        who_is_killed_while_it_is_stopped_stays_away,
+        who_is_stopped_after_it_was_killed_stays_away,
         a_killed_keeper,
         killed_supervisors
     ].
@@ -92,6 +94,29 @@ who_cannot_start_again_can_be_stopped(Config) ->
     ?assertEqual([], supervisor:which_children(py_context_sup)),
     {ok, _} = py_reactor:start_context(Id, worker, options(Config, #{setup_code => reactor_test:factory("streams.Echo")})),
     serves(Id, Config).
+
+who_is_killed_while_it_is_stopped_stays_away(Config) ->
+    {Id, Context} = start(Config),
+    Self = self(),
+    _ = spawn(fun() -> py:exec(Context, <<"import time; time.sleep(0.3)">>) end),
+    _ = spawn(fun() -> Self ! {stopped, py_reactor_context:stop(Id)} end),
+    exit(Context, kill),
+    receive
+        {stopped, Answer} -> ?assertEqual(ok, Answer)
+    end,
+    wait_until(fun() -> supervisor:which_children(py_context_sup) =:= [] end).
+
+who_is_stopped_after_it_was_killed_stays_away(Config) ->
+    [
+        begin
+            {Id, Context} = start(Config),
+            exit(Context, kill),
+            timer:sleep(Pause),
+            ok = py_reactor_context:stop(Id),
+            wait_until(fun() -> supervisor:which_children(py_context_sup) =:= [] end)
+        end
+     || Pause <- [0, 1, 5, 20, 60]
+    ].
 
 a_killed_keeper(Config) ->
     {Id, Context} = start(Config),

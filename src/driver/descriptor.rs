@@ -203,6 +203,7 @@ impl Descriptor {
         registry.connections_ever += 1;
         let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever, protocol };
         self.serial = served.serial;
+        registry.holders.insert(self.number(), served.clone());
         registry.connections.insert(self.number(), served);
     }
 
@@ -274,6 +275,9 @@ impl Drop for Descriptor {
         self.unregister();
         let is_ours = !self.robbed && names(self.number(), self.identity);
         let mut registry = registry();
+        if registry.holders.get(&self.number()).is_some_and(|served| served.serial == self.serial) {
+            registry.holders.remove(&self.number());
+        }
         if self.is_exclusive {
             registry.served.remove(&(self.identity, self.abilities));
         }

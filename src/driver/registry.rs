@@ -34,6 +34,8 @@ pub(super) struct Registry {
     pub(super) served: HashSet<(Identity, Abilities)>,
     /// Connections by number, for `signal_write_ready` and whoever names one.
     pub(super) connections: HashMap<RawFd, Served>,
+    /// The same until the descriptor is closed: one that lingers is found by nobody, but still has its number.
+    pub(super) holders: HashMap<RawFd, Served>,
     /// How many there have been.
     pub(super) connections_ever: u64,
     /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
@@ -123,7 +125,8 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
 pub(super) fn is_new(fd: RawFd) {
     let mut registry = registry();
     registry.duplicates.remove(&fd);
-    let robbed = registry.connections.remove(&fd);
+    registry.connections.remove(&fd);
+    let robbed = registry.holders.remove(&fd);
     drop(registry);
     if let Some(Served { mailbox, id, .. }) = robbed {
         // Refused, its thread ends, and with it the connection.
