@@ -7,58 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod states;
 mod vocabulary;
 
 use crate::base::ear::{Ear, Heard};
 use crate::base::limits::Limits;
+use states::{Blocked, Eof, Phase, Receive, Retiring};
 
 pub use vocabulary::{Action, Directions, End, Mode, Next};
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Callbacks run.
-    Open,
-    /// The protocol asked to close: output is flushed.
-    Flushing,
-    /// FIN is sent; input is discarded so that no reset destroys what the peer has not read yet (B1).
-    Lingering,
-    /// Only the end of the running operations is awaited.
-    Finished,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Receive {
-    Idle,
-    Running,
-    Cancelling,
-}
-
-/// Whether `write_ready` has to wait, and until when: for the queue to fall so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Blocked {
-    No,
-    UntilLow,
-    /// A large object was refused. It can be taken whole then; piece by piece, its rest would be copied each time.
-    UntilEmpty,
-}
-
-/// Nothing new is read, and the connection closes by itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Retiring {
-    No,
-    /// As soon as the protocol has dealt with what is there.
-    WhenIdle,
-    /// As soon as the protocol has had what has arrived, and is not in write mode.
-    WhenWritten,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Eof {
-    NotYet,
-    /// Arrived, but the protocol has not been told.
-    Waiting,
-    Told,
-}
 
 /// The state of one connection.
 #[derive(Clone, Debug)]
