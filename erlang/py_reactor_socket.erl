@@ -115,6 +115,7 @@ duplicate_port(Port) ->
         {ok, Fd} ->
             case py_nif:dup_fd(Fd) of
                 {ok, Duplicate} -> still_there(Port, Fd, Duplicate);
+                {error, {bad_fd, _}} -> closed(Port);
                 {error, _} = Error -> Error
             end;
         {error, _} ->
@@ -178,6 +179,8 @@ take_socket(Source, Socket, Tidy) ->
                             ok = py_nif:close_fd(Duplicate),
                             closed(Source)
                     end;
+                {error, {bad_fd, _}} ->
+                    closed(Source);
                 {error, _} = Error ->
                     Error
             end;
