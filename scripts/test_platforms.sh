@@ -72,8 +72,8 @@ prepare() { # release, folder
     mount_into /dev "$2/dev" --rbind
     mount_into "$cargo_home" "$2/rust/cargo" --bind
     mount_into "$rustup_home" "$2/rust/rustup" --bind
-    rm -rf "$2/work/py_reactor/src"
-    bash scripts/copy_checkout.sh "$2/work/py_reactor"
+    rm -rf "$2/py_reactor/src"
+    bash scripts/copy_checkout.sh "$2/py_reactor"
 }
 
 table=()
@@ -88,7 +88,7 @@ for platform in $platforms; do
         echo "py_reactor: $platform (OTP and Python ${version/$'\t'/, }): make $target; the log is $folder.$target.log"
         if chroot "$folder" env -i HOME=/root TERM=dumb LANG=C.UTF-8 CARGO_HOME=/rust/cargo RUSTUP_HOME=/rust/rustup \
             PATH=/rust/cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
-            make -C /work/py_reactor "$target" >"$folder.$target.log" 2>&1 </dev/null; then
+            make -C /py_reactor "$target" >"$folder.$target.log" 2>&1 </dev/null; then
             result=passed
         else
             tail -30 "$folder.$target.log" >&2
