@@ -4,7 +4,8 @@
     check_structure.py            checks; says each breach with its file and what to do; exits with 1 if there is any
     check_structure.py --write    writes the picture of the floors into docs/architecture.md, and checks
 
-What is read is text: `use crate::...' of Rust, `module:function(...)' of Erlang, `import' of Python. Tests are left out.
+What is read is text: `crate::...' and `super::...' of Rust, `module:function(...)' of Erlang, and `import' at the top of
+Python files. Tests are left out.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ PYTHON_PACKAGE = "python/erlang"
 # - a descriptor, and who is found by its number, know mailboxes: numbers should lead to connections on the floor `connection';
 # - `running' wakes the watchdog: what it wakes should stand beside it;
 # - `overrides' knows the base class's methods: the type should hand them down when it is made;
+# - letting go of the GIL and asking others to do so know each other: what `gil_requests' detaches by should be handed to it;
 # - in Erlang, contexts are named on demand, so those who name them start the application.
 UPWARDS = {
     ("driver::descriptor", "mail::mailbox"),
@@ -67,6 +69,7 @@ UPWARDS = {
     ("mail::running", "reactor::watchdog"),
     ("connection::callbacks", "module::overrides"),
     ("module::overrides", "module::protocol"),
+    ("base::gil_requests", "base::gil"),
     ("py", "py_reactor_app"),
     ("py_connection_monitor", "py_reactor_context"),
     ("py_context_sup", "py_reactor_app"),
@@ -174,11 +177,14 @@ def rust_paths(text: str) -> Iterator[str]:
 def rust_house(house: House) -> dict[str, str]:
     files = rust_files()
     texts = {module: without_tests(path.read_text()) for module, path in files.items()}
-    # A file that works on what its parent defines is a part of that.
+    # A file that works on what its parent defines is a part of that; one that names a sibling imports it.
     whole = {}
     for module, text in texts.items():
         parent = module.rpartition("::")[0]
-        whole[module] = parent if re.search(r"\bsuper::\w", text) and parent in files else module
+        siblings = {other.rpartition("::")[2] for other in files if other.rpartition("::")[0] == parent}
+        text = re.sub(r"\bsuper::(\w+)", lambda m: f"crate::{parent}::{m[1]}" if m[1] in siblings else m[0], text)
+        texts[module] = text
+        whole[module] = parent if re.search(r"\bsuper::[\w{]", text) and parent in files else module
     for module, text in texts.items():
         imported = set()
         for path in rust_paths(text):
