@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-rust test-python test-ct test-matrix test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms clean
+.PHONY: help setup compile run test test-full test-rust test-python test-ct test-ct-full test-matrix test-matrix-full test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms test-kernels clean
 
 REBAR := rebar3
 FUZZ_SECONDS ?= 60
@@ -22,7 +22,11 @@ compile: setup ## the native library and the OTP application
 run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT (9000)
 	@bash scripts/run.sh
 
-test: lint loom test-rust test-python test-ct ## everything that is checked with one Python
+test: compile ## the gate: all but what takes long, and the core of the suites with every other Python here (15 minutes)
+	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct" "lint loom test-rust test-python test-matrix"
+
+test-full: compile ## every case, with every Python here (an hour)
+	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct-full test-matrix-full"
 
 test-rust: setup ## the tests of the crate
 	$(WITH_PYTHON) cargo test --locked
@@ -33,11 +37,20 @@ test-python: setup ## the tests and the types of the Python package
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct
 
-test-matrix: setup ## Common Test with the other Pythons on this machine, which must have one from 3.12 on
-	bash scripts/test_matrix.sh
+test-ct-full: setup
+	LONG=1 $(REBAR) ct
+
+test-matrix: setup ## a core of Common Test with the other Pythons on this machine, which must have one from 3.12 on
+	bash scripts/test_matrix.sh core
+
+test-matrix-full: setup
+	LONG=1 bash scripts/test_matrix.sh full
 
 test-platforms: setup ## make test on Debian trixie and forky, in folders of their own; needs root (PLATFORMS="trixie")
 	bash scripts/test_platforms.sh
+
+test-kernels: setup ## the probe, the drivers and a core of the suites under other kernels, in qemu; needs root (KERNELS="bookworm")
+	bash scripts/test_kernels.sh
 
 test-faults: setup ## the contract of connections over drivers that make things go wrong (SEEDS="1 2 3")
 	bash scripts/test_faults.sh

@@ -25,10 +25,8 @@ all() ->
         modules_that_refuse_may_be_asked_again,
         every_extension_module_in_two_that_end,
         killed_under_traffic,
-        two_hundred_under_traffic,
-        a_hundred_at_a_time,
         by_start_contexts
-    ].
+    ] ++ reactor_test:long([two_hundred_under_traffic, a_hundred_at_a_time]).
 
 %% The main interpreter has a thread that stays: it runs before anybody counts.
 init_per_suite(Config) ->

@@ -40,9 +40,8 @@ groups() ->
         interrupted,
         an_interrupt_that_was_caught_ends_no_other_call,
         a_context_may_call_while_it_starts,
-        killed_while_it_waits,
         bad_registrations
-    ]).
+    ] ++ reactor_test:long([killed_while_it_waits])).
 
 init_per_group(Group, Config) ->
     reactor_test:init_group(Group, Config).

@@ -15,7 +15,6 @@ all() ->
 groups() ->
     reactor_test:backend_groups([
         every_way_is_served,
-        every_way_leaves_nothing_behind,
         the_client_sees_the_end_although_a_copy_is_open,
         a_port_of_another_process_is_left_alone,
         bytes_that_came_before_the_handoff_are_delivered,
@@ -30,7 +29,7 @@ groups() ->
         method_2_coroutine,
         method_2_blocking_wrapper,
         method_3_connects_back
-    ]).
+    ] ++ reactor_test:long([every_way_leaves_nothing_behind])).
 
 init_per_group(Group, Config) ->
     reactor_test:init_group(Group, Config).

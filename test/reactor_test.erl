@@ -4,7 +4,7 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2]).
+-export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2, long/1]).
 -export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
@@ -31,6 +31,13 @@ backend_groups(Cases, Shared) ->
 transport_groups(Cases) ->
     [{Transport, [], Cases} || Transport <- [tcp, unix]] ++
         backend_groups([{group, Transport} || Transport <- [tcp, unix]]).
+
+%% Cases that take long, or fetch something: `make test-full' alone runs them, by the variable LONG.
+long(Cases) ->
+    case os:getenv("LONG") of
+        "1" -> Cases;
+        _ -> []
+    end.
 
 init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
     [{transport, Transport} | Config];

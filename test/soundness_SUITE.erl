@@ -14,11 +14,10 @@ groups() ->
     reactor_test:backend_groups([
         types_are_made_once,
         buffers_keep_their_class,
-        chains_of_protocols_are_released,
         deep_terms_on_small_stacks,
         deep_answers_on_small_stacks,
         interpreters_inside_of_a_context
-    ], [replaced_types_change_no_layout]).
+    ] ++ reactor_test:long([chains_of_protocols_are_released]), [replaced_types_change_no_layout]).
 
 init_per_group(Group, Config) ->
     reactor_test:init_group(Group, Config).

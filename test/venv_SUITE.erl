@@ -6,7 +6,8 @@
 -compile([export_all, nowarn_export_all]).
 
 all() ->
-    [{group, worker}, {group, subinterp}, wheels, of_the_shell, two_environments, what_is_no_environment, another_version, missing_directories].
+    [{group, worker}, {group, subinterp}, of_the_shell, two_environments, what_is_no_environment, another_version, missing_directories] ++
+        reactor_test:long([wheels]).
 
 groups() ->
     [{Mode, [], [packages, place, system_packages, by_the_application, before_the_paths]} || Mode <- [worker, subinterp]].

@@ -17,7 +17,6 @@ groups() ->
     reactor_test:transport_groups([
         write_answers_what_fits,
         an_object_is_taken_whole,
-        five_gigabytes_in_one_object,
         write_ready_of_the_documents_copies_once,
         every_kind_of_bytes_is_accepted,
         other_objects_are_refused,
@@ -40,7 +39,7 @@ groups() ->
         a_write_buffer_that_is_held_is_copied,
         a_write_buffer_of_which_there_is_a_view_is_not_sent,
         a_write_buffer_is_cut_by_what_was_sent
-    ]).
+    ] ++ reactor_test:long([five_gigabytes_in_one_object])).
 
 init_per_group(Group, Config) ->
     reactor_test:init_group(Group, Config).

@@ -1,0 +1,44 @@
+#!/bin/bash
+# What test_kernels.sh runs as the first process of the machine that it boots. Never run it anywhere else: it ends the machine.
+# Lines that begin with `guest:' are what test_kernels.sh reads.
+[ $$ = 1 ] || exit 1
+export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 TERM=dumb
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs shm /dev/shm
+ip link set lo up 2>/dev/null || python3 - <<'UP'
+import fcntl, socket, struct
+
+with socket.socket() as s:  # SIOCSIFFLAGS: IFF_UP | IFF_RUNNING
+    fcntl.ioctl(s, 0x8914, struct.pack("16sH14s", b"lo", 0x41, b""))
+UP
+cd /py_reactor || exit 1
+ulimit -n 4096
+passed=true
+echo "guest: kernel: $(uname -r)"
+
+backend=$(erl -noinput -pa _build/default/lib/py_reactor/ebin -eval '
+    {ok, _} = application:ensure_all_started(py_reactor),
+    #{backend := Backend} = py_reactor_context:stats(1),
+    io:format("~p", [Backend]), halt().')
+echo "guest: backend: $backend"
+
+if ./crate_tests --color never driver:: uring:: fallback:: >/tmp/crate.log 2>&1; then :; else passed=false; cat /tmp/crate.log; fi
+echo "guest: crate: $(sed -nE 's/^test result: [a-zA-Z]+\. ([0-9]+ passed; [0-9]+ failed).*/\1/p' /tmp/crate.log)"
+
+read -ra suites <kernel_suites
+mkdir -p /tmp/logs
+if ct_run -noinput -logdir /tmp/logs -dir _build/test/lib/py_reactor/test -pa _build/test/lib/py_reactor/ebin \
+    -suite "${suites[@]/%/_SUITE}" >/tmp/ct.log 2>&1; then :; else
+    passed=false
+    grep -E -A 12 'FAILED|failed on line' /tmp/ct.log | tail -200
+fi
+echo "guest: suites: $(sed -nE 's/.*Testing .*: TEST COMPLETE, ([^,]*, [^,]*)( of .*)?/\1/p' /tmp/ct.log | tail -1)"
+$passed && echo "guest: passed" || { tail -50 /tmp/ct.log; echo "guest: failed"; }
+sync
+echo o >/proc/sysrq-trigger
+while :; do read -rt 1 <> <(:); done

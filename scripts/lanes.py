@@ -1,0 +1,113 @@
+"""Runs targets of the Makefile in lanes side by side, and says what it does and how far it is.
+
+    lanes.py "lint test-rust" "test-ct"
+
+Each argument is a lane: its targets run one after the other. What a target prints goes to _build/lanes/TARGET.log; of one
+that fails, the end is shown. The others go on all the same, so that one run tells of every fault. Exits with 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LOGS = Path("_build/lanes")
+# A line of a log that fails to say why within so many lines has its reason further up, in the file.
+TAIL_LINES = 60
+STILL_SECONDS = 30
+
+
+@dataclass
+class Run:
+    """One run of all lanes, as the lanes see it together."""
+
+    total: int
+    began: float = field(default_factory=time.monotonic)
+    done: int = 0
+    running: dict[str, tuple[float, subprocess.Popen[bytes]]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    stopped: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def say(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
+        print(f"[{minutes:3}:{seconds:02}] {text}", flush=True)
+
+    def lane(self, targets: list[str]) -> None:
+        for target in targets:
+            if not self.stopped:
+                self.make(target)
+
+    def make(self, target: str) -> None:
+        began = time.monotonic()
+        log = LOGS / f"{target}.log"
+        with log.open("wb") as out, self.lock:
+            # A group of its own: what it has started ends with it.
+            child = subprocess.Popen(
+                ["make", "--no-print-directory", target],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.running[target] = (began, child)
+            self.say(f"{target} begins")
+        status = child.wait()
+        with self.lock:
+            del self.running[target]
+            self.done += 1
+            took = f"{time.monotonic() - began:.0f} s; {self.done} of {self.total} done"
+            if status == 0:
+                self.say(f"{target} passed ({took})")
+                return
+            self.failed.append(target)
+            self.say(f"{target} FAILED ({took}); the whole log is {log}, its end:")
+            tail = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+            print("\n".join(f"    {line}" for line in tail), flush=True)
+
+    def say_what_runs(self) -> None:
+        with self.lock:
+            parts = [f"{name}, {time.monotonic() - began:.0f} s" for name, (began, _) in self.running.items()]
+        if parts:
+            self.say("still: " + "; ".join(parts))
+
+    def stop(self) -> None:
+        self.stopped = True
+        with self.lock:
+            for _, child in self.running.values():
+                os.killpg(child.pid, signal.SIGTERM)
+
+
+def main() -> int:
+    lanes = [argument.split() for argument in sys.argv[1:]]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    # A make of its own in each lane: none of them is part of this one's job server.
+    os.environ.pop("MAKEFLAGS", None)
+    os.environ.pop("MAKELEVEL", None)
+    run = Run(total=sum(map(len, lanes)))
+    threads = [threading.Thread(target=run.lane, args=(lane,)) for lane in lanes]
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            until = time.monotonic() + STILL_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, until - time.monotonic()))
+            run.say_what_runs()
+    except KeyboardInterrupt:
+        run.stop()
+        for thread in threads:
+            thread.join()
+        return 130
+    run.say(f"FAILED: {', '.join(run.failed)}" if run.failed else f"all {run.total} passed")
+    return 1 if run.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
