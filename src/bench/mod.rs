@@ -117,7 +117,7 @@ impl Steps {
                 asked += 1;
                 match machine.next(&LIMITS, true) {
                     Next::DataReceived => {
-                        machine.delivered(bytes);
+                        machine.link.delivered(bytes);
                         machine.acted(Action::WritePending);
                     }
                     Next::WriteReady => {
@@ -129,7 +129,7 @@ impl Steps {
                 }
             }
         };
-        machine.received(bytes, true);
+        machine.link.received(bytes, true);
         settle(machine);
         machine.sent(bytes, &LIMITS);
         settle(machine);

@@ -260,8 +260,8 @@ impl Context {
         }
         let cost = datagram_cost(bytes.len());
         // One that is larger than the mark goes when nothing else waits: it must be able to leave at all.
-        let fits = cost <= connection.machine.room(&self.limits) || !connection.machine.has_output();
-        let taken = if fits && connection.machine.is_open() { cost } else { 0 };
+        let fits = cost <= connection.machine.room(&self.limits) || !connection.machine.link.has_output();
+        let taken = if fits && connection.machine.link.is_open() { cost } else { 0 };
         connection.machine.wrote(cost, taken);
         if taken == 0 {
             return Ok(0);
@@ -282,7 +282,9 @@ impl Context {
         push: impl FnOnce(&mut Outbox, usize),
     ) -> PyResult<usize> {
         let mut table = self.table.try_borrow_mut().map_err(reentered)?;
-        let Some(connection) = table.get(id).filter(|connection| connection.machine.is_open()) else { return Ok(0) };
+        let Some(connection) = table.get(id).filter(|connection| connection.machine.link.is_open()) else {
+            return Ok(0);
+        };
         let taken = if connection.datagrams.is_some() {
             self.queue_datagram(connection, bytes, None)?
         } else {
@@ -334,7 +336,7 @@ impl Context {
         let at_eof;
         {
             let mut table = self.table.try_borrow_mut().map_err(reentered)?;
-            let Some(connection) = table.get(id).filter(|connection| connection.machine.is_open()) else {
+            let Some(connection) = table.get(id).filter(|connection| connection.machine.link.is_open()) else {
                 drop(table);
                 return Ok(Some(PyBytes::new(py, b"")));
             };
@@ -349,8 +351,8 @@ impl Context {
                     break;
                 }
             }
-            connection.machine.delivered(cost);
-            at_eof = connection.machine.is_at_eof();
+            connection.machine.link.delivered(cost);
+            at_eof = connection.machine.link.is_at_eof();
         }
         let Some(last) = parts.last() else {
             return Ok(at_eof.then(|| PyBytes::new(py, b"")));
@@ -364,7 +366,7 @@ impl Context {
             let data = reactor_buffer::copied(py, self.buffer_type.bind(py), &joined[size..])?.unbind();
             if let Some(connection) = self.table.borrow_mut().get(id) {
                 let rest = Inbound { data, from: None };
-                connection.machine.undelivered(rest.cost());
+                connection.machine.link.undelivered(rest.cost());
                 connection.inbox.push_front(rest);
             }
         }
@@ -416,7 +418,7 @@ impl Context {
             return self.mailbox.inbox.signal(id, Signal::Close);
         };
         let Some(connection) = table.get(id) else { return };
-        connection.machine.close(End::Closed);
+        connection.machine.link.close(End::Closed);
         drop(table);
         self.touch(id);
     }

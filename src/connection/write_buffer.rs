@@ -50,7 +50,7 @@ impl Context {
         if !given && let Err(error) = cut(&buffer, taken) {
             // No memory: not even an exception that is caught may send it again.
             if let Some(connection) = self.table.borrow_mut().get(id) {
-                connection.machine.close(End::Exception);
+                connection.machine.link.close(End::Exception);
             }
             return Err(error);
         }

@@ -61,7 +61,7 @@ impl Reactor {
         let cost = arrival_cost(len, from.is_some());
         let kept = self.with(id, |connection| {
             connection.traffic.received(len);
-            connection.machine.received(cost, more)
+            connection.machine.link.received(cost, more)
         });
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
         if !kept.unwrap_or_default() {
@@ -80,7 +80,7 @@ impl Reactor {
                 drop(pool);
                 let message = format!("a connection was cut: {}", format_exception(py, &error));
                 self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
-                self.with(id, |connection| connection.machine.fail(End::Exception));
+                self.with(id, |connection| connection.machine.link.fail(End::Exception));
             }
         }
     }
@@ -98,11 +98,11 @@ pub(super) struct Part {
 pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
     let machine = &mut connection.machine;
     match outcome {
-        Outcome::EndOfFile => machine.received_eof(),
-        Outcome::Heard(heard) => machine.heard(heard),
-        Outcome::ReceiveFailed(libc::ECANCELED) => machine.receive_cancelled(),
-        Outcome::ReceiveFailed(_) => machine.receive_failed(),
-        Outcome::CancelMissed => machine.cancel_missed(),
+        Outcome::EndOfFile => machine.link.received_eof(),
+        Outcome::Heard(heard) => machine.link.heard(heard),
+        Outcome::ReceiveFailed(libc::ECANCELED) => machine.link.receive_cancelled(),
+        Outcome::ReceiveFailed(errno) => machine.link.receive_failed(errno),
+        Outcome::CancelMissed => machine.link.cancel_missed(),
         Outcome::Sent(bytes) => {
             context.mailbox.stats.bytes_out.add(u64::from(bytes));
             connection.traffic.sent(bytes as usize);
@@ -115,9 +115,9 @@ pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &C
             connection.traffic.sent(bytes);
             machine.sent(cost, &context.limits);
         }
-        Outcome::SendFailed(_) => {
+        Outcome::SendFailed(errno) => {
             connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
-            machine.send_failed();
+            machine.link.send_failed(errno);
         }
         Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}
     }

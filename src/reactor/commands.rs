@@ -51,7 +51,7 @@ impl Reactor {
             for (id, _) in signals.iter().filter(|(_, signal)| *signal == wanted) {
                 self.with(*id, |connection| match wanted {
                     Signal::WriteReady => connection.machine.signalled(),
-                    Signal::Close => connection.machine.close(End::Closed),
+                    Signal::Close => connection.machine.link.close(End::Closed),
                 });
                 self.settle(py, *id);
             }
@@ -95,7 +95,7 @@ impl Reactor {
     pub(super) fn is_robbed(&mut self, id: ConnId) -> bool {
         let robbed = self.with(id, |connection| {
             connection.descriptor.is_robbed().then(|| {
-                connection.machine.fail(End::Exception);
+                connection.machine.link.fail(End::Exception);
                 connection.descriptor.number()
             })
         });
@@ -116,7 +116,7 @@ impl Reactor {
         self.context.mailbox.inbox.drain();
         let ids = self.context.table.borrow().ids();
         for id in ids {
-            self.with(id, |connection| connection.machine.retire());
+            self.with(id, |connection| connection.machine.link.retire());
             self.settle(py, id);
         }
         self.drains.push((deadline, reply));
@@ -140,7 +140,7 @@ impl Reactor {
         let ids = self.context.table.borrow().ids();
         for id in ids {
             self.with(id, |connection| match cut {
-                true => connection.machine.fail(End::Killed),
+                true => connection.machine.link.fail(End::Killed),
                 false => connection.machine.stop(),
             });
             self.settle(py, id);
@@ -164,7 +164,7 @@ impl Reactor {
                     Ok(()) => self.with(id, |connection| connection.machine.made()),
                     Err(fault) => {
                         self.fault(&protocol, "connection_made", fault);
-                        self.with(id, |connection| connection.machine.never_made())
+                        self.with(id, |connection| connection.machine.link.never_made())
                     }
                 };
                 self.settle(py, id);

@@ -20,7 +20,7 @@ impl Reactor {
         };
         if parsed.truncated {
             self.pool.borrow_mut().release(slot);
-            self.with(id, |connection| connection.machine.received(0, more));
+            self.with(id, |connection| connection.machine.link.received(0, more));
             let room = self.pool.borrow().capacity() - datagram::PAYLOAD_OFFSET;
             let message =
                 format!("a datagram of more than {room} bytes was dropped: no receive buffer holds it (buffer_bytes)");
@@ -67,9 +67,9 @@ impl Reactor {
                 let (_, cost) = connection.outbox.sent_datagrams(1, &mut self.context.spares.borrow_mut());
                 connection.machine.sent(cost, &self.context.limits);
             } else {
-                connection.machine.receive_cancelled();
+                connection.machine.link.receive_cancelled();
             }
-            connection.machine.is_open()
+            connection.machine.link.is_open()
         });
         if open != Some(true) {
             return;

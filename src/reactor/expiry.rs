@@ -71,14 +71,14 @@ impl Timeouts {
             return Verdict::Lingered;
         }
         let events = connection.traffic.events;
-        let has_output = connection.machine.has_output();
+        let has_output = connection.machine.link.has_output();
         let taken = if has_output { connection.descriptor.progress() } else { 0 };
         let before = connection.pulse;
         if (events, taken) != (before.events, before.taken) {
             connection.pulse = Pulse { at: now, events, taken };
             return Verdict::Moves;
         }
-        let open = connection.machine.is_open();
+        let open = connection.machine.link.is_open();
         if !has_output {
             let over = self.idle.filter(|_| open).map(|idle| before.at + idle);
             return match over {
@@ -145,7 +145,7 @@ impl Reactor {
         self.ending = Ending::Cutting;
         let ids = self.context.table.borrow().ids();
         for id in &ids {
-            self.with(*id, |connection| connection.machine.fail(End::Stopped));
+            self.with(*id, |connection| connection.machine.link.fail(End::Stopped));
         }
         for id in ids {
             self.context.touch(id);
@@ -187,15 +187,15 @@ impl Reactor {
                 }
             }
             Verdict::Lingered => {
-                self.with(id, |connection| connection.machine.linger_expired());
+                self.with(id, |connection| connection.machine.link.linger_expired());
                 self.context.touch(id);
             }
             Verdict::Idle => {
-                self.with(id, |connection| connection.machine.close(End::Idle));
+                self.with(id, |connection| connection.machine.link.close(End::Idle));
                 self.timed_out(id, "a connection was closed: it was idle (idle_timeout_ms)");
             }
             Verdict::Stalled => {
-                self.with(id, |connection| connection.machine.fail(End::Stalled));
+                self.with(id, |connection| connection.machine.link.fail(End::Stalled));
                 self.timed_out(
                     id,
                     "a connection was cut: its peer took no output for too long (write_stall_timeout_ms, idle_timeout_ms, or a minute while it was being closed)",

@@ -152,7 +152,7 @@ impl Reactor {
             // I2: the kernel may still read from these bytes.
             std::mem::forget(std::mem::take(&mut connection.outbox));
         }
-        if connection.machine.owes_lost() {
+        if connection.machine.link.owes_lost() {
             self.connection_lost(connection.protocol.bind(py));
         }
         tell_monitors(&mut connection);
@@ -257,7 +257,7 @@ impl Reactor {
             let inbound = connection.inbox.pop_front()?;
             connection.turn = turn;
             let share = (inbound.len(), !connection.inbox.is_empty());
-            connection.machine.delivered(inbound.cost());
+            connection.machine.link.delivered(inbound.cost());
             if connection.inbox.is_empty() && connection.inbox.capacity() > 4 * QUEUE_KEPT {
                 connection.inbox = VecDeque::new();
             }
@@ -324,7 +324,7 @@ impl Reactor {
         if goes_on {
             return Action::Continue;
         }
-        self.with(id, |connection| connection.machine.close(End::Exception));
+        self.with(id, |connection| connection.machine.link.close(End::Exception));
         Action::Close
     }
 
@@ -360,7 +360,7 @@ impl Reactor {
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
         let connection = self.context.table.borrow_mut().remove(id)?;
         self.deadlines.forget(Due::Connection(id));
-        if !connection.machine.owes_lost() {
+        if !connection.machine.link.owes_lost() {
             instance::detach(connection.protocol.bind(py));
         }
         self.context.mailbox.stats.closed.add(1);
@@ -382,7 +382,7 @@ impl Reactor {
     /// Whether it is worth a call of its own. Datagrams are sent many at a time.
     fn has_much_to_send(&self, id: ConnId) -> bool {
         let much = |connection: &mut Connection| {
-            connection.machine.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
+            connection.machine.link.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
         };
         self.with(id, much).unwrap_or_default()
     }
@@ -391,9 +391,9 @@ impl Reactor {
     fn send(&mut self, id: ConnId) -> Option<Outcome> {
         let mut table = self.context.table.borrow_mut();
         let connection = table.get(id)?;
-        if connection.machine.is_finished() {
+        if connection.machine.link.is_finished() {
             // It was cut after the send was planned: an operation that begins now would not see the abort.
-            connection.machine.send_failed();
+            connection.machine.link.send_forgone();
             drop(table);
             self.context.touch(id);
             return None;

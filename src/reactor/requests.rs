@@ -60,7 +60,7 @@ impl Reactor {
             self.with(id, |connection| connection.monitors.retain(|monitor| !monitor.is_of(&reply)));
             return;
         }
-        let id = id.filter(|id| self.with(*id, |connection| connection.machine.is_open()).unwrap_or_default());
+        let id = id.filter(|id| self.with(*id, |connection| connection.machine.link.is_open()).unwrap_or_default());
         let done = id.ok_or(Unmet::NoConnection).and_then(|id| self.meet(py, id, request));
         reply.send(|env| match done {
             Ok(()) => (atoms::ok(), atoms::none()).encode(env),
@@ -79,7 +79,7 @@ impl Reactor {
                 taken?;
             }
             Request::Close => {
-                self.with(id, |connection| connection.machine.close(End::Closed));
+                self.with(id, |connection| connection.machine.link.close(End::Closed));
             }
             Request::Notify(message) => {
                 let message = self.python_message(py, &message)?;
@@ -98,7 +98,7 @@ impl Reactor {
 
     /// Passes a message to a protocol whose connection is open (B9); else it is dropped.
     pub(super) fn message_received(&mut self, py: Python<'_>, id: ConnId, message: &Bound<'_, PyAny>) {
-        let open = self.with(id, |connection| connection.machine.is_open()).unwrap_or_default();
+        let open = self.with(id, |connection| connection.machine.link.is_open()).unwrap_or_default();
         let Some(protocol) = self.protocol(py, id).filter(|_| open) else { return };
         let run = || self.python.names.message_received(&protocol, message);
         let answer = self.context.callback(&protocol, Some(id), "message_received", run);
@@ -127,11 +127,11 @@ impl Reactor {
                 Some(Mode::Async) => atoms::r#async(),
                 None => atoms::closing(),
             },
-            peer_closed: connection.machine.peer_closed(),
+            peer_closed: connection.machine.link.peer_closed(),
             unread: connection.inbox.iter().map(Inbound::len).sum(),
             unsent: match connection.datagrams {
                 Some(_) => connection.outbox.datagram_bytes(),
-                None => connection.machine.queued_bytes(),
+                None => connection.machine.link.queued_bytes(),
             },
             traffic: connection.traffic,
             monitors: connection.monitors.len(),
@@ -170,10 +170,10 @@ pub(super) fn tell_monitors(connection: &mut Connection) {
     if connection.monitors.is_empty() {
         return;
     }
-    let reason = match connection.machine.end() {
+    let reason = match connection.machine.link.end() {
         End::Closed => atoms::closed(),
         End::PeerClosed => atoms::peer_closed(),
-        End::Reset => atoms::reset(),
+        End::Reset(_) => atoms::reset(),
         End::Idle => atoms::idle(),
         End::Stalled => atoms::stalled(),
         End::Exception => atoms::exception(),

@@ -4,6 +4,7 @@
 
 use super::world::{Happening, LIMITS, World};
 use super::*;
+use crate::base::ear::{Ear, Heard};
 use proptest::prelude::*;
 
 const SOCKET: Directions = Directions { readable: true, writable: true, half_closes: true };
@@ -69,9 +70,9 @@ fn settled(machine: &mut Machine) -> Vec<Next> {
 fn an_echo_takes_no_detour() {
     let mut machine = Machine::new(SOCKET);
     assert_eq!(settled(&mut machine), [Next::Receive]);
-    assert!(machine.received(10, true));
+    assert!(machine.link.received(10, true));
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(10);
+    machine.link.delivered(10);
     machine.acted(Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
@@ -86,16 +87,16 @@ fn data_waits_while_the_protocol_writes() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Action::AsyncPending);
-    machine.received(10, true);
+    machine.link.received(10, true);
     assert_eq!(settled(&mut machine), []);
-    machine.received(45, true);
+    machine.link.received(45, true);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "the inbox is full");
-    machine.receive_cancelled();
+    machine.link.receive_cancelled();
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.acted(Action::ReadPending);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(55);
+    machine.link.delivered(55);
     machine.acted(Action::Continue);
     assert_eq!(settled(&mut machine), [Next::Receive], "there is room again");
 }
@@ -152,10 +153,10 @@ fn a_large_object_of_which_a_part_was_taken_is_asked_for_again_when_nothing_wait
 fn what_is_written_after_the_peers_half_close_is_delivered() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.received(5, true);
-    machine.received_eof();
+    machine.link.received(5, true);
+    machine.link.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(5);
+    machine.link.delivered(5);
     machine.acted(Action::WritePending);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(50, 50);
@@ -171,24 +172,24 @@ fn what_is_written_after_the_peers_half_close_is_delivered() {
 fn a_close_lingers_until_the_peer_is_done() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.received(5, true);
+    machine.link.received(5, true);
     machine.next(&LIMITS, true);
-    machine.delivered(5);
+    machine.link.delivered(5);
     machine.wrote(5, 5);
     machine.acted(Action::Close);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(5, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::ShutdownWrite, Next::ConnectionLost]);
-    assert!(!machine.received(100, true), "input is discarded");
+    assert!(!machine.link.received(100, true), "input is discarded");
     assert_eq!(settled(&mut machine), []);
-    machine.received_eof();
+    machine.link.received_eof();
     assert_eq!(settled(&mut machine)[0], Next::Close);
 }
 
 #[test]
 fn a_connection_that_was_never_made_is_never_lost() {
     let mut machine = Machine::new(SOCKET);
-    machine.never_made();
+    machine.link.never_made();
     let steps: Vec<_> = (0..3).map(|_| machine.next(&LIMITS, true)).collect();
     assert_eq!(steps, [Next::ShutdownWrite, Next::Receive, Next::Nothing]);
 }
@@ -219,15 +220,15 @@ fn a_signal_of_ones_own_counts_where_nothing_can_be_read() {
 fn who_hangs_up_while_a_waiting_protocol_is_drained_ends_it() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.received(5, true);
+    machine.link.received(5, true);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(5);
+    machine.link.delivered(5);
     machine.acted(Action::AsyncPending);
-    machine.retire();
+    machine.link.retire();
     assert_eq!(settled(&mut machine)[0], Next::CancelReceive);
-    machine.receive_cancelled();
+    machine.link.receive_cancelled();
     settled(&mut machine);
-    machine.heard(crate::base::ear::Heard::HungUp);
+    machine.link.heard(crate::base::ear::Heard::HungUp);
     assert!(settled(&mut machine).contains(&Next::ConnectionLost));
 }
 
@@ -242,13 +243,13 @@ fn a_read_only_end_takes_nothing() {
 fn a_retired_connection_answers_what_has_arrived_and_closes() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.received(10, true);
-    machine.retire();
+    machine.link.received(10, true);
+    machine.link.retire();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(10);
+    machine.link.delivered(10);
     machine.acted(Action::AsyncPending);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "nothing new is read");
-    machine.receive_cancelled();
+    machine.link.receive_cancelled();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)], "the answer is awaited");
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
@@ -269,7 +270,7 @@ fn a_stopped_connection_writes_what_it_has_and_closes() {
     machine.offered(500, false, &LIMITS);
     machine.acted(Action::Continue);
     assert_eq!(settled(&mut machine), [Next::Send, Next::CancelReceive], "nothing new is read");
-    machine.receive_cancelled();
+    machine.link.receive_cancelled();
     machine.sent(100, &LIMITS);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.offered(10, false, &LIMITS);
@@ -277,7 +278,7 @@ fn a_stopped_connection_writes_what_it_has_and_closes() {
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
-    assert_eq!(machine.end(), End::Stopped);
+    assert_eq!(machine.link.end(), End::Stopped);
     for answer in [Action::Continue, Action::AsyncPending] {
         let mut machine = Machine::new(SOCKET);
         settled(&mut machine);
@@ -315,7 +316,7 @@ fn a_signal_from_within_connection_made_is_not_kept_for_later() {
 fn a_signal_from_within_eof_received_counts() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.received_eof();
+    machine.link.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
     machine.signalled_early();
     machine.acted(Action::Continue);
@@ -347,16 +348,23 @@ fn the_first_cause_of_the_end_counts() {
         settled(&mut machine);
         cause(&mut machine);
         settled(&mut machine);
-        machine.fail(End::Killed);
-        machine.end()
+        machine.link.fail(End::Killed);
+        machine.link.end()
     };
     assert_eq!(ended(|machine| machine.acted(Action::Close)), End::Closed);
-    assert_eq!(ended(|machine| machine.receive_failed()), End::Reset);
-    assert_eq!(ended(|machine| machine.never_made()), End::Exception);
+    assert_eq!(ended(|machine| machine.link.receive_failed(libc::ETIMEDOUT)), End::Reset(Some(libc::ETIMEDOUT)));
+    assert_eq!(
+        ended(|machine| {
+            machine.link.send_failed(libc::EPIPE);
+            machine.link.receive_failed(libc::ECONNRESET);
+        }),
+        End::Reset(Some(libc::EPIPE))
+    );
+    assert_eq!(ended(|machine| machine.link.never_made()), End::Exception);
     assert_eq!(ended(|_| ()), End::Killed);
     assert_eq!(
         ended(|machine| {
-            machine.received_eof();
+            machine.link.received_eof();
             assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
             machine.acted(Action::Close);
         }),
@@ -364,9 +372,9 @@ fn the_first_cause_of_the_end_counts() {
     );
     assert_eq!(
         ended(|machine| {
-            machine.retire();
+            machine.link.retire();
             settled(machine);
-            machine.receive_cancelled();
+            machine.link.receive_cancelled();
         }),
         End::Stopped
     );
@@ -377,20 +385,20 @@ fn an_ear_listens_while_nothing_is_received() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Action::AsyncPending);
-    machine.received(55, true);
+    machine.link.received(55, true);
     assert_eq!(settled(&mut machine), [Next::CancelReceive]);
-    machine.receive_cancelled();
+    machine.link.receive_cancelled();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)]);
-    machine.heard(Heard::InputEnds);
-    assert!(machine.peer_closed());
+    machine.link.heard(Heard::InputEnds);
+    assert!(machine.link.peer_closed());
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)], "what is unread is there");
-    machine.delivered(55);
+    machine.link.delivered(55);
     assert_eq!(settled(&mut machine), [Next::Receive, Next::Listen(Ear::Off)]);
-    machine.received_eof();
+    machine.link.received_eof();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
-    machine.heard(Heard::Failed);
+    machine.link.heard(Heard::Failed);
     assert_eq!(settled(&mut machine)[..3], [Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close]);
-    assert_eq!(machine.end(), End::Reset);
+    assert_eq!(machine.link.end(), End::Reset(None));
 }
 
 #[test]
@@ -398,12 +406,12 @@ fn who_hangs_up_is_gone_once_all_that_came_is_dealt_with() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Action::AsyncPending);
-    machine.received(10, true);
-    machine.received_eof();
+    machine.link.received(10, true);
+    machine.link.received_eof();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
-    machine.heard(Heard::HungUp);
+    machine.link.heard(Heard::HungUp);
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off)], "ten bytes wait");
-    machine.delivered(10);
+    machine.link.delivered(10);
     assert_eq!(settled(&mut machine)[0], Next::ConnectionLost);
 }
 
@@ -412,15 +420,15 @@ fn a_hang_up_comes_after_the_end_of_file() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.acted(Action::AsyncPending);
-    machine.received(10, true);
-    machine.received_eof();
+    machine.link.received(10, true);
+    machine.link.received_eof();
     settled(&mut machine);
-    machine.heard(Heard::HungUp);
+    machine.link.heard(Heard::HungUp);
     machine.signalled();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.acted(Action::ReadPending);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
-    machine.delivered(10);
+    machine.link.delivered(10);
     machine.acted(Action::Continue);
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
     machine.acted(Action::Continue);

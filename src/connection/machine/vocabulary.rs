@@ -22,7 +22,7 @@ pub enum Action {
 /// What is to be done next for a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`](super::Machine::delivered) and [`Machine::acted`](super::Machine::acted).
+    /// Pass the oldest waiting data to the protocol, then report [`Machine::delivered`](super::Link::delivered) and [`Machine::acted`](super::Machine::acted).
     DataReceived,
     /// Tell the protocol that the peer sends no more, then report [`Machine::acted`](super::Machine::acted).
     EofReceived,
@@ -68,8 +68,8 @@ pub enum End {
     Closed,
     /// The peer sent its last byte first, and the protocol had no more to say.
     PeerClosed,
-    /// The peer is gone, or the network to it.
-    Reset,
+    /// The peer is gone, or the network to it: by this error, where the kernel told one.
+    Reset(Option<i32>),
     /// Nothing moved for too long.
     Idle,
     /// The peer took no output for too long.

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 /// Small, so that they are reached.
 pub const LIMITS: Limits = Limits { write_high_bytes: 100, write_low_bytes: 20, inbox_bytes: 50, linger_bytes: 200 };
 
+/// With which receives and sends fail.
+const ERRNO: i32 = 104;
+
 /// What may happen to a connection from outside. What nothing runs for that could bring it about, does not happen.
 #[derive(Clone, Debug)]
 pub enum Happening {
@@ -122,7 +125,7 @@ impl World {
         if made {
             world.machine.made();
         } else {
-            world.machine.never_made();
+            world.machine.link.never_made();
         }
         world.settle();
         world
@@ -180,11 +183,11 @@ impl World {
 
     fn read(&mut self) {
         let Some(Piece { bytes, buffer }) = self.inbox.pop_front() else { return };
-        self.machine.delivered(bytes);
+        self.machine.link.delivered(bytes);
         self.done_with.extend(buffer);
         let left = bytes / 2;
         if left > 0 {
-            self.machine.undelivered(left);
+            self.machine.link.undelivered(left);
             self.inbox.push_front(Piece { bytes: left, buffer: None });
         }
     }
@@ -210,7 +213,7 @@ impl World {
                     let Some(Piece { bytes, buffer }) = self.inbox.pop_front() else {
                         panic!("a callback for nothing")
                     };
-                    self.machine.delivered(bytes);
+                    self.machine.link.delivered(bytes);
                     self.done_with.extend(buffer);
                     self.call();
                 }
@@ -257,7 +260,7 @@ impl World {
                 }
                 Next::Nothing => return self.check_ear(),
             }
-            if self.hung_up && self.machine.is_finished() {
+            if self.hung_up && self.machine.link.is_finished() {
                 self.fail();
             }
             self.forget_input();
@@ -269,11 +272,11 @@ impl World {
 
     /// B11: whatever state it is in, the end of its peer is heard.
     fn check_ear(&self) {
-        if self.machine.is_open() && !self.hung_up {
+        if self.machine.link.is_open() && !self.hung_up {
             assert!(self.receiving || self.ear != Ear::Off, "nobody would hear its end: {:?}", self.machine);
         }
         let over = self.hung_up && (self.told_eof || !self.directions.readable);
-        assert!(!over || !self.machine.is_open(), "open, and nobody is there any more: {:?}", self.machine);
+        assert!(!over || !self.machine.link.is_open(), "open, and nobody is there any more: {:?}", self.machine);
     }
 
     fn take(&mut self, happening: Happening) {
@@ -281,12 +284,12 @@ impl World {
             Happening::Received { bytes, more, buffer } if self.receiving => self.receive(bytes, more, buffer),
             Happening::Eof if self.receiving => {
                 (self.receiving, self.cancelling) = (false, false);
-                self.machine.received_eof();
+                self.machine.link.received_eof();
             }
             Happening::ReceiveError if self.receiving => {
                 (self.receiving, self.cancelling) = (false, false);
                 self.fail();
-                self.machine.receive_failed();
+                self.machine.link.receive_failed(ERRNO);
             }
             Happening::Heard(heard) if self.ear != Ear::Off && !self.hung_up => self.hear(heard),
             Happening::CancelAnswers { missed } if self.cancelling => self.answer_cancel(missed),
@@ -294,11 +297,11 @@ impl World {
             Happening::SendError if self.sending => {
                 self.sending = false;
                 self.fail();
-                self.machine.send_failed();
+                self.machine.link.send_failed(ERRNO);
             }
-            Happening::Message if self.machine.is_open() => self.pass_message(),
+            Happening::Message if self.machine.link.is_open() => self.pass_message(),
             Happening::Signalled => self.machine.signalled(),
-            Happening::LingerExpired => self.machine.linger_expired(),
+            Happening::LingerExpired => self.machine.link.linger_expired(),
             Happening::Answer(action) => self.answer = action,
             Happening::Writes(bytes) => self.writes = bytes,
             Happening::WritesObjects(objects) => self.writes_objects = objects,
@@ -306,11 +309,11 @@ impl World {
             Happening::SignalsItself(signals) => self.signals_itself = signals,
             Happening::Killed => {
                 self.fail();
-                self.machine.fail(End::Killed);
+                self.machine.link.fail(End::Killed);
             }
-            Happening::Closed => self.machine.close(End::Closed),
+            Happening::Closed => self.machine.link.close(End::Closed),
             Happening::Stopped => self.stop(),
-            Happening::Retired => self.machine.retire(),
+            Happening::Retired => self.machine.link.retire(),
             // Nothing runs that could bring this about.
             _ => {}
         }
@@ -320,7 +323,7 @@ impl World {
     fn receive(&mut self, bytes: usize, more: bool, buffer: Option<u16>) {
         self.receiving = more;
         self.cancelling &= more;
-        if self.machine.received(bytes, more) {
+        if self.machine.link.received(bytes, more) {
             self.inbox.push_back(Piece { bytes, buffer });
         } else {
             self.done_with.extend(buffer);
@@ -333,17 +336,17 @@ impl World {
         if heard == Heard::Failed {
             self.fail();
         }
-        self.machine.heard(heard);
-        assert!(self.machine.peer_closed());
+        self.machine.link.heard(heard);
+        assert!(self.machine.link.peer_closed());
     }
 
     fn answer_cancel(&mut self, missed: bool) {
         self.cancelling = false;
         if missed {
-            self.machine.cancel_missed();
+            self.machine.link.cancel_missed();
         } else {
             self.receiving = false;
-            self.machine.receive_cancelled();
+            self.machine.link.receive_cancelled();
         }
     }
 
@@ -358,7 +361,7 @@ impl World {
     fn pass_message(&mut self) {
         let before = self.machine.mode();
         self.call();
-        let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.is_open();
+        let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.link.is_open();
         assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
     }
 
@@ -369,12 +372,12 @@ impl World {
             Some(mode) => mode == Mode::Write,
             None => false,
         };
-        assert!(!self.machine.is_open() || waits, "a stop waits for nobody else");
+        assert!(!self.machine.link.is_open() || waits, "a stop waits for nobody else");
     }
 
     /// What nobody will be told of is thrown away.
     fn forget_input(&mut self) {
-        if !self.machine.is_open() {
+        if !self.machine.link.is_open() {
             self.done_with.extend(self.inbox.drain(..).filter_map(|piece| piece.buffer));
         }
     }

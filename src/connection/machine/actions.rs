@@ -1,0 +1,137 @@
+//! The contract of `reactor.Protocol` above a link: modes, what callbacks answer, and what `write` takes (B2, B3).
+//!
+//! It decides which callback is due and what a protocol waits for, and asks the link for nothing but to close. Another
+//! contract over the same link has the same three parts: a wish ([`ActionPolicy::wish`]), what its callbacks and calls do
+//! to it, and what a queue that falls does ([`ActionPolicy::drained`]). What holds a connection in async mode, as a task
+//! of an `async def` callback would, is a state of this one.
+
+#![forbid(unsafe_code)]
+
+use super::link::{Link, Wish};
+use super::states::Blocked;
+use super::vocabulary::{Action, Directions, End, Mode, Next};
+use crate::base::limits::Limits;
+
+/// What a protocol waits for, and what keeps it waiting.
+#[derive(Clone, Debug)]
+pub(super) struct ActionPolicy {
+    mode: Mode,
+    /// `write` has refused something, or gone beyond the high-water mark.
+    blocked: Blocked,
+    /// Signalled by the callback that runs: counts if it answers that it waits.
+    signalled_early: bool,
+}
+
+impl ActionPolicy {
+    pub(super) fn new(directions: Directions) -> Self {
+        // Where nothing can be read, the protocol is asked for output.
+        let mode = if directions.readable { Mode::Read } else { Mode::Write };
+        ActionPolicy { mode, blocked: Blocked::No, signalled_early: false }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(super) fn wish(&self, link: &Link, limits: &Limits) -> Wish {
+        let callback = match self.mode {
+            Mode::Read if link.has_input() => Next::DataReceived,
+            Mode::Read if link.owes_eof() => Next::EofReceived,
+            Mode::Write if self.may_write(link, limits) => Next::WriteReady,
+            _ => Next::Nothing,
+        };
+        Wish { callback, mode: self.mode }
+    }
+
+    fn may_write(&self, link: &Link, limits: &Limits) -> bool {
+        link.directions().writable && self.blocked == Blocked::No && link.queued_bytes() < limits.write_high_bytes
+    }
+
+    /// A callback answered.
+    pub(super) fn acted(&mut self, link: &mut Link, action: Action) {
+        let signalled = std::mem::take(&mut self.signalled_early);
+        if !link.is_open() {
+            return;
+        }
+        match action {
+            Action::AsyncPending if signalled => self.mode = Mode::Write,
+            Action::Continue if signalled => self.signalled(link),
+            Action::Continue => {}
+            Action::WritePending => self.mode = Mode::Write,
+            // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
+            Action::ReadPending if link.has_told_eof() => link.close(End::PeerClosed),
+            Action::ReadPending => {
+                self.mode = Mode::Read;
+                if signalled {
+                    self.signalled(link);
+                }
+            }
+            Action::AsyncPending => self.mode = Mode::Async,
+            Action::Close if link.has_told_eof() => link.close(End::PeerClosed),
+            Action::Close => link.close(End::Closed),
+        }
+    }
+
+    /// `signal_write_ready` was called. Does nothing unless the protocol waits for it or holds a half-closed connection.
+    pub(super) fn signalled(&mut self, link: &Link) {
+        let nothing_to_read = !link.directions().readable || link.has_told_eof();
+        if self.mode == Mode::Async || (self.mode == Mode::Read && nothing_to_read) {
+            self.mode = Mode::Write;
+        }
+    }
+
+    /// `connection_made` returned. A signal from within it is as one that comes just after.
+    pub(super) fn made(&mut self, link: &Link) {
+        if std::mem::take(&mut self.signalled_early) {
+            self.signalled(link);
+        }
+    }
+
+    /// `signal_write_ready` was called by the very callback whose answer is awaited.
+    pub(super) fn signalled_early(&mut self) {
+        self.signalled_early = true;
+    }
+
+    /// `write` is offered `bytes` of a stream. Answers how many of them it takes, from the first. Of an immutable object
+    /// nothing is copied, so one is taken whole, however long, where nothing else waits (B3).
+    pub(super) fn offered(&mut self, link: &mut Link, bytes: usize, immutable: bool, limits: &Limits) -> usize {
+        let room = self.room(link, limits);
+        if immutable && bytes > room && room > 0 && !link.has_output() {
+            self.wrote(link, bytes, bytes);
+            self.blocked = Blocked::UntilLow;
+            return bytes;
+        }
+        let taken = bytes.min(room);
+        self.wrote(link, bytes, taken);
+        if immutable && bytes - taken > limits.write_high_bytes {
+            self.blocked = Blocked::UntilEmpty;
+        }
+        taken
+    }
+
+    /// Bytes that `write` may take now, unless it is one object that may be longer (see [`ActionPolicy::offered`]).
+    pub(super) fn room(&self, link: &Link, limits: &Limits) -> usize {
+        if link.is_open() && link.directions().writable {
+            limits.write_high_bytes.saturating_sub(link.queued_bytes())
+        } else {
+            0
+        }
+    }
+
+    /// `write` was offered what counts for so much, and took `taken` of it.
+    pub(super) fn wrote(&mut self, link: &mut Link, offered: usize, taken: usize) {
+        debug_assert!(taken <= offered);
+        link.queue(taken);
+        if taken < offered && self.blocked == Blocked::No {
+            self.blocked = Blocked::UntilLow;
+        }
+    }
+
+    /// The queue has fallen.
+    pub(super) fn drained(&mut self, link: &Link, limits: &Limits) {
+        let queued = link.queued_bytes();
+        if queued == 0 || (queued <= limits.write_low_bytes && self.blocked == Blocked::UntilLow) {
+            self.blocked = Blocked::No;
+        }
+    }
+}

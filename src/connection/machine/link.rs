@@ -1,0 +1,386 @@
+//! The life of a link: what is received, sent, half closed, lingered for and ended, whatever contract stands above it.
+//!
+//! It knows no callbacks. The contract says which one is due and what it waits for ([`Wish`]); what the link has to do with
+//! bytes, FINs and the end, it decides alone: B1 (flush, FIN, drain, close), B11 (the end is heard), I3 (one send at a
+//! time), I4 (closed only when no operation runs), and that `connection_lost` comes once and last (B9).
+
+#![forbid(unsafe_code)]
+
+use super::states::{Eof, Phase, Receive, Retiring};
+use super::vocabulary::{Directions, End, Mode, Next};
+use crate::base::ear::{Ear, Heard};
+use crate::base::limits::Limits;
+
+/// What the contract above an open link says when it is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wish {
+    /// The callback that is due, or [`Next::Nothing`].
+    pub callback: Next,
+    /// What it waits for: whether the link may end is a matter of that, where it is to.
+    pub mode: Mode,
+}
+
+/// The state of one link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    directions: Directions,
+    phase: Phase,
+    receive: Receive,
+    eof: Eof,
+    ear: Ear,
+    /// Heard while nothing was received: the peer sends no more, and does not receive any more.
+    input_ends: bool,
+    hung_up: bool,
+    sending: bool,
+    /// `connection_lost` is still owed.
+    owes_lost: bool,
+    aborted: bool,
+    /// The first cause of the end.
+    end: Option<End>,
+    retiring: Retiring,
+    inbox_bytes: usize,
+    queued_bytes: usize,
+    discarded_bytes: usize,
+}
+
+impl Link {
+    pub(super) fn new(directions: Directions) -> Self {
+        Link {
+            directions,
+            phase: Phase::Open,
+            receive: Receive::Idle,
+            eof: Eof::NotYet,
+            ear: Ear::Off,
+            input_ends: false,
+            hung_up: false,
+            sending: false,
+            owes_lost: true,
+            aborted: false,
+            end: None,
+            retiring: Retiring::No,
+            inbox_bytes: 0,
+            queued_bytes: 0,
+            discarded_bytes: 0,
+        }
+    }
+
+    pub(super) fn next(&mut self, limits: &Limits, wish: Wish, may_call: bool) -> Next {
+        match self.phase {
+            Phase::Open => self.next_open(limits, wish, may_call),
+            Phase::Flushing => self.next_flushing(limits),
+            Phase::Lingering => self.next_lingering(limits),
+            Phase::Finished => self.next_finished(),
+        }
+    }
+
+    fn next_open(&mut self, limits: &Limits, Wish { callback, mode }: Wish, may_call: bool) -> Next {
+        if self.has_retired(mode) {
+            self.close(End::Stopped);
+            return self.next_flushing(limits);
+        }
+        // All that came is dealt with, nothing more can come, and nobody is there to write to.
+        let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
+        if self.hung_up && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
+            self.fail(End::Reset(None));
+            return self.next_finished();
+        }
+        if may_call && callback != Next::Nothing {
+            if callback == Next::EofReceived {
+                self.eof = Eof::Told;
+            }
+            return callback;
+        }
+        if self.send_due() {
+            return Next::Send;
+        }
+        match self.receive {
+            Receive::Idle
+                if self.may_arrive() && self.retiring == Retiring::No && self.inbox_bytes < limits.inbox_bytes =>
+            {
+                self.receive = Receive::Running;
+                Next::Receive
+            }
+            Receive::Running if self.retiring != Retiring::No || self.inbox_bytes >= limits.inbox_bytes => {
+                self.receive = Receive::Cancelling;
+                Next::CancelReceive
+            }
+            _ => self.listen(if callback == Next::Nothing { Next::Nothing } else { Next::Yield }),
+        }
+    }
+
+    fn has_retired(&self, mode: Mode) -> bool {
+        match self.retiring {
+            Retiring::No => false,
+            Retiring::WhenIdle => mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle,
+            Retiring::WhenWritten => match mode {
+                Mode::Read => self.inbox_bytes == 0,
+                Mode::Write => false,
+                Mode::Async => true,
+            },
+        }
+    }
+
+    /// The end of the peer is heard by the receive, or else by an ear (B11). Says so if that changes, or `otherwise`.
+    fn listen(&mut self, otherwise: Next) -> Next {
+        let ear = match self.phase {
+            Phase::Open if self.receive != Receive::Idle || self.hung_up => Ear::Off,
+            Phase::Open if self.may_arrive() && !self.input_ends => Ear::Input,
+            Phase::Open => Ear::Gone,
+            // A send is under way, which will be told.
+            Phase::Flushing => self.ear,
+            Phase::Lingering | Phase::Finished => Ear::Off,
+        };
+        if std::mem::replace(&mut self.ear, ear) == ear { otherwise } else { Next::Listen(ear) }
+    }
+
+    fn may_arrive(&self) -> bool {
+        self.directions.readable && self.eof == Eof::NotYet
+    }
+
+    /// I3: one send at a time.
+    fn send_due(&mut self) -> bool {
+        let due = !self.sending && self.queued_bytes > 0;
+        self.sending |= due;
+        due
+    }
+
+    fn next_flushing(&mut self, limits: &Limits) -> Next {
+        if self.send_due() {
+            return Next::Send;
+        }
+        if self.queued_bytes == 0 {
+            self.phase = Phase::Lingering;
+            self.discarded_bytes = 0;
+            return Next::ShutdownWrite;
+        }
+        if self.receive == Receive::Running && self.discarded_bytes > limits.linger_bytes {
+            self.receive = Receive::Cancelling;
+            return Next::CancelReceive;
+        }
+        Next::Nothing
+    }
+
+    fn next_lingering(&mut self, limits: &Limits) -> Next {
+        if std::mem::take(&mut self.owes_lost) {
+            return Next::ConnectionLost;
+        }
+        if !self.may_arrive() || !self.directions.half_closes || self.discarded_bytes > limits.linger_bytes {
+            self.phase = Phase::Finished;
+            return self.next_finished();
+        }
+        if self.receive == Receive::Idle {
+            self.receive = Receive::Running;
+            return Next::Receive;
+        }
+        self.listen(Next::Nothing)
+    }
+
+    fn next_finished(&mut self) -> Next {
+        if std::mem::take(&mut self.owes_lost) {
+            return Next::ConnectionLost;
+        }
+        if self.receive == Receive::Idle && !self.sending {
+            return self.listen(Next::Close);
+        }
+        if !std::mem::replace(&mut self.aborted, true) {
+            return Next::Abort;
+        }
+        Next::Nothing
+    }
+
+    // What the driver tells.
+
+    /// Data arrived; `more` tells whether the receive goes on. Answers whether to keep the data (`false`: discard it).
+    pub fn received(&mut self, bytes: usize, more: bool) -> bool {
+        if !more {
+            self.receive = Receive::Idle;
+        }
+        if self.phase == Phase::Open {
+            self.inbox_bytes += bytes;
+            true
+        } else {
+            self.discarded_bytes += bytes;
+            false
+        }
+    }
+
+    /// The receive ended with EOF.
+    pub fn received_eof(&mut self) {
+        self.receive = Receive::Idle;
+        self.eof = Eof::Waiting;
+    }
+
+    /// An ear has heard this.
+    pub fn heard(&mut self, heard: Heard) {
+        self.input_ends = true;
+        self.hung_up |= heard == Heard::HungUp;
+        if heard == Heard::Failed {
+            self.fail(End::Reset(None));
+        }
+    }
+
+    /// The receive ended because we cancelled it.
+    pub fn receive_cancelled(&mut self) {
+        self.receive = Receive::Idle;
+    }
+
+    /// The receive ended with an error: the peer is gone.
+    pub fn receive_failed(&mut self, errno: i32) {
+        self.receive = Receive::Idle;
+        self.fail(End::Reset(Some(errno)));
+    }
+
+    /// The cancel missed the receive. If that still runs, [`Link::next`] asks for another cancel where one is due.
+    pub fn cancel_missed(&mut self) {
+        if self.receive != Receive::Idle {
+            self.receive = Receive::Running;
+            self.aborted = false;
+        }
+    }
+
+    /// The send ended; the kernel took `bytes`. The contract hears of it by way of the machine.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sending = false;
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+    }
+
+    /// The send ended with an error: the peer is gone.
+    pub fn send_failed(&mut self, errno: i32) {
+        self.sending = false;
+        self.fail(End::Reset(Some(errno)));
+    }
+
+    /// The send was not begun: the link had ended before.
+    pub fn send_forgone(&mut self) {
+        debug_assert!(self.is_finished());
+        self.sending = false;
+    }
+
+    /// The time to linger is over.
+    pub fn linger_expired(&mut self) {
+        if self.phase == Phase::Lingering {
+            self.phase = Phase::Finished;
+        }
+    }
+
+    // What the contract takes and gives.
+
+    /// The oldest waiting `bytes` were passed to the protocol (or taken by its `read`).
+    pub fn delivered(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.inbox_bytes);
+        self.inbox_bytes -= bytes;
+    }
+
+    /// `bytes` that were delivered go back to the front of what waits.
+    pub fn undelivered(&mut self, bytes: usize) {
+        self.inbox_bytes += bytes;
+    }
+
+    /// `bytes` wait to be sent.
+    pub(super) fn queue(&mut self, bytes: usize) {
+        self.queued_bytes += bytes;
+    }
+
+    // How it ends.
+
+    /// Starts the graceful end: what was written is delivered, nothing more is read.
+    pub fn close(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        if self.phase == Phase::Open {
+            self.phase = Phase::Flushing;
+            self.inbox_bytes = 0;
+        }
+    }
+
+    /// Reads nothing new, and closes once what has arrived is dealt with.
+    pub fn retire(&mut self) {
+        if self.retiring == Retiring::No {
+            self.retiring = Retiring::WhenIdle;
+        }
+    }
+
+    /// Reads nothing new, and closes: at once, but for a contract that waits to write, or one that has not had what has
+    /// arrived.
+    pub(super) fn stop(&mut self, mode: Mode) {
+        self.retiring = Retiring::WhenWritten;
+        if self.has_retired(mode) {
+            self.close(End::Stopped);
+        }
+    }
+
+    /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
+    pub fn fail(&mut self, end: End) {
+        self.end.get_or_insert(end);
+        self.phase = Phase::Finished;
+        self.inbox_bytes = 0;
+        self.queued_bytes = 0;
+    }
+
+    /// `connection_made` did not return: `connection_lost` must not be called (B9).
+    pub fn never_made(&mut self) {
+        self.owes_lost = false;
+        self.close(End::Exception);
+    }
+
+    // What it is like.
+
+    /// Whether the protocol still has its connection: callbacks run and `write` may take bytes.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether `connection_lost` has not been called yet, and must be.
+    pub fn owes_lost(&self) -> bool {
+        self.owes_lost
+    }
+
+    /// Why it ends: the first cause. Who tears it down without one was killed.
+    pub fn end(&self) -> End {
+        self.end.unwrap_or(End::Killed)
+    }
+
+    /// Whether only the end of the running operations is awaited.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    /// What it can do at all.
+    pub(super) fn directions(&self) -> Directions {
+        self.directions
+    }
+
+    /// Whether something that has arrived waits.
+    pub(super) fn has_input(&self) -> bool {
+        self.inbox_bytes > 0
+    }
+
+    /// Whether the end of file has arrived, and nobody was told.
+    pub(super) fn owes_eof(&self) -> bool {
+        self.eof == Eof::Waiting
+    }
+
+    /// Whether the contract knows that nothing more arrives.
+    pub(super) fn has_told_eof(&self) -> bool {
+        self.eof == Eof::Told
+    }
+
+    /// Accepted bytes that the kernel has not taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Whether accepted bytes wait for the peer.
+    pub fn has_output(&self) -> bool {
+        self.queued_bytes > 0
+    }
+
+    /// Whether the peer sends no more; what it sent before may still wait.
+    pub fn peer_closed(&self) -> bool {
+        self.eof != Eof::NotYet || self.input_ends
+    }
+
+    /// Whether nothing more can be read: `read` answers `b""` once the inbox is empty.
+    pub fn is_at_eof(&self) -> bool {
+        self.eof != Eof::NotYet || self.phase != Phase::Open
+    }
+}
