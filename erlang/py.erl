@@ -198,7 +198,7 @@ put_function(Name, Function) ->
 
 -spec with_function_name(term(), fun((binary()) -> ok)) -> ok | {error, term()}.
 with_function_name(Name, Do) ->
-    case {py_request:encode([{function, Name}]), py_reactor_app:ensure_started()} of
+    case {py_request:encode([{function, Name}]), py_reactor_on_demand:ensure_started()} of
         {{ok, [Text]}, ok} when is_binary(Text) -> Do(Text);
         {{error, _} = Error, _} -> Error;
         {_, {error, _} = Error} -> Error
@@ -208,7 +208,7 @@ with_function_name(Name, Do) ->
 %% closed on exec. One that is not handed over is yours: end it with {@link close_fd/1}.
 -spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | term()}.
 dup_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
-    case py_reactor_app:ensure_started() of
+    case py_reactor_on_demand:ensure_started() of
         ok -> py_nif:dup_fd(Fd);
         {error, _} = Error -> Error
     end;
@@ -219,7 +219,7 @@ dup_fd(Other) ->
 %% left alone, a number that names something else by now included.
 -spec close_fd(integer()) -> ok | {error, {bad_fd, term()} | term()}.
 close_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
-    case py_reactor_app:ensure_started() of
+    case py_reactor_on_demand:ensure_started() of
         ok -> py_nif:close_fd(Fd);
         {error, _} = Error -> Error
     end;
@@ -230,7 +230,7 @@ close_fd(Other) ->
 %% `otp', the `kernel', and the compiler of the library (`rust').
 -spec version() -> #{atom() => binary()} | {error, term()}.
 version() ->
-    case py_reactor_app:ensure_started() of
+    case py_reactor_on_demand:ensure_started() of
         ok ->
             {ok, Version} = application:get_key(py_reactor, vsn),
             maps:merge(py_nif:version(), #{
@@ -285,7 +285,7 @@ prepared(default, Arguments) ->
         {error, _} = Error -> Error
     end;
 prepared(Context, Arguments) ->
-    case {py_reactor_context:resolve(Context), py_request:encode(Arguments)} of
+    case {py_context_lookup:resolve(Context), py_request:encode(Arguments)} of
         {{ok, Pid, Ctx}, {ok, Encoded}} -> {ok, Pid, Ctx, Encoded};
         {{error, _} = Error, _} -> Error;
         {_, {error, _} = Error} -> Error

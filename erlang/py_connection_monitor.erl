@@ -69,7 +69,7 @@ source(Context, Connection, Fd) when is_pid(Context), node(Context) =/= node() -
     Pid ! {watch, Monitor},
     watched({remote, Monitor});
 source(Context, Connection, _Fd) ->
-    case py_reactor_context:resolve(Context) of
+    case py_context_lookup:resolve(Context) of
         {ok, Pid, Ctx} ->
             Monitor = monitor(process, Pid),
             Ref = make_ref(),

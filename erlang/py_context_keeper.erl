@@ -127,7 +127,7 @@ forgotten(#state{id = Id} = State) ->
 
 -spec start(#state{}) -> {ok, #state{}} | {error, term()}.
 start(#state{id = Id, arguments = {Mode, Options}} = State) ->
-    case py_reactor_context:start_link(Id, Mode, Options) of
+    case py_context_server:start_link(Id, Mode, Options) of
         {ok, Context} -> {ok, State#state{context = Context, started_ms = now_ms()}};
         {error, _} = Error -> Error
     end.

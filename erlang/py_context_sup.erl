@@ -19,9 +19,9 @@ start_link() ->
 %% Starts a supervised context. It comes back by itself after a crash, with the same options.
 -spec start_context(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
 start_context(Id, Mode, Options) ->
-    case py_reactor_app:ensure_started() of
+    case py_reactor_on_demand:ensure_started() of
         ok ->
-            case py_options:validate(Options) of
+            case py_options:validate(Id, Mode, Options) of
                 {ok, Complete} -> start_child(Id, {Mode, Complete});
                 {error, _} = Error -> Error
             end;

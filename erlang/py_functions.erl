@@ -7,7 +7,7 @@
 -module(py_functions).
 -behaviour(gen_server).
 
--export([start_link/0, waiting_contexts/0]).
+-export([start_link/0]).
 -export([run/4]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export_type([callable/0]).
@@ -17,21 +17,12 @@
 
 %% Of what a function raised, so many characters go to Python.
 -define(ERROR_CHARS_MAX, 4000).
--define(WAITING, py_waiting_contexts).
 
 -spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     case gen_server:start_link({local, ?MODULE}, ?MODULE, [], []) of
         {ok, Pid} -> {ok, Pid};
         {error, _} = Error -> Error
-    end.
-
-%% The contexts that wait for the calling process.
--spec waiting_contexts() -> [pid()].
-waiting_contexts() ->
-    case get(?WAITING) of
-        undefined -> [];
-        Contexts -> Contexts
     end.
 
 -spec init([]) -> {ok, state()}.
@@ -65,7 +56,7 @@ handle_info(_Unknown, Calls) ->
 %% The process of one call.
 -spec run(py_nif:call_answer(), binary(), [term()], [pid()]) -> ok.
 run(Answer, Name, Args, Contexts) ->
-    _ = put(?WAITING, Contexts),
+    ok = py_request:awaited_by(Contexts),
     Result =
         case py_reactor_table:function(Name) of
             {ok, Function} -> call(Name, Function, Args);

@@ -5,7 +5,7 @@
 %% backend is `auto' after that.
 -module(py_options).
 
--export([validate/1, defaults/0, native/1, allow_subprocess/0]).
+-export([validate/1, validate/3, defaults/0, native/1, allow_subprocess/0]).
 -export_type([id/0, mode/0, options/0, complete/0, native/0, error/0]).
 
 -type id() :: pos_integer().
@@ -74,6 +74,8 @@
 %% The part of `complete()' that the native half knows, with the package `erlang' on the path.
 -type error() :: {bad_option, Key :: term(), Value :: term(), Why :: binary()}.
 
+-define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
+
 -define(IS_TIMEOUT(Key),
     (Key =:= idle_timeout_ms orelse Key =:= write_stall_timeout_ms orelse Key =:= slow_callback_ms orelse
         Key =:= start_timeout_ms)
@@ -94,6 +96,16 @@ validate(Options) when is_map(Options) ->
     end;
 validate(Options) ->
     bad(options, Options, "options are a map").
+
+%% @doc As {@link validate/1}, with the number and the mode that the context is to have.
+-spec validate(id() | term(), mode() | term(), options()) ->
+    {ok, complete()} | {error, error() | {bad_id | unsupported_mode, term(), Why :: binary()}}.
+validate(Id, Mode, Options) when is_integer(Id), Id > 0, ?IS_MODE(Mode) ->
+    validate(Options);
+validate(Id, Mode, _Options) when is_integer(Id), Id > 0 ->
+    {error, {unsupported_mode, Mode, <<"a mode is worker, subinterp or owngil">>}};
+validate(Id, _Mode, _Options) ->
+    {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
 
 %% @doc The value of every option that nobody sets.
 -spec defaults() -> complete().

@@ -31,7 +31,7 @@
 start_listener(Name, Options) ->
     case py_reactor_listener:validate(Options) of
         {ok, Complete} ->
-            case py_reactor_app:ensure_started() of
+            case py_reactor_on_demand:ensure_started() of
                 ok -> start_checked(Name, Complete);
                 {error, _} = Error -> Error
             end;

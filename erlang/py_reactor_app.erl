@@ -3,21 +3,7 @@
 -module(py_reactor_app).
 -behaviour(application).
 
--export([ensure_started/0]).
 -export([start/2, prep_stop/1, stop/1]).
-
-%% For functions that work without an explicit start of the application.
--spec ensure_started() -> ok | {error, {not_started, py_reactor, term()}}.
-ensure_started() ->
-    case py_reactor_table:exists() of
-        true ->
-            ok;
-        false ->
-            case application:ensure_all_started(py_reactor) of
-                {ok, _Started} -> ok;
-                {error, Reason} -> {error, {not_started, py_reactor, Reason}}
-            end
-    end.
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Arguments) ->

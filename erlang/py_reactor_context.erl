@@ -10,13 +10,11 @@
 
 -export([start_link/2, start_link/3, stop/1, stop/2, drain/2, interrupt/1, stats/1, handoff/2, handoff/3]).
 -export([connections/1, send/3, close/2, notify/3, monitor_connection/2, demonitor_connection/1]).
--export([resolve/1, request/2]).
+-export([request/2]).
 -export_type([context/0, stats/0, connection/0, handle/0, connection_info/0, end_reason/0]).
 
 %% For a thread that answers by itself when the time is over.
 -define(DRAIN_MARGIN_MS, 100).
-
--define(IS_MODE(Mode), (Mode =:= worker orelse Mode =:= subinterp orelse Mode =:= owngil)).
 
 %% What the native half can read as a number.
 -define(IS_NUMBER(N), (is_integer(N) andalso N >= 0 andalso N < 16#7FFFFFFFFFFFFFFF)).
@@ -81,20 +79,16 @@ start_link(Id, Mode) ->
 %% started on demand, cannot start; `{venv, Why}' when the interpreter has another virtual environment
 %% already, or this one is incomplete; `{backend, Why}' when the backend cannot be used; or what the system refused.
 -spec start_link(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
-start_link(Id, Mode, Options) when is_integer(Id), Id > 0, ?IS_MODE(Mode) ->
-    case py_options:validate(Options) of
+start_link(Id, Mode, Options) ->
+    case py_options:validate(Id, Mode, Options) of
         {ok, Complete} ->
-            case py_reactor_app:ensure_started() of
+            case py_reactor_on_demand:ensure_started() of
                 ok -> py_context_server:start_link(Id, Mode, Complete);
                 {error, _} = Error -> Error
             end;
         {error, _} = Error ->
             Error
-    end;
-start_link(Id, Mode, _Options) when is_integer(Id), Id > 0 ->
-    {error, {unsupported_mode, Mode, <<"a mode is worker, subinterp or owngil">>}};
-start_link(Id, _Mode, _Options) ->
-    {error, {bad_id, Id, <<"the number of a context is an integer from 1">>}}.
+    end.
 
 %% @doc As {@link stop/2} with the context's own `drain_ms' (5000 ms unless it was set).
 -spec stop(context()) -> ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
@@ -108,7 +102,7 @@ stop(Context) ->
 -spec stop(context(), DrainMs :: non_neg_integer() | default) ->
     ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
 stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >= 0 ->
-    case pid(Context) of
+    case py_context_lookup:pid(Context) of
         {ok, Pid} ->
             case {py_reactor_table:id(Pid), py_request:refused(Pid)} of
                 {_, {error, _} = Error} -> Error;
@@ -158,7 +152,7 @@ stay_away(Id, Pid) ->
 -spec drain(context(), WithinMs :: non_neg_integer()) ->
     ok | {error, {connections, pos_integer()} | {no_context, term()} | term()}.
 drain(Context, WithinMs) when is_integer(WithinMs), WithinMs >= 0 ->
-    case resolve(Context) of
+    case py_context_lookup:resolve(Context) of
         {ok, Pid, Ctx} ->
             Send = fun(Ref) -> py_nif:context_drain(Ctx, Ref, WithinMs) end,
             case py_request:run_within(Pid, Send, WithinMs + ?DRAIN_MARGIN_MS) of
@@ -187,7 +181,7 @@ drained(#{connections := Open}) -> {error, {connections, Open}}.
 -spec interrupt(context()) ->
     ok | {error, idle | busy | stopped | {no_context, term()} | {context_down, term()} | {resources, atom()}}.
 interrupt(Context) ->
-    case resolve(Context) of
+    case py_context_lookup:resolve(Context) of
         {ok, Pid, Ctx} ->
             case py_request:run_anyway(Pid, fun(Ref) -> py_nif:context_interrupt(Ctx, Ref) end) of
                 {ok, _None} -> ok;
@@ -200,7 +194,7 @@ interrupt(Context) ->
 %% @doc The figures of a context. They are read without asking its thread, so that a busy context answers at once.
 -spec stats(context()) -> stats() | {error, {no_context, term()} | {would_deadlock, binary()} | stopped}.
 stats(Context) ->
-    case resolve(Context) of
+    case py_context_lookup:resolve(Context) of
         {ok, _Pid, Ctx} -> py_nif:stats(Ctx);
         {error, _} = Error -> Error
     end.
@@ -235,7 +229,7 @@ handoff(Source, Info) ->
 %% see to it that it is not closed before the answer.
 -spec handoff(context(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
 handoff(Context, Source, Info) ->
-    case {resolve(Context), py_info:normalise(Info)} of
+    case {py_context_lookup:resolve(Context), py_info:normalise(Info)} of
         {{ok, _Pid, Ctx}, {ok, ClientInfo}} -> take_and_hand_over(Ctx, Source, ClientInfo);
         {{error, _} = Error, _} -> discarded(Source, Error);
         {_, {error, _} = Error} -> discarded(Source, Error)
@@ -333,7 +327,7 @@ request(Context, What) when is_pid(Context), node(Context) =/= node() ->
         error:{erpc, Why} -> {error, {unreachable, node(Context), Why}}
     end;
 request(Context, What) ->
-    case resolve(Context) of
+    case py_context_lookup:resolve(Context) of
         {ok, Pid, Ctx} -> py_request:run(Pid, fun(Ref) -> native(Ctx, Ref, What) end);
         {error, _} = Error -> Error
     end.
@@ -342,47 +336,3 @@ request(Context, What) ->
     ok | {error, term()}.
 native(Ctx, Ref, list) -> py_nif:connection_list(Ctx, Ref);
 native(Ctx, Ref, {Connection, Request}) -> py_nif:connection_ask(Ctx, Ref, Connection, Request).
-
-%% @private
-%% The process and the native context that a pid or a number stands for.
--spec resolve(context() | term()) ->
-    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | {would_deadlock, binary()} | stopped}.
-resolve(Context) ->
-    case pid(Context) of
-        {ok, Pid} ->
-            case is_process_alive(Pid) of
-                true -> resolve(Context, Pid, py_reactor_table:ctx(Pid));
-                false -> {error, stopped}
-            end;
-        {error, _} = Error ->
-            Error
-    end.
-
--spec resolve(context(), pid(), {ok, py_nif:ctx()} | starting | error) ->
-    {ok, pid(), py_nif:ctx()} | {error, {no_context, term()} | {would_deadlock, binary()}}.
-resolve(_Context, Pid, {ok, Ctx}) ->
-    {ok, Pid, Ctx};
-resolve(Context, Pid, starting) ->
-    %% One whose set-up code waits for the caller would never be ready.
-    case py_request:refused(Pid) of
-        ok ->
-            case py_context_server:await(Pid) of
-                {ok, Ctx} -> {ok, Pid, Ctx};
-                error -> {error, {no_context, Context}}
-            end;
-        {error, _} = Error ->
-            Error
-    end;
-resolve(Context, _Pid, error) ->
-    {error, {no_context, Context}}.
-
--spec pid(context() | term()) -> {ok, pid()} | {error, {no_context, term()}}.
-pid(Pid) when is_pid(Pid), node(Pid) =:= node() ->
-    {ok, Pid};
-pid(Id) when is_integer(Id) ->
-    case py_reactor_table:pid(Id) of
-        {ok, Pid} -> {ok, Pid};
-        error -> {error, {no_context, Id}}
-    end;
-pid(Other) ->
-    {error, {no_context, Other}}.

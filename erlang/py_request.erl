@@ -3,13 +3,16 @@
 %% @private
 -module(py_request).
 
--export([encode/1, run/2, run_within/3, run_anyway/2, refused/1]).
+-export([encode/1, run/2, run_within/3, run_anyway/2, awaited_by/1, refused/1]).
 -export([wait/4]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
 -type send() :: fun((py_nif:waiter()) -> ok | {error, term()}).
 %% To be answered as that says.
+
+%% In the process dictionary: the contexts that wait for this process.
+-define(WAITING, py_waiting_contexts).
 
 %% Code and names become binaries, as do the keys of keyword arguments and locals.
 -spec encode([argument()]) -> {ok, [binary() | list() | map()]} | {error, {bad_argument, atom(), term(), binary()}}.
@@ -69,7 +72,7 @@ run(ContextPid, Send) ->
 -spec run_within(pid(), send(), timeout()) -> {ok, term()} | {error, term()}.
 run_within(ContextPid, Send, Timeout) ->
     case refused(ContextPid) of
-        ok -> run(ContextPid, Send, Timeout, py_functions:waiting_contexts());
+        ok -> run(ContextPid, Send, Timeout, waiting());
         {error, _} = Error -> Error
     end.
 
@@ -78,10 +81,23 @@ run_within(ContextPid, Send, Timeout) ->
 run_anyway(ContextPid, Send) ->
     run(ContextPid, Send, infinity, []).
 
+%% These contexts wait for the calling process from now on.
+-spec awaited_by([pid()]) -> ok.
+awaited_by(Contexts) ->
+    _ = put(?WAITING, Contexts),
+    ok.
+
+-spec waiting() -> [pid()].
+waiting() ->
+    case get(?WAITING) of
+        undefined -> [];
+        Contexts -> Contexts
+    end.
+
 %% A context that waits for the caller cannot answer it.
 -spec refused(pid()) -> ok | {error, {would_deadlock, binary()}}.
 refused(ContextPid) ->
-    case lists:member(ContextPid, py_functions:waiting_contexts()) of
+    case lists:member(ContextPid, waiting()) of
         true ->
             {error, {would_deadlock, <<"this context waits in erlang.call for the process that asks: use another one">>}};
         false ->

@@ -252,7 +252,7 @@ server(socket) ->
 %% The same, step by step: when the port is closed, and its number another's, the duplicate is what is handed over.
 closed_in_between(Config) ->
     serving(Config, "peers.Known", fun(Context) ->
-        {ok, _, Ctx} = py_reactor_context:resolve(Context),
+        {ok, _, Ctx} = py_context_lookup:resolve(Context),
         {Client, Server} = reactor_test:pair(Config),
         {ok, Number} = inet:getfd(Server),
         {ok, Port} = inet:port(Client),

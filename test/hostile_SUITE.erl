@@ -90,7 +90,7 @@ a_blocking_read_by_hand_stops_nobody_else(Config) ->
 a_kill_ends_a_send_that_was_only_planned(Config) ->
     {ok, Context} = start_unlinked(Config, "hostile.SlowFlood"),
     {ok, {_Read, Write}} = py:call(Context, kinds, pipe, []),
-    {ok, _, Ctx} = py_reactor_context:resolve(Context),
+    {ok, _, Ctx} = py_context_lookup:resolve(Context),
     Tag = tag(),
     with_hostile(Config, fun(Other) ->
         ok = py_reactor_context:handoff(Context, Write, #{tag => Tag}),
@@ -161,7 +161,7 @@ shared_parts_are_counted(Config) ->
 %% The thread is busy, so that both wait in its queue; what comes after the stop is refused at once.
 nothing_is_taken_after_a_stop(Config) ->
     {ok, Context} = start_unlinked(Config, "recorder.Recording"),
-    {ok, _, Ctx} = py_reactor_context:resolve(Context),
+    {ok, _, Ctx} = py_context_lookup:resolve(Context),
     ok = py_nif:context_stop(Ctx, 0),
     {Client, Server} = reactor_test:pair(Config),
     ?assertEqual({error, stopped}, py_reactor_context:handoff(Context, Server, #{})),

@@ -51,14 +51,17 @@ impl Drop for Wait {
 /// The calling thread, attached, is a context's from now on; in an interpreter of its `own`, or in the main one.
 pub fn add_thread(py: Python<'_>, own: bool) {
     #[cfg(not(Py_3_12))]
-    super::gil_requests::add(py, own);
+    super::gil_requests::add(py, current(py), own);
     let _ = (py, own);
 }
 
 /// It is no more.
 pub fn remove_thread(py: Python<'_>) {
     #[cfg(not(Py_3_12))]
-    super::gil_requests::remove(py);
+    {
+        let state = super::gil_requests::state(py);
+        detached(py, || super::gil_requests::remove(state));
+    }
     let _ = py;
 }
 

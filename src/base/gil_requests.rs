@@ -3,6 +3,7 @@
 //! interpreter that has the GIL, by waiting for it there. It sleeps while nobody waits.
 
 use crate::base::config::{GIL_LOOK_MS, GIL_LOOKS_BEFORE_SLEEP};
+use crate::base::sleeper::Sleeper;
 use crate::base::sync::lock;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -31,16 +32,18 @@ static ANSWERED: Condvar = Condvar::new();
 static SHARED: AtomicBool = AtomicBool::new(false);
 /// Threads that wait for the GIL, or are about to.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
-static ASLEEP: AtomicBool = AtomicBool::new(false);
-static WAKE: Condvar = Condvar::new();
-static SLEEPER: Mutex<()> = Mutex::new(());
+static LOOKING: Sleeper = Sleeper::new();
 
-/// The calling thread, attached, is a context's; `shared`: in an interpreter of its own.
-pub fn add(py: Python<'_>, shared: bool) {
+/// The state of the calling thread, attached.
+pub fn state(_: Python<'_>) -> *mut ffi::PyThreadState {
+    // SAFETY: I7: attached, as the token shows.
+    unsafe { ffi::PyThreadState_Get() }
+}
+
+/// The calling thread, attached to `interpreter`, is a context's; `shared`: in an interpreter of its own.
+pub fn add(py: Python<'_>, interpreter: *mut ffi::PyInterpreterState, shared: bool) {
     static START: Once = Once::new();
-    // SAFETY: attached.
-    let state = unsafe { ffi::PyThreadState_Get() };
-    lock(&THREADS).push(Thread { state, interpreter: super::gil::current(py), asked: false });
+    lock(&THREADS).push(Thread { state: state(py), interpreter, asked: false });
     // Without the thread nobody asks.
     START.call_once(|| drop(std::thread::Builder::new().name("py_gil".into()).spawn(look)));
     if shared {
@@ -48,15 +51,12 @@ pub fn add(py: Python<'_>, shared: bool) {
     }
 }
 
-/// It is not any more. Whoever asks in its interpreter has left that when this returns.
-pub fn remove(py: Python<'_>) {
-    // SAFETY: attached.
-    let state = unsafe { ffi::PyThreadState_Get() }.addr();
-    super::gil::detached(py, || {
-        let is_asked = |threads: &mut Vec<Thread>| threads.iter().any(|t| t.state.addr() == state && t.asked);
-        let threads = ANSWERED.wait_while(lock(&THREADS), is_asked);
-        threads.unwrap_or_else(PoisonError::into_inner).retain(|thread| thread.state.addr() != state);
-    });
+/// The thread of that state, which calls this detached, is a context's no more. Whoever asks in its interpreter has left
+/// that when this returns.
+pub fn remove(state: *mut ffi::PyThreadState) {
+    let is_asked = |threads: &mut Vec<Thread>| threads.iter().any(|thread| thread.state == state && thread.asked);
+    let threads = ANSWERED.wait_while(lock(&THREADS), is_asked);
+    threads.unwrap_or_else(PoisonError::into_inner).retain(|thread| thread.state != state);
 }
 
 /// Whether the calling thread, detached, is to call [`end`] once it is attached again.
@@ -65,11 +65,7 @@ pub fn begin() -> bool {
     let shared = SHARED.load(Ordering::Relaxed);
     if shared {
         WAITING.fetch_add(1, Ordering::Relaxed);
-        if ASLEEP.load(Ordering::Relaxed) {
-            let _sleeper = lock(&SLEEPER);
-            ASLEEP.store(false, Ordering::Relaxed);
-            WAKE.notify_one();
-        }
+        LOOKING.stay_awake();
     }
     shared
 }
@@ -83,20 +79,13 @@ pub fn end() {
 fn look() {
     let (mut waited, mut idle) = (false, 0);
     loop {
-        std::thread::sleep(Duration::from_millis(GIL_LOOK_MS));
         let waits = WAITING.load(Ordering::Relaxed) > 0;
         if waits && waited {
             ask();
         }
         waited = waits;
         idle = if waits { 0 } else { idle + 1 };
-        if idle < GIL_LOOKS_BEFORE_SLEEP {
-            continue;
-        }
-        // Whoever began just now may not have seen that we are to sleep: so one more look comes before the sleep.
-        if ASLEEP.swap(true, Ordering::Relaxed) {
-            let sleeper = WAKE.wait_while(lock(&SLEEPER), |()| ASLEEP.load(Ordering::Relaxed));
-            drop(sleeper.unwrap_or_else(PoisonError::into_inner));
+        if LOOKING.rest(idle < GIL_LOOKS_BEFORE_SLEEP, Duration::from_millis(GIL_LOOK_MS)) {
             idle = 0;
         }
     }

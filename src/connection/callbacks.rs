@@ -1,9 +1,9 @@
 //! From the reactor to a protocol's callbacks and back: vector calls, actions compared by pointer, faults as values.
 
 use crate::connection::machine::Action;
+use crate::connection::overrides::{self, BaseMethods, Method};
 use crate::driver::address::Address;
 use crate::mail::notice::Notice;
-use crate::module::overrides::{self, Method};
 use crate::python::addresses;
 use crate::python::describe::{advice, describe};
 use crate::python::glue::class_name;
@@ -20,6 +20,7 @@ use std::time::Duration;
 pub struct Names {
     /// `_py_reactor.Protocol`.
     pub protocol_type: Py<PyType>,
+    base: &'static BaseMethods,
     data_received: Py<PyString>,
     datagram_received: Py<PyString>,
     eof_received: Py<PyString>,
@@ -63,15 +64,16 @@ pub fn nothing(answer: PyResult<Bound<'_, PyAny>>) -> Result<(), Fault> {
 }
 
 impl Names {
-    /// Those of the calling interpreter.
+    /// Those of the calling interpreter; `base` is what the type defines.
     ///
     /// # Errors
     /// The Python exception.
-    pub fn new(py: Python<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, base: &'static BaseMethods) -> PyResult<Self> {
         let protocol_type = Types::of(py)?.protocol;
         let intern = |name: &str| PyString::intern(py, name).unbind();
         Ok(Names {
             protocol_type: protocol_type.unbind(),
+            base,
             data_received: intern("data_received"),
             datagram_received: intern("datagram_received"),
             eof_received: intern("eof_received"),
@@ -109,7 +111,7 @@ impl Names {
             Method::WriteReady => &self.write_ready,
             Method::DatagramReceived => &self.datagram_received,
         };
-        overrides::inherits(protocol, method, name.bind(protocol.py()))
+        overrides::inherits(protocol, self.base, method, name.bind(protocol.py()))
     }
 
     /// Calls `datagram_received(data, addr)`.

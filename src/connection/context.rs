@@ -9,13 +9,13 @@ use crate::base::limits::Limits;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
+use crate::connection::directory::{self, Entry, Served};
 use crate::connection::machine::{End, Machine};
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
-use crate::driver::registry::Served;
 use crate::mail::command::Name;
 use crate::mail::inbox::Signal;
 use crate::mail::mailbox::Mailbox;
@@ -77,6 +77,8 @@ pub struct Datagrams {
 pub struct Connection {
     /// Its state.
     pub machine: Machine,
+    /// By which others find it. It goes before the number does.
+    pub entry: Option<Entry>,
     /// Its descriptor.
     pub descriptor: Descriptor,
     /// The protocol that serves it, a native `Protocol`.
@@ -110,6 +112,7 @@ impl Connection {
     pub fn new(machine: Machine, descriptor: Descriptor, protocol: Py<PyAny>, place: Place) -> Self {
         Connection {
             machine,
+            entry: None,
             descriptor,
             protocol,
             inbox: VecDeque::new(),
@@ -440,7 +443,7 @@ impl Context {
 
     /// The connection that `name` means, if it is one of this context.
     pub fn named(&self, name: Name) -> Option<ConnId> {
-        self.own(name.find()?)
+        self.own(directory::find(name)?)
     }
 
     /// Who waits while this context waits: itself, and whoever waits for what it does just now.

@@ -2,8 +2,10 @@
 
 pub mod callbacks;
 pub mod context;
+pub mod directory;
 pub mod machine;
 pub mod outbox;
+pub mod overrides;
 pub mod table;
 pub mod traffic;
 pub mod write_buffer;

@@ -1,16 +1,13 @@
 //! A descriptor that a reactor serves: the checks before it is ours, and what is done with it by its number.
 
-use crate::base::token::ConnId;
 use crate::driver::address::Address;
 use crate::driver::registry::{
-    Abilities, Identity, Served, duplicate, identity, is_new, names, registry, status, take_duplicate,
+    Abilities, Holder, Identity, duplicate, identity, is_new, names, registry, status, take_duplicate,
 };
 use crate::driver::{Io, Target};
-use crate::mail::mailbox::Mailbox;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 
 /// Why a descriptor cannot be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,8 +90,8 @@ pub struct Descriptor {
     promised: bool,
     /// It is counted among the files that were made non-blocking.
     unblocked: bool,
-    /// [`Served::serial`], once it is registered.
-    serial: u64,
+    /// Of its [`Holder`]; 0: it has none.
+    holder: u64,
 }
 
 impl Descriptor {
@@ -131,7 +128,7 @@ impl Descriptor {
             robbed: false,
             promised: false,
             unblocked: false,
-            serial: 0,
+            holder: 0,
         }
     }
 
@@ -197,27 +194,12 @@ impl Descriptor {
         }
     }
 
-    /// Remembers which connection this is, for [`find`](crate::driver::registry::find).
-    pub fn register(&mut self, mailbox: &Arc<Mailbox>, id: ConnId, protocol: usize) {
+    /// Does this when the number comes up again although it is ours: when somebody else has closed it.
+    pub fn if_robbed(&mut self, robbed: impl FnOnce() + Send + 'static) {
         let mut registry = registry();
-        registry.connections_ever += 1;
-        let served = Served { mailbox: Arc::clone(mailbox), id, serial: registry.connections_ever, protocol };
-        self.serial = served.serial;
-        registry.holders.insert(self.number(), served.clone());
-        registry.connections.insert(self.number(), served);
-    }
-
-    /// [`Served::serial`].
-    pub fn serial(&self) -> u64 {
-        self.serial
-    }
-
-    /// The protocol has lost this connection: [`find`](crate::driver::registry::find) finds it no more.
-    pub fn unregister(&self) {
-        let mut registry = registry();
-        if registry.connections.get(&self.number()).is_some_and(|served| served.serial == self.serial) {
-            registry.connections.remove(&self.number());
-        }
+        registry.holders_ever += 1;
+        self.holder = registry.holders_ever;
+        registry.holders.insert(self.number(), Holder { serial: self.holder, robbed: Box::new(robbed) });
     }
 
     /// Whether the socket has one peer, to whom `write` goes.
@@ -272,12 +254,10 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        self.unregister();
         let is_ours = !self.robbed && names(self.number(), self.identity);
         let mut registry = registry();
-        if registry.holders.get(&self.number()).is_some_and(|served| served.serial == self.serial) {
-            registry.holders.remove(&self.number());
-        }
+        let held = registry.holders.get(&self.number()).is_some_and(|holder| holder.serial == self.holder);
+        let holder = if held { registry.holders.remove(&self.number()) } else { None };
         if self.is_exclusive {
             registry.served.remove(&(self.identity, self.abilities));
         }
@@ -285,6 +265,7 @@ impl Drop for Descriptor {
             registry.block_again(is_ours.then(|| self.number()), (self.identity, self.abilities));
         }
         drop(registry);
+        drop(holder);
         if !is_ours {
             return;
         }

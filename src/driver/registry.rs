@@ -3,14 +3,11 @@
 //! Descriptor numbers are used again, so a number alone proves nothing: what it named is remembered, by device and inode,
 //! and compared before a number is closed, shut down or adopted.
 
-use crate::base::token::ConnId;
 use crate::driver::Io;
-use crate::mail::command::Command;
-use crate::mail::mailbox::Mailbox;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// What a descriptor can do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,12 +29,10 @@ pub(super) struct Registry {
     duplicates: HashMap<RawFd, Identity>,
     /// Sockets and ends of pipes that a reactor serves.
     pub(super) served: HashSet<(Identity, Abilities)>,
-    /// Connections by number, for `signal_write_ready` and whoever names one.
-    pub(super) connections: HashMap<RawFd, Served>,
-    /// The same until the descriptor is closed: one that lingers is found by nobody, but still has its number.
-    pub(super) holders: HashMap<RawFd, Served>,
+    /// Who is told when somebody else has closed a number that is theirs, until they close it.
+    pub(super) holders: HashMap<RawFd, Holder>,
     /// How many there have been.
-    pub(super) connections_ever: u64,
+    pub(super) holders_ever: u64,
     /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
     /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
     unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
@@ -66,25 +61,11 @@ impl Registry {
     }
 }
 
-/// A connection, as it is found by its number.
-#[derive(Clone)]
-pub struct Served {
-    /// Of its context.
-    pub mailbox: Arc<Mailbox>,
-    /// What the context calls it.
-    pub id: ConnId,
-    /// No other connection of this VM ever has it.
-    pub serial: u64,
-    /// Where its protocol is. Whoever is attached to the interpreter of its context may take it for an object: the reactor
-    /// is attached when it drops that, and has unregistered the connection before.
-    pub protocol: usize,
-}
-
-impl Served {
-    /// What tells it from all others, besides its number.
-    pub fn handle(&self) -> (u64, u64) {
-        (self.mailbox.serial, self.serial)
-    }
+/// Whoever holds a number, and what is done when that has been taken away.
+pub(super) struct Holder {
+    /// Of all that ever were.
+    pub(super) serial: u64,
+    pub(super) robbed: Box<dyn FnOnce() + Send>,
 }
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -120,17 +101,15 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// The kernel has just given us the number: whoever had it before has closed it. If that was a connection, somebody else
-/// has; its reactor is told before anybody is served under the number.
+/// The kernel has just given us the number: whoever had it before has closed it. If somebody holds it, somebody else has;
+/// the holder is told before anybody is served under the number.
 pub(super) fn is_new(fd: RawFd) {
     let mut registry = registry();
     registry.duplicates.remove(&fd);
-    registry.connections.remove(&fd);
     let robbed = registry.holders.remove(&fd);
     drop(registry);
-    if let Some(Served { mailbox, id, .. }) = robbed {
-        // Refused, its thread ends, and with it the connection.
-        let _ = mailbox.inbox.post(Command::Disown { id });
+    if let Some(holder) = robbed {
+        (holder.robbed)();
     }
 }
 
@@ -156,9 +135,4 @@ pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
     let made = registry().duplicates.remove(&fd)?;
     // SAFETY: we made it and the user has not given it to anybody: it still names the same file.
     names(fd, made).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The connection that `fd` is.
-pub fn find(fd: RawFd) -> Option<Served> {
-    registry().connections.get(&fd).cloned()
 }

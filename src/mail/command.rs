@@ -6,7 +6,6 @@ use crate::base::atoms;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::driver::descriptor::Descriptor;
-use crate::driver::registry::{self, Served};
 use crate::mail::inbox::{Class, Queued, Refused};
 use crate::mail::place::Place;
 use pyo3::{Py, PyAny};
@@ -37,16 +36,8 @@ pub enum Job {
 pub struct Name {
     /// The number of its descriptor.
     pub fd: i32,
-    /// [`Mailbox::serial`](crate::mail::mailbox::Mailbox::serial) and [`Served::serial`]. Without them, whoever has the number now is meant.
+    /// The serial numbers of its context and of itself. Without them, whoever has the number now is meant.
     pub exactly: Option<(u64, u64)>,
-}
-
-impl Name {
-    /// The connection that it means, if that is there.
-    pub fn find(self) -> Option<Served> {
-        let means = |served: &Served| self.exactly.is_none_or(|exactly| exactly == served.handle());
-        registry::find(self.fd).filter(means)
-    }
 }
 
 /// What Erlang wants of one connection.

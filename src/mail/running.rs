@@ -4,8 +4,8 @@
 //! user may run as well: a destructor, the text of an exception, the conversion of a result. Nobody has to say where. That
 //! costs a callback two stores and five loads, and no look at the clock.
 
+use crate::base::sleeper::Sleeper;
 use crate::base::sync::{Mutex, lock};
-use crate::reactor::watchdog;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -14,6 +14,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// The sleep of the thread that finds out who is slow. It ends when something that is watched begins.
+pub static WATCHDOG: Sleeper = Sleeper::new();
 
 /// What a context's thread does with Python, as others may see it.
 pub struct Running {
@@ -97,7 +100,7 @@ impl Running {
     pub fn resume(&self) {
         self.next_stretch();
         if self.watched.load(Ordering::Relaxed) {
-            watchdog::stay_awake();
+            WATCHDOG.stay_awake();
         }
     }
 
@@ -124,7 +127,7 @@ impl Running {
         self.end_between(py);
         let number = self.next_stretch();
         if self.watched.load(Ordering::Relaxed) {
-            watchdog::stay_awake();
+            WATCHDOG.stay_awake();
         }
         let result = f();
         self.next_stretch();

@@ -3,7 +3,7 @@
 
 use crate::base::gil;
 use crate::connection::context;
-use crate::driver::registry::Served;
+use crate::connection::directory::{Served, find};
 use crate::mail::command::{Command, Name};
 use crate::mail::inbox::{Refused, Signal};
 use crate::python::glue::{argument, guarded_object};
@@ -20,10 +20,10 @@ pub unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, connection: *mut ff
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let connection = unsafe { argument(py, connection) };
-        let Some(served) = name(&connection)?.find() else { return Ok(py.None().into_bound(py)) };
+        let Some(served) = find(name(&connection)?) else { return Ok(py.None().into_bound(py)) };
         same_interpreter(py, &served, &connection, "")?;
         // SAFETY: attached to its interpreter. The connection was registered a moment ago, and its reactor, which cannot be
-        // attached meanwhile, keeps the protocol until it has unregistered it (see `Served::protocol`).
+        // attached meanwhile, keeps the protocol until it has withdrawn it (see `Served::protocol`).
         Ok(unsafe { Bound::from_borrowed_ptr(py, served.protocol as *mut ffi::PyObject) })
     })
 }
@@ -34,19 +34,19 @@ pub unsafe extern "C" fn signal_write_ready(
     connection: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython's argument.
-    guarded_object(|py| boolean(py, signal(py, name(&unsafe { argument(py, connection) })?.find(), Signal::WriteReady)))
+    guarded_object(|py| boolean(py, signal(py, find(name(&unsafe { argument(py, connection) })?), Signal::WriteReady)))
 }
 
 /// `close_connection(connection)`; answers whether a reactor serves it.
 pub unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, connection: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: CPython's argument.
-    guarded_object(|py| boolean(py, signal(py, name(&unsafe { argument(py, connection) })?.find(), Signal::Close)))
+    guarded_object(|py| boolean(py, signal(py, find(name(&unsafe { argument(py, connection) })?), Signal::Close)))
 }
 
 /// `is_served(connection)`.
 pub unsafe extern "C" fn is_served(_: *mut ffi::PyObject, connection: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: CPython's argument.
-    guarded_object(|py| boolean(py, name(&unsafe { argument(py, connection) })?.find().is_some()))
+    guarded_object(|py| boolean(py, find(name(&unsafe { argument(py, connection) })?).is_some()))
 }
 
 /// `notify(connection, message)`.
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn notify(_: *mut ffi::PyObject, args: *mut ffi::PyObject)
         }
         // SAFETY: as above.
         let (connection, message) = unsafe { (argument(py, connection), argument(py, message)) };
-        let Some(served) = name(&connection)?.find() else { return boolean(py, false) };
+        let Some(served) = find(name(&connection)?) else { return boolean(py, false) };
         let hint = "; send to an Erlang process, and have that call py_reactor_context:notify/3";
         same_interpreter(py, &served, &connection, hint)?;
         boolean(py, leave(served, message)?)
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn connection_handle(
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let name = name(&unsafe { argument(py, connection) })?;
-        let handle: Option<Handle> = name.find().map(|served| {
+        let handle: Option<Handle> = find(name).map(|served| {
             let (context, serial) = served.handle();
             (name.fd, context, serial)
         });

@@ -6,7 +6,6 @@ pub mod connections;
 pub mod erlang_call;
 pub mod manual_io;
 pub mod messages;
-pub mod overrides;
 pub mod own_connection;
 pub mod protocol;
 pub mod thread_context;

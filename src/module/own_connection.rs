@@ -1,7 +1,8 @@
 //! Methods of `Protocol` that reach its own connection or nobody, from any thread: what the functions of `erlang.reactor`
 //! do by name.
 
-use crate::driver::registry::{self, Served};
+use crate::connection::directory::{Served, find};
+use crate::driver::registry;
 use crate::mail::command::Name;
 use crate::mail::inbox::Signal;
 use crate::module::connections::{boolean, handle_object, leave, signal};
@@ -31,7 +32,7 @@ fn own(protocol: &Bound<'_, PyAny>) -> Own {
     match (instance::handle(protocol), link) {
         (Some(_), Link::Plain) => Own::ByHand,
         (Some((fd, context, serial)), Link::Served(_)) => {
-            Name { fd, exactly: Some((context, serial)) }.find().map_or(Own::Nothing, Own::Served)
+            find(Name { fd, exactly: Some((context, serial)) }).map_or(Own::Nothing, Own::Served)
         }
         (_, Link::Lost) | (None, _) => Own::Nothing,
     }

@@ -3,9 +3,9 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
+use crate::connection::overrides::{self, BaseMethods, Method};
 use crate::connection::write_buffer;
 use crate::module::manual_io;
-use crate::module::overrides::{self, Method};
 use crate::module::own_connection;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
 use crate::python::instance::{self, Instance, Link, instance};
@@ -52,7 +52,7 @@ fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// `write(data)`.
-pub unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's arguments.
         let (protocol, data) = unsafe { (argument(py, this), argument(py, data)) };
@@ -124,7 +124,7 @@ unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObje
 }
 
 /// The default passes the data on, without the address: `write` answers the sender all the same.
-pub unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut data, mut from) = (ptr::null_mut(), ptr::null_mut::<ffi::PyObject>());
         // SAFETY: CPython's arguments; the format takes two objects, borrowed.
@@ -183,11 +183,11 @@ unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyO
 }
 
 /// `write_ready` as Python code calls it (`super().write_ready()`); a reactor drains without coming here.
-pub unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: CPython's argument.
         let protocol = unsafe { argument(py, this) };
-        let native = overrides::inherits(&protocol, Method::Write, &PyString::intern(py, "write"));
+        let native = overrides::inherits(&protocol, &BASE_METHODS, Method::Write, &PyString::intern(py, "write"));
         let drained = match route(&protocol)? {
             Route::Context(context, id) if native => context.drain(id, &protocol)?,
             _ => write_buffer::drain_by_write(&protocol)?,
@@ -195,6 +195,13 @@ pub unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyOb
         Ok(PyString::intern(py, if drained { "read_pending" } else { "continue" }).into_any())
     })
 }
+
+/// What the reactor need not call through Python where a class inherits it.
+pub const BASE_METHODS: BaseMethods = [
+    (Method::Write, "write", write),
+    (Method::WriteReady, "write_ready", write_ready),
+    (Method::DatagramReceived, "datagram_received", datagram_received),
+];
 
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 

@@ -8,6 +8,7 @@ use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::connection::callbacks::{format_exception, nothing};
 use crate::connection::context::{Connection, Datagrams};
+use crate::connection::directory::Entry;
 use crate::connection::machine::{Directions, End, Machine};
 use crate::driver::Io;
 use crate::driver::descriptor::Descriptor;
@@ -224,8 +225,8 @@ impl Reactor {
         let address = protocol.as_ptr() as usize;
         let mailbox = &self.context.mailbox;
         let serial = self.with(id, |connection| {
-            connection.descriptor.register(mailbox, id, address);
-            connection.descriptor.serial()
+            let entry = Entry::new(&mut connection.descriptor, mailbox, id, address);
+            connection.entry.insert(entry).serial()
         });
         let handle = (fd, mailbox.serial, serial.unwrap_or_default());
         if let Err(error) = instance::attach(&protocol, id, handle, &info, variables) {

@@ -22,11 +22,12 @@ use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
 use crate::connection::callbacks::{Fault, fault_notice, nothing};
 use crate::connection::context::{Connection, Context};
+use crate::connection::directory::Entry;
 use crate::connection::machine::{Action, End, Next};
 use crate::connection::outbox::Sent;
+use crate::connection::overrides::Method;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
-use crate::module::overrides::Method;
 use crate::module::own_connection::close_extra;
 use crate::python::instance;
 use crate::reactor::workspace::Workspace;
@@ -337,7 +338,7 @@ impl Reactor {
     /// Tells the protocol that its connection is gone; from here on it reaches nothing.
     fn lose(&mut self, py: Python<'_>, id: ConnId) {
         let lost = self.with(id, |connection| {
-            connection.descriptor.unregister();
+            connection.entry.as_ref().map(Entry::withdraw);
             (connection.protocol.clone_ref(py).into_bound(py), std::mem::take(&mut connection.inbox))
         });
         if let Some((protocol, unread)) = lost {

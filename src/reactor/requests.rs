@@ -9,6 +9,7 @@ use crate::base::config::MONITORS_MAX;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::context::{Connection, Inbound};
+use crate::connection::directory::Entry;
 use crate::connection::machine::{End, Mode};
 use crate::connection::traffic::Traffic;
 use crate::mail::command::{Name, Request};
@@ -119,7 +120,7 @@ impl Reactor {
     fn info(&self, py: Python<'_>, id: ConnId) -> Option<ConnectionInfo> {
         self.with(id, |connection| ConnectionInfo {
             fd: connection.descriptor.number(),
-            serial: connection.descriptor.serial(),
+            serial: connection.entry.as_ref().map(Entry::serial).unwrap_or_default(),
             protocol: connection.protocol.clone_ref(py),
             state: match connection.machine.mode() {
                 Some(Mode::Read) => atoms::read(),

@@ -7,9 +7,9 @@ use crate::base::config::{STUCK_THRESHOLDS, WATCHDOG_LOOKS, WATCHDOG_MIN_MS};
 use crate::base::sync::lock;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::mail::running::WATCHDOG;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 /// A context that is watched.
@@ -50,8 +50,6 @@ impl Watched {
 }
 
 static CONTEXTS: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
-static WAKE: Condvar = Condvar::new();
-static ASLEEP: AtomicBool = AtomicBool::new(false);
 
 /// Watches a context from now on; without a thread for it, nothing is watched.
 pub fn add(mailbox: &Arc<Mailbox>, threshold: Duration) {
@@ -60,7 +58,7 @@ pub fn add(mailbox: &Arc<Mailbox>, threshold: Duration) {
     mailbox.running.set_watched(true);
     let seen = (mailbox.running.number(), Instant::now());
     lock(&CONTEXTS).push(Watched { mailbox: Arc::clone(mailbox), threshold, seen, said: false });
-    wake();
+    WATCHDOG.wake();
 }
 
 /// Watches it no more.
@@ -68,37 +66,16 @@ pub fn remove(mailbox: &Mailbox) {
     lock(&CONTEXTS).retain(|watched| !ptr::eq(&*watched.mailbox, mailbox));
 }
 
-/// Something is about to run.
-#[inline]
-pub fn stay_awake() {
-    if ASLEEP.load(Ordering::Relaxed) {
-        wake();
-    }
-}
-
-#[cold]
-fn wake() {
-    let _contexts = lock(&CONTEXTS);
-    ASLEEP.store(false, Ordering::Relaxed);
-    WAKE.notify_one();
-}
-
 fn watch() {
-    let mut contexts = lock(&CONTEXTS);
     loop {
         let now = Instant::now();
         let mut busy = false;
+        let mut contexts = lock(&CONTEXTS);
         for watched in contexts.iter_mut() {
             busy |= watched.look(now);
         }
-        // Whoever began just now may not have seen that we are to sleep: so one more look comes before the sleep.
-        let was_asleep = ASLEEP.swap(!busy, Ordering::Relaxed);
-        contexts = if busy || !was_asleep {
-            let shortest = contexts.iter().map(|watched| watched.threshold).min().unwrap_or_default();
-            let pause = (shortest / WATCHDOG_LOOKS).max(Duration::from_millis(WATCHDOG_MIN_MS));
-            WAKE.wait_timeout(contexts, pause).unwrap_or_else(PoisonError::into_inner).0
-        } else {
-            WAKE.wait_while(contexts, |_| ASLEEP.load(Ordering::Relaxed)).unwrap_or_else(PoisonError::into_inner)
-        };
+        let shortest = contexts.iter().map(|watched| watched.threshold).min().unwrap_or_default();
+        drop(contexts);
+        WATCHDOG.rest(busy, (shortest / WATCHDOG_LOOKS).max(Duration::from_millis(WATCHDOG_MIN_MS)));
     }
 }

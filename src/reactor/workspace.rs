@@ -39,7 +39,11 @@ impl Workspace {
         let globals = PyDict::new(py);
         globals.set_item("__name__", "__main__")?;
         globals.set_item("__builtins__", py.import("builtins")?)?;
-        Ok(Workspace { names: Names::new(py)?, converter: TermConverter::new(py)?, globals: globals.unbind() })
+        Ok(Workspace {
+            names: Names::new(py, &module::protocol::BASE_METHODS)?,
+            converter: TermConverter::new(py)?,
+            globals: globals.unbind(),
+        })
     }
 
     /// `client_info` of what Erlang gave, for `descriptor`.

@@ -4,7 +4,6 @@
 //! long as it has the version that it had: CPython changes that with every change of the class and its bases, and no two
 //! classes ever have the same. What the instance has is looked up each time, in its dict.
 
-use crate::module::protocol;
 use crate::python::instance::instance;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -25,20 +24,17 @@ pub enum Method {
 /// Its instances have a dict.
 const HAS_DICT: u8 = 128;
 
-const METHODS: [(Method, &str, ffi::PyCFunction); 3] = [
-    (Method::Write, "write", protocol::write),
-    (Method::WriteReady, "write_ready", protocol::write_ready),
-    (Method::DatagramReceived, "datagram_received", protocol::datagram_received),
-];
+/// The methods of the base class, as that defines them.
+pub type BaseMethods = [(Method, &'static str, ffi::PyCFunction); 3];
 
-/// Whether `method`, called `name`, of `protocol` (a `Protocol`) is the base class's.
+/// Whether `method`, called `name`, of `protocol` (a `Protocol`) is the `base` class's.
 #[inline]
-pub fn inherits(protocol: &Bound<'_, PyAny>, method: Method, name: &Bound<'_, PyString>) -> bool {
+pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method, name: &Bound<'_, PyString>) -> bool {
     let this = instance(protocol);
     // SAFETY: the caller's promise: this is the layout; attached.
     let (version, seen, inherited) =
         unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
-    let inherited = if version == seen && seen != 0 { inherited } else { look(protocol) };
+    let inherited = if version == seen && seen != 0 { inherited } else { look(protocol, base) };
     inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || !has_own(protocol, name))
 }
 
@@ -59,7 +55,7 @@ fn has_own(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
 
 /// Looks at the class.
 #[cold]
-fn look(protocol: &Bound<'_, PyAny>) -> u8 {
+fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
     let class = protocol.get_type();
     // Where code decides what an attribute is, it has to be asked each time.
     let is_plain = || class.getattr("__getattribute__").is_ok_and(|found| found.is(object_getattribute(class.py())));
@@ -70,7 +66,7 @@ fn look(protocol: &Bound<'_, PyAny>) -> u8 {
     };
     let mut inherited = if dict.is_ok() { HAS_DICT } else { 0 };
     if is_plain() {
-        for (method, name, function) in METHODS {
+        for (method, name, function) in *base {
             inherited |= if is_ours(name, function) { method as u8 } else { 0 };
         }
     }
