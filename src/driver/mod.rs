@@ -62,6 +62,13 @@ pub enum Outcome {
     Woken,
 }
 
+impl Outcome {
+    /// Whether a buffer of the pool comes with it.
+    pub fn has_buffer(self) -> bool {
+        matches!(self, Outcome::Received { .. } | Outcome::Datagram { .. })
+    }
+}
+
 /// A completion and the connection that it belongs to (any value for [`Outcome::Woken`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {

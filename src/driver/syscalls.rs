@@ -1,5 +1,5 @@
-//! The system calls that move data, without policy and without waiting: the epoll driver's way, and the io_uring driver's
-//! for pipes, terminals and outgoing datagrams.
+//! The system calls that move data, without waiting, and what their errors mean: the epoll driver's way, and the io_uring
+//! driver's for pipes, terminals and outgoing datagrams.
 
 use crate::buffer::datagram;
 use crate::driver::{Io, Outcome, Payload, Target};
@@ -44,11 +44,31 @@ unsafe fn raw_send(fd: RawFd, start: *const u8, len: usize, flags: i32) -> libc:
     unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, 0usize) as libc::ssize_t }
 }
 
-/// Receives without waiting. The error is the `errno`.
+/// Receives what is there into `buffer` of the pool, which lies at `address`. Answers nothing where nothing is there yet, so
+/// that readiness is to be waited for. The buffer is filled only if the answer has one ([`Outcome::has_buffer`]).
 ///
 /// # Safety
 /// `address` has room for `len` bytes.
-pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -> Result<usize, i32> {
+pub unsafe fn receive(target: Target, buffer: u16, address: *mut u8, len: usize) -> Option<Outcome> {
+    // SAFETY: the caller's promise.
+    received(target.io, buffer, unsafe { receive_raw(target, address, len) })
+}
+
+fn received(io: Io, buffer: u16, result: Result<usize, i32>) -> Option<Outcome> {
+    Some(match result {
+        Ok(_) if io == Io::Datagram => Outcome::Datagram { buffer, more: true },
+        Ok(0) => Outcome::EndOfFile,
+        Ok(len) => Outcome::Received { buffer, len: len as u32, more: true },
+        Err(libc::EAGAIN | libc::EINTR) => return None,
+        // The other side of a terminal is gone.
+        Err(libc::EIO) if io == Io::File => Outcome::EndOfFile,
+        Err(errno) => Outcome::ReceiveFailed(errno),
+    })
+}
+
+/// # Safety
+/// `address` has room for `len` bytes.
+unsafe fn receive_raw(Target { fd, io }: Target, address: *mut u8, len: usize) -> Result<usize, i32> {
     // SAFETY: the caller's promise. Files were made non-blocking when they were adopted.
     let received = unsafe {
         match io {
@@ -60,11 +80,30 @@ pub unsafe fn receive(Target { fd, io }: Target, address: *mut u8, len: usize) -
     usize::try_from(received).map_err(|_| errno())
 }
 
-/// Sends without waiting and without SIGPIPE (B7: for files, the VM ignores it). The error is the `errno`.
+/// Sends what fits, without SIGPIPE (B7: for files, the VM ignores it). Answers nothing where nothing does, so that room is
+/// to be waited for; `waited`: there was said to be some.
 ///
 /// # Safety
 /// The payload's memory is valid.
-pub unsafe fn send(Target { fd, io }: Target, payload: Payload) -> Result<Outcome, i32> {
+pub unsafe fn send(target: Target, payload: Payload, waited: bool) -> Option<Outcome> {
+    // SAFETY: the caller's promise.
+    sent(target.io, waited, unsafe { send_raw(target, payload) })
+}
+
+fn sent(io: Io, waited: bool, result: Result<Outcome, i32>) -> Option<Outcome> {
+    match result {
+        Ok(outcome) => Some(outcome),
+        // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never told. To
+        // wait would be to spin; it costs one datagram.
+        Err(libc::EAGAIN) if waited && io == Io::Datagram => Some(Outcome::SendFailed(libc::ENOBUFS)),
+        Err(libc::EAGAIN | libc::EINTR) => None,
+        Err(errno) => Some(Outcome::SendFailed(errno)),
+    }
+}
+
+/// # Safety
+/// The payload's memory is valid.
+unsafe fn send_raw(Target { fd, io }: Target, payload: Payload) -> Result<Outcome, i32> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the caller's promise.
     let sent = unsafe {
@@ -109,5 +148,35 @@ unsafe fn receive_datagram(fd: RawFd, address: *mut u8, len: usize) -> Result<us
         let received = usize::try_from(received).map_err(|_| errno())?;
         datagram::write_header(address, message.msg_namelen, received as u32, message.msg_flags as u32);
         Ok(received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_there_is_no_end_and_a_terminal_whose_other_side_is_gone_is_one() {
+        for io in [Io::Socket, Io::Datagram, Io::File] {
+            assert_eq!(received(io, 7, Err(libc::EAGAIN)), None);
+            assert_eq!(received(io, 7, Err(libc::EINTR)), None);
+            assert_eq!(received(io, 7, Err(libc::EBADF)), Some(Outcome::ReceiveFailed(libc::EBADF)));
+        }
+        assert_eq!(received(Io::File, 7, Err(libc::EIO)), Some(Outcome::EndOfFile));
+        assert_eq!(received(Io::Socket, 7, Err(libc::EIO)), Some(Outcome::ReceiveFailed(libc::EIO)));
+        assert_eq!(received(Io::Socket, 7, Ok(0)), Some(Outcome::EndOfFile));
+        assert!(received(Io::Datagram, 7, Ok(0)).unwrap().has_buffer(), "an empty datagram is one");
+        assert_eq!(received(Io::File, 7, Ok(5)), Some(Outcome::Received { buffer: 7, len: 5, more: true }));
+    }
+
+    #[test]
+    fn a_full_socket_is_waited_for_but_a_full_receiver_of_datagrams_once() {
+        for io in [Io::Socket, Io::Datagram, Io::File] {
+            assert_eq!(sent(io, false, Err(libc::EAGAIN)), None);
+            assert_eq!(sent(io, true, Err(libc::EINTR)), None);
+            assert_eq!(sent(io, true, Err(libc::EPIPE)), Some(Outcome::SendFailed(libc::EPIPE)));
+        }
+        assert_eq!(sent(Io::Socket, true, Err(libc::EAGAIN)), None);
+        assert_eq!(sent(Io::Datagram, true, Err(libc::EAGAIN)), Some(Outcome::SendFailed(libc::ENOBUFS)));
     }
 }

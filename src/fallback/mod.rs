@@ -138,22 +138,13 @@ impl Epoll {
         };
         pool.reap(buffer);
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { syscalls::receive(target, address, pool.capacity()) };
-        let outcome = match received {
-            Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
-            Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
-            Ok(0) => Outcome::EndOfFile,
-            Err(libc::EAGAIN | libc::EINTR) => {
-                pool.release(buffer);
-                return false;
-            }
-            // The other side of a terminal is gone.
-            Err(libc::EIO) if target.io == Io::File => Outcome::EndOfFile,
-            Err(errno) => Outcome::ReceiveFailed(errno),
-        };
-        events.push(Event { id, outcome });
-        if !matches!(outcome, Outcome::Received { .. } | Outcome::Datagram { .. }) {
+        let received = unsafe { syscalls::receive(target, buffer, address, pool.capacity()) };
+        if !received.is_some_and(Outcome::has_buffer) {
             pool.release(buffer);
+        }
+        let Some(outcome) = received else { return false };
+        events.push(Event { id, outcome });
+        if !outcome.has_buffer() {
             self.end_receive(id);
         }
         matches!(outcome, Outcome::Datagram { .. })
@@ -171,13 +162,7 @@ impl Epoll {
         let slot = self.slot(id)?;
         let payload = slot.sending?;
         // SAFETY: I2: whoever asked for the send keeps its memory until it is told of its end, by what is answered here.
-        let outcome = match unsafe { syscalls::send(slot.target, payload) } {
-            Ok(outcome) => outcome,
-            // The queue of the receiving Unix socket is full, of which its sender is never told: to wait would be to spin.
-            Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),
-            Err(libc::EAGAIN | libc::EINTR) => return None,
-            Err(errno) => Outcome::SendFailed(errno),
-        };
+        let outcome = unsafe { syscalls::send(slot.target, payload, waited) }?;
         slot.sending = None;
         self.watch(id);
         Some(outcome)

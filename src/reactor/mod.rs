@@ -9,7 +9,9 @@ mod datagrams;
 mod deadlines;
 mod ends;
 mod expiry;
+mod failure;
 pub mod jobs;
+mod preparation;
 mod requests;
 mod share;
 pub mod thread;
@@ -388,7 +390,8 @@ impl Reactor {
         self.with(id, much).unwrap_or_default()
     }
 
-    /// Sends what a connection has to send. Answers the outcome, if there is one already.
+    /// The one door by which bytes leave, at once or at the end of the turn: what is to be done to them on the way is done
+    /// here. Sends what a connection has to send. Answers the outcome, if there is one already.
     fn send(&mut self, id: ConnId) -> Option<Outcome> {
         let mut table = self.context.table.borrow_mut();
         let connection = table.get(id)?;

@@ -45,30 +45,17 @@ impl Uring {
         pool.reap(buffer);
         let target = self.slot(id).target;
         // SAFETY: I2: the slot of the pool is ours and has room for its capacity.
-        let received = unsafe { syscalls::receive(target, address, pool.capacity()) };
-        let outcome = match received {
-            Ok(_) if target.io == Io::Datagram => Outcome::Datagram { buffer, more: true },
-            Ok(len @ 1..) => Outcome::Received { buffer, len: len as u32, more: true },
-            _ => {
-                pool.release(buffer);
-                match received {
-                    Ok(_) => Outcome::EndOfFile,
-                    Err(libc::EAGAIN | libc::EINTR) => {
-                        self.poll_receive(id);
-                        return None;
-                    }
-                    // The other side of a terminal is gone.
-                    Err(libc::EIO) if target.io == Io::File => Outcome::EndOfFile,
-                    Err(errno) => Outcome::ReceiveFailed(errno),
-                }
-            }
-        };
-        if !matches!(outcome, Outcome::Received { .. } | Outcome::Datagram { .. }) {
-            return Some(self.receive_ended(id, outcome));
+        let received = unsafe { syscalls::receive(target, buffer, address, pool.capacity()) };
+        if !received.is_some_and(Outcome::has_buffer) {
+            pool.release(buffer);
         }
-        self.slot(id).place = None;
+        match received {
+            Some(outcome) if !outcome.has_buffer() => return Some(self.receive_ended(id, outcome)),
+            Some(_) => self.slot(id).place = None,
+            None => {}
+        }
         self.poll_receive(id);
-        Some(Event { id, outcome })
+        received.map(|outcome| Event { id, outcome })
     }
 
     /// Sends what fits, if anything does. Files know no SEND; and of datagrams, an operation would send one at a time (I3),
@@ -76,14 +63,7 @@ impl Uring {
     pub(super) fn send_by_call(&mut self, id: ConnId, payload: Payload, waited: bool) -> Option<Outcome> {
         let slot = self.slot(id);
         // SAFETY: I2: whoever asked for the send keeps its memory until it is told of its end, by what is answered here.
-        let outcome = match unsafe { syscalls::send(slot.target, payload) } {
-            Ok(outcome) => outcome,
-            // There was room, and is none: the queue of the receiving Unix socket is full, of which its sender is never
-            // told. To wait would be to spin; it costs one datagram.
-            Err(libc::EAGAIN) if waited && slot.target.io == Io::Datagram => Outcome::SendFailed(libc::ENOBUFS),
-            Err(libc::EAGAIN | libc::EINTR) => return None,
-            Err(errno) => Outcome::SendFailed(errno),
-        };
+        let outcome = unsafe { syscalls::send(slot.target, payload, waited) }?;
         self.send_ended(id);
         Some(outcome)
     }

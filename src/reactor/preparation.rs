@@ -1,0 +1,167 @@
+//! What comes before a context serves, step by step. The order matters, and the types carry it: each step takes what the one
+//! before has made, and nothing else leads to a [`Reactor`].
+
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use super::failure::Failure;
+use crate::base::config::{Backend, Mode, Options};
+use crate::base::gil;
+use crate::buffer::Pool;
+use crate::connection::context::{self, Context};
+use crate::driver::Driver;
+use crate::fallback::Epoll;
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
+use crate::module::thread_context;
+use crate::python::reactor_buffer;
+use crate::python::types::Types;
+use crate::reactor::jobs;
+use crate::reactor::watchdog;
+use crate::reactor::workspace::Workspace;
+use crate::uring::{self, Features, Refusal, Uring};
+use pyo3::prelude::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Prepares the calling thread, which is attached to the interpreter of its context.
+///
+/// # Errors
+/// Why the context cannot serve.
+pub(super) fn prepare(py: Python<'_>, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
+    Imported::new(py, mailbox)?.furnish(options)?.connect(options, mailbox)?.enter(mailbox).set_up(options, mailbox)
+}
+
+/// The native module is there, and with it the types; from now on what runs can be interrupted.
+struct Imported<'py> {
+    native: Bound<'py, PyModule>,
+    types: Types<'py>,
+}
+
+impl<'py> Imported<'py> {
+    fn new(py: Python<'py>, mailbox: &Mailbox) -> Result<Self, Failure> {
+        let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
+        let types = Types::of(py).map_err(Failure::Setup)?;
+        mailbox.running.publish(py, types.interrupted.clone().unbind());
+        Ok(Imported { native, types })
+    }
+
+    fn furnish(self, options: &Options) -> Result<Furnished<'py>, Failure> {
+        let py = self.native.py();
+        let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
+        if let Some(venv) = &options.venv {
+            let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
+            activate().map_err(|error| Failure::Venv(error.value(py).to_string()))?;
+        }
+        Ok(Furnished { imported: self, python })
+    }
+}
+
+/// The package `erlang` can be imported, and what is in the virtual environment.
+struct Furnished<'py> {
+    imported: Imported<'py>,
+    python: Workspace,
+}
+
+impl<'py> Furnished<'py> {
+    fn connect(self, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Connected<'py>, Failure> {
+        let waker = Arc::clone(mailbox);
+        let mut pool =
+            Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;
+        let driver = choose(options.backend, mailbox, &mut pool)?;
+        #[cfg(feature = "faults")]
+        let driver = with_faults(driver);
+        let buffer_type = self.imported.types.reactor_buffer.clone().unbind();
+        let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
+        Ok(Connected { furnished: self, pool: Rc::new(RefCell::new(pool)), driver, context })
+    }
+}
+
+/// The kernel can be asked.
+struct Connected<'py> {
+    furnished: Furnished<'py>,
+    pool: Rc<RefCell<Pool>>,
+    driver: Box<dyn Driver>,
+    context: Rc<Context>,
+}
+
+impl<'py> Connected<'py> {
+    /// From here on `forget` of the thread has something to undo, whatever happens.
+    fn enter(self, mailbox: &Arc<Mailbox>) -> Entered<'py> {
+        let py = self.furnished.imported.native.py();
+        let _ = mailbox.interpreter.set(gil::current_id(py));
+        reactor_buffer::set_local_pool(Some(Rc::clone(&self.pool)));
+        context::set_current(py, Some(Rc::clone(&self.context)));
+        thread_context::add(py, mailbox);
+        Entered(self)
+    }
+}
+
+/// Python code that runs on this thread finds its context.
+struct Entered<'py>(Connected<'py>);
+
+impl Entered<'_> {
+    fn set_up(self, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
+        let Connected { furnished: Furnished { imported, python }, pool, driver, context } = self.0;
+        run_set_up(&imported.native, &python, options).map_err(Failure::Setup)?;
+        // Until now nobody was to be served: `start_timeout_ms` bounds that.
+        if let Some(threshold) = options.slow_callback {
+            watchdog::add(mailbox, threshold);
+        }
+        Ok(Reactor::new(driver, context, pool, python, options))
+    }
+}
+
+/// What an interpreter needs to be a context's, and the user's own code.
+fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Options) -> PyResult<()> {
+    let py = native.py();
+    if options.mode != Mode::Worker {
+        py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,))?;
+        py.import("erlang._ending")?.call_method0("pass_nothing_on")?;
+    }
+    let log = native.getattr("log")?;
+    py.import("erlang._console")?.call_method1("install", (&log,))?;
+    let logging = py.import("erlang._logging")?;
+    logging.call_method1("prepare", (log,))?;
+    jobs::exec(python.globals.bind(py), &options.setup_code)?;
+    logging.call_method0("install").map(drop)
+}
+
+/// The driver to use.
+fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<Box<dyn Driver>, Failure> {
+    let waiter = || mailbox.inbox.waiter().map_err(Failure::Resources);
+    let mut note = String::new();
+    if backend != Backend::Epoll {
+        let wake_fd = waiter()?;
+        let proven = uring::probe(&Features::ALL).and_then(|proven| match backend {
+            Backend::Auto if !proven.features.defer_taskrun => Err(Refusal::Slower),
+            _ => Ok(proven),
+        });
+        match proven.and_then(|proven| Uring::new(proven, wake_fd, pool)) {
+            Ok(driver) => {
+                let _ = mailbox.backend.set(("uring", note));
+                return Ok(Box::new(driver));
+            }
+            Err(refusal) if backend == Backend::Uring => return Err(Failure::Backend(refusal.to_string())),
+            Err(refusal) => note = refusal.to_string(),
+        }
+        mailbox.notify(Notice {
+            level: "notice",
+            message: format!("epoll is used instead of io_uring: {note}"),
+            meta: Vec::new(),
+            fd: None,
+        });
+    }
+    let driver = Epoll::new(waiter()?).map_err(Failure::Resources)?;
+    let _ = mailbox.backend.set(("epoll", note));
+    Ok(Box::new(driver))
+}
+
+#[cfg(feature = "faults")]
+fn with_faults(driver: Box<dyn Driver>) -> Box<dyn Driver> {
+    match std::env::var(crate::driver::faults::VARIABLE).ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => Box::new(crate::driver::faults::Faulty::new(driver, seed)),
+        None => driver,
+    }
+}
