@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Boots Debian's kernels under qemu (KVM where there is one, else software emulation) over Debian trixie with this
-# checkout built in it, and runs there: the drivers' tests of the crate, the probe for io_uring, and the suites below over
-# both backends. Needs root. Prints one table; exits with 1 if a kernel failed anything.
+# Boots Debian's kernels under qemu, in software emulation (KVM inside of a virtual machine is not to be relied on), over
+# Debian trixie with this checkout built in it, and runs there: the drivers' tests of the crate, the probe for io_uring, and
+# the suites below over both backends. Needs root. Prints one table; exits with 1 if a kernel failed anything.
 #
 #   KERNELS          the releases of Debian whose kernels are booted (bookworm trixie: 6.1 and 6.12)
 #   PLATFORMS_DIR    where the folder of trixie is (_build/platforms), as in test_platforms.sh
@@ -56,7 +56,8 @@ make_initramfs() { # kernel's folder, version
     depmod -b "$modules" "$2"
     local nth=0 file
     while read -r file; do
-        cp "$file" "$tree/modules/$(printf %03d $((nth += 1)))-$(basename "$file")"
+        nth=$((nth + 1))
+        cp "$file" "$tree/modules/$(printf %03d "$nth")-$(basename "$file")"
     done < <(for module in virtio_pci virtio_blk ext4; do
         modprobe -d "$modules" -S "$2" --show-depends "$module" | sed -nE 's/^insmod ([^ ]+).*/\1/p'
     done | awk '!seen[$0]++')
@@ -98,8 +99,6 @@ rm -f "$work/disk"
 mke2fs -q -t ext4 -d "$tree" "$work/disk" "$(($(du -sm "$tree" | cut -f1) * 5 / 4 + 512))M"
 rm -rf "$tree"
 
-accelerator=tcg,thread=multi
-[ -w /dev/kvm ] && accelerator=kvm
 status=0
 table=()
 nth=0
@@ -109,8 +108,8 @@ for kernel in $kernels; do
     began=$SECONDS
     make_initramfs "$work/$kernel" "$version"
     log=$work/$kernel.guest.log
-    echo "py_reactor: booting $version ($accelerator); the log is $log"
-    timeout 3600 qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 4G -display none -no-reboot \
+    echo "py_reactor: booting $version; the log is $log"
+    timeout 3600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 4G -display none -no-reboot \
         -kernel "$work/$kernel/boot/vmlinuz-$version" -initrd "$work/$kernel/initramfs.cpio" \
         -append "console=ttyS0 panic=-1 quiet" -serial "file:$log" -monitor none -nic none \
         -drive "file=$work/disk,format=raw,if=virtio,snapshot=on" </dev/null || true
