@@ -171,6 +171,10 @@ def check_rust_file(house: House, path: Path) -> None:
     if not re.search(r"\bunsafe\b", re.sub(r"//.*|unsafe_code", "", text)) and not re.search(r"mod \w+;", text):
         if "forbid(unsafe_code)" not in text:
             house.breaches.append(f"{name} has no unsafe code: say so, with #![forbid(unsafe_code)]")
+    for match in re.finditer(r"// SAFETY: (.*(?:\n *// .*)*)", without_tests(text)):
+        if not re.search(r"\bI\d+\b|the caller's promise", match[1]):
+            line = text.count("\n", 0, match.start()) + 1
+            house.breaches.append(f"{name}:{line} cites no invariant: say which of docs/invariants.md, and who upholds it")
     start, indent, function = 0, "", ""
     for number, line in enumerate(text.splitlines(), 1):
         if match := re.match(r"( *)(?:pub(?:\(\w+\))? )?(?:const |unsafe |extern \"C\" )*fn (\w+)", line):

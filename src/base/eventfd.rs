@@ -18,12 +18,12 @@ impl EventFd {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
+        // SAFETY: I10: no pointers; the result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else owns.
+        // SAFETY: I4: a new descriptor that nobody else owns.
         Ok(EventFd(Mutex::new(Some(unsafe { OwnedFd::from_raw_fd(fd) }))))
     }
 
@@ -48,7 +48,7 @@ impl EventFd {
     pub fn ring(&self) {
         let Some(fd) = &*self.fd() else { return };
         let one = 1u64;
-        // SAFETY: writes 8 bytes of a local. It can only fail when the counter is full, and then it is readable.
+        // SAFETY: I10: writes 8 bytes of a local. It can only fail when the counter is full, and then it is readable.
         unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 
@@ -56,7 +56,7 @@ impl EventFd {
     pub fn empty(&self) {
         let Some(fd) = &*self.fd() else { return };
         let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local.
+        // SAFETY: I10: reads 8 bytes into a local.
         unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 pub fn detached<R>(py: Python<'_>, f: impl FnOnce() -> R) -> R {
     /// PyO3 asks for what may go to other threads, as a sign of what may be used detached.
     struct Detached<T>(T);
-    // SAFETY: it stays on this thread.
+    // SAFETY: I7: it stays on this thread.
     unsafe impl<T> Send for Detached<T> {}
     impl<T> Detached<T> {
         fn take(self) -> T {
@@ -68,12 +68,12 @@ pub fn remove_thread(py: Python<'_>) {
 /// The interpreter that the calling thread is attached to.
 #[inline]
 pub fn current(_py: Python<'_>) -> *mut ffi::PyInterpreterState {
-    // SAFETY: attached.
+    // SAFETY: I7, by the token.
     unsafe { ffi::PyInterpreterState_Get() }
 }
 
 /// Its number; no other one of this process ever has it.
 pub fn current_id(py: Python<'_>) -> i64 {
-    // SAFETY: attached.
+    // SAFETY: I7, by the token.
     unsafe { ffi::PyInterpreterState_GetID(current(py)) }
 }

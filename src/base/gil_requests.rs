@@ -23,7 +23,8 @@ struct Thread {
     /// Somebody asks there just now.
     asked: bool,
 }
-// SAFETY: the state is compared and never followed; the interpreter does not end while the thread is listed and asked.
+// SAFETY: I7: the state is compared and never followed; the interpreter does not end while the thread is listed and
+// asked.
 unsafe impl Send for Thread {}
 
 static THREADS: Mutex<Vec<Thread>> = Mutex::new(Vec::new());
@@ -94,7 +95,7 @@ fn look() {
 /// Asks whoever has the GIL to let go: the interpreter of the context whose thread that is; if it is a thread of the user's,
 /// all of them, since nobody knows which.
 fn ask() {
-    // SAFETY: reads a pointer, which is only compared.
+    // SAFETY: I10: reads a pointer, which is only compared.
     let holder = unsafe { _PyThreadState_UncheckedGet() };
     let mut threads = lock(&THREADS);
     let known = threads.iter().any(|thread| thread.state == holder);
@@ -112,8 +113,8 @@ fn ask() {
 
 /// Waits for the GIL in an interpreter, and lets go of it at once. `state` names the thread that is marked as asked.
 fn ask_in(interpreter: *mut ffi::PyInterpreterState, state: usize) {
-    // SAFETY: the interpreter does not end while a thread of its is marked as asked ([`remove`] waits). The new state is this
-    // thread's, used here only.
+    // SAFETY: I7: the interpreter does not end while a thread of its is marked as asked ([`remove`] waits). The new
+    // state is this thread's, used here only.
     unsafe {
         let own = ffi::PyThreadState_New(interpreter);
         if !own.is_null() {

@@ -23,8 +23,8 @@ pub fn left() -> usize {
 
 #[cold]
 fn ask() -> usize {
-    // SAFETY: the attributes are initialised by the first call if it answers 0, and destroyed then; the others get valid
-    // pointers to locals.
+    // SAFETY: I10: the attributes are initialised by the first call if it answers 0, and destroyed then; the others get
+    // valid pointers to locals.
     let end = unsafe {
         let mut attributes = std::mem::zeroed();
         let (mut lowest, mut size, mut guard) = (std::ptr::null_mut(), 0, 0);

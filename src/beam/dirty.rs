@@ -61,7 +61,7 @@ fn parts(terms: &[Term<'_>], max: usize) -> usize {
 fn elements<'a>(tuple: &Term<'a>, max: usize) -> Option<impl Iterator<Item = Term<'a>>> {
     let env = tuple.get_env();
     let (mut arity, mut first) = (0, ptr::null());
-    // SAFETY: the VM says where the elements are, which live as long as `env`.
+    // SAFETY: I10: the VM says where the elements are, which live as long as `env`.
     let elements = unsafe {
         match enif_get_tuple(env.as_c_arg(), tuple.as_c_arg(), &raw mut arity, &raw mut first) {
             0 => &[],
@@ -69,13 +69,13 @@ fn elements<'a>(tuple: &Term<'a>, max: usize) -> Option<impl Iterator<Item = Ter
             _ => std::slice::from_raw_parts(first, usize::try_from(arity).unwrap_or(0)),
         }
     };
-    // SAFETY: they are terms of `env`.
+    // SAFETY: I10: they are terms of `env`.
     (elements.len() <= max).then(|| elements.iter().map(move |element| unsafe { Term::new(env, *element) }))
 }
 
 /// Whether so much is too much to be copied here.
 fn is_too_much(env: Env<'_>, parts: usize) -> bool {
-    // SAFETY: asks about the calling thread only.
+    // SAFETY: I10: asks about the calling thread only.
     if unsafe { enif_thread_type() } != NORMAL_SCHEDULER {
         return false;
     }
@@ -124,7 +124,7 @@ pub fn parts_elsewhere<'a, const N: usize>(
     if !is_too_much(env, parts) {
         return None;
     }
-    // SAFETY: every name in the inventory is a C string that is never freed.
+    // SAFETY: I10: every name in the inventory is a C string that is never freed.
     let nif = inventory::iter::<Nif>().find(|nif| unsafe { CStr::from_ptr(nif.name) } == name)?;
     let args = args().map(|arg| arg.as_c_arg());
     let count = c_int::try_from(N).ok()?;

@@ -64,7 +64,7 @@ pub fn register<T: Resource>(env: Env<'_>) -> bool {
     };
     let open = |flags| {
         let mut tried = MaybeUninit::uninit();
-        // SAFETY: called while loading; the VM copies `init`.
+        // SAFETY: I10: called while loading; the VM copies `init`.
         unsafe { enif_init_resource_type(env.as_c_arg(), T::NAME.as_ptr(), &raw const init, flags, tried.as_mut_ptr()) }
     };
     let mut registered = open(ErlNifResourceFlags::ERL_NIF_RT_CREATE);
@@ -80,7 +80,7 @@ pub fn keep<T: Resource>() {
     let Kind { registered, current } = T::kind();
     let registered = registered.load(Ordering::Acquire);
     if current.load(Ordering::Acquire) != registered {
-        // SAFETY: a type that the VM knows. The object is never given back, so that nobody finds that it is empty.
+        // SAFETY: I10: a type that the VM knows. The object is never given back, so that nobody finds that it is empty.
         unsafe { enif_alloc_resource(registered, size_of::<T>()) };
         current.store(registered, Ordering::Release);
     }
@@ -89,15 +89,15 @@ pub fn keep<T: Resource>() {
 /// A reference to an object that the VM holds.
 pub struct Ref<T: Resource>(NonNull<T>);
 
-// SAFETY: the VM counts references atomically, and `T` may be used by any thread.
+// SAFETY: I10: the VM counts references atomically, and `T` may be used by any thread.
 unsafe impl<T: Resource> Send for Ref<T> {}
-// SAFETY: as above.
+// SAFETY: I10: the VM counts references atomically, and `T` may be used by any thread.
 unsafe impl<T: Resource> Sync for Ref<T> {}
 
 impl<T: Resource> Ref<T> {
     /// Gives `object` to the VM.
     pub fn new(object: T) -> Self {
-        // SAFETY: the type has room for a `T`, which is written before anybody else has the pointer.
+        // SAFETY: I10: the type has room for a `T`, which is written before anybody else has the pointer.
         unsafe {
             let memory = enif_alloc_resource(T::kind().current(), size_of::<T>()).cast::<T>();
             memory.write(object);
@@ -108,7 +108,7 @@ impl<T: Resource> Ref<T> {
     /// Calls [`Resource::down`] when the calling process dies. False if there is none, or it is about to.
     pub fn monitor_caller(&self, env: Env<'_>) -> bool {
         let mut caller = MaybeUninit::uninit();
-        // SAFETY: the object is alive; the pid is used if the VM has written it.
+        // SAFETY: I10: the object is alive; the pid is used if the VM has written it.
         unsafe {
             !enif_self(env.as_c_arg(), caller.as_mut_ptr()).is_null()
                 && enif_monitor_process(env.as_c_arg(), self.0.as_ptr().cast(), caller.as_ptr(), ptr::null_mut()) == 0
@@ -120,21 +120,21 @@ impl<T: Resource> Deref for Ref<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the reference that `self` counts keeps the object.
+        // SAFETY: I10: the reference that `self` counts keeps the object.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl<T: Resource> Drop for Ref<T> {
     fn drop(&mut self) {
-        // SAFETY: gives back the reference that `new` or `decode` counted.
+        // SAFETY: I10: gives back the reference that `new` or `decode` counted.
         unsafe { enif_release_resource(self.0.as_ptr().cast()) };
     }
 }
 
 impl<T: Resource> Encoder for Ref<T> {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
-        // SAFETY: the object is alive.
+        // SAFETY: I10: the object is alive.
         unsafe { Term::new(env, enif_make_resource(env.as_c_arg(), self.0.as_ptr().cast())) }
     }
 }
@@ -143,7 +143,7 @@ impl<T: Resource> Encoder for Ref<T> {
 impl<'a, T: Resource> Decoder<'a> for Ref<T> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
         let mut object = ptr::null();
-        // SAFETY: `object` is set if the term names an object of our type; we then count our reference.
+        // SAFETY: I10: `object` is set if the term names an object of our type; we then count our reference.
         unsafe {
             let env = term.get_env().as_c_arg();
             if enif_get_resource(env, term.as_c_arg(), T::kind().current(), &raw mut object) == 0 {
@@ -161,7 +161,7 @@ fn contained(f: impl FnOnce()) {
 }
 
 unsafe extern "C" fn dtor<T: Resource>(_: *mut ErlNifEnv, object: *mut c_void) {
-    // SAFETY: the VM passes an object of type `T` that nobody refers to any more.
+    // SAFETY: I10: the VM passes an object of type `T` that nobody refers to any more.
     contained(|| unsafe { object.cast::<T>().drop_in_place() });
 }
 
@@ -171,11 +171,11 @@ unsafe extern "C" fn down<T: Resource>(
     _: *const ErlNifPid,
     _: *const ErlNifMonitor,
 ) {
-    // SAFETY: the VM passes a live object of type `T`.
+    // SAFETY: I10: the VM passes a live object of type `T`.
     contained(|| unsafe { &*object.cast::<T>() }.down(env));
 }
 
 unsafe extern "C" fn stop<T: Resource>(_: *mut ErlNifEnv, object: *mut c_void, _: ErlNifEvent, _: c_int) {
-    // SAFETY: as in `down`.
+    // SAFETY: I10: the VM passes a live object of type `T`.
     contained(|| unsafe { &*object.cast::<T>() }.stopped());
 }

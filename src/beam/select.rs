@@ -56,7 +56,7 @@ impl Selectable {
     /// The descriptor, unless it is closed. Only for the owning process, which is also the one that stops it.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         let fd = self.fd.load(Ordering::Acquire);
-        // SAFETY: open as long as `fd` is not -1, and the owner does not stop it meanwhile.
+        // SAFETY: I4: open as long as `fd` is not -1, and the owner does not stop it meanwhile.
         (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
@@ -69,15 +69,15 @@ impl Selectable {
 
     fn select(&self, env: *mut ErlNifEnv, fd: ErlNifEvent, mode: c_int) -> c_int {
         let undefined = rustler::types::atom::undefined().as_c_arg();
-        // SAFETY: `self` is an object of the VM's, since `new` makes no other, and alive; the descriptor is open until the VM
-        // calls `stopped`; a null pid means the caller.
+        // SAFETY: I10: `self` is an object of the VM's, since `new` makes no other, and alive; the descriptor is open
+        // until the VM calls `stopped`; a null pid means the caller.
         unsafe { enif_select(env, fd, mode, ptr::from_ref(self).cast_mut().cast(), ptr::null(), undefined) }
     }
 
     fn close(&self) {
         let fd = self.fd.swap(-1, Ordering::AcqRel);
         if fd >= 0 {
-            // SAFETY: the descriptor was the object's, and nobody finds it there any more.
+            // SAFETY: I4: the descriptor was the object's, and nobody finds it there any more.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }

@@ -46,7 +46,7 @@ pub struct Lent {
     slot: u16,
 }
 
-// SAFETY: what another thread may do with it is give it back, and for that it goes there.
+// SAFETY: I10: what another thread may do with it is give it back, and for that it goes there.
 unsafe impl Send for Lent {}
 
 impl Slots {
@@ -91,7 +91,7 @@ impl Slots {
 impl Lent {
     /// Python gives it back, on another thread.
     pub fn give_back_from_elsewhere(self) {
-        // SAFETY: made by `lend`, and given back once: this takes it.
+        // SAFETY: I2: made by `lend`, and given back once: this takes it.
         unsafe { buffer::return_from_any_thread(self.pool, self.slot) };
     }
 }
@@ -185,7 +185,7 @@ impl Commands {
 
 /// The process of a context that has none.
 fn nobody() -> rustler::LocalPid {
-    // SAFETY: a number; nobody sends to it.
+    // SAFETY: I10: a number; nobody sends to it.
     rustler::LocalPid::from_c_arg(unsafe { std::mem::zeroed() })
 }
 

@@ -126,7 +126,7 @@ impl Driver for Kernel {
     unsafe fn send(&mut self, id: ConnId, _: Target, payload: Payload) -> Option<Outcome> {
         let bytes = match payload {
             Payload::Bytes(_, len) => len,
-            // SAFETY: the caller's promise: the message and its vectors are valid.
+            // SAFETY: I2: the caller's promise: the message and its vectors are valid.
             Payload::Gather(message) => unsafe {
                 let vectors = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
                 vectors.iter().map(|vector| vector.iov_len).sum()

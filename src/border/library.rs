@@ -20,9 +20,9 @@ use std::sync::LazyLock;
 /// What the VM is told of the library.
 struct Entry(ErlNifEntry);
 
-// SAFETY: the pointers in it are to what is static and never changed.
+// SAFETY: I10: the pointers in it are to what is static and never changed.
 unsafe impl Send for Entry {}
-// SAFETY: as above.
+// SAFETY: I10: the pointers in it are to what is static and never changed.
 unsafe impl Sync for Entry {}
 
 static ENTRY: LazyLock<Entry> = LazyLock::new(|| {
@@ -42,7 +42,7 @@ extern "C" fn nif_init() -> *const ErlNifEntry {
 }
 
 unsafe extern "C" fn load(env: *mut ErlNifEnv, private: *mut *mut c_void, _: ErlNifTerm) -> c_int {
-    // SAFETY: the VM's own arguments.
+    // SAFETY: I10: the VM's own arguments.
     unsafe { begin(env, private) }
 }
 
@@ -53,7 +53,7 @@ unsafe extern "C" fn upgrade(
     old: *mut *mut c_void,
     _: ErlNifTerm,
 ) -> c_int {
-    // SAFETY: the VM's own arguments.
+    // SAFETY: I10: the VM's own arguments.
     unsafe { if ptr::eq((*old).cast(), &raw const MARK) { begin(env, private) } else { 1 } }
 }
 

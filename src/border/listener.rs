@@ -29,7 +29,7 @@ pub enum Rest {
 /// Those of `socket`, `bind` and `listen`.
 pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
     let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: no pointers; the result is checked, and is then ours alone.
+    // SAFETY: I10: no pointers; the result is checked, and is then ours alone.
     let socket = unsafe {
         let fd = check(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0))?;
         OwnedFd::from_raw_fd(fd)
@@ -38,7 +38,7 @@ pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
     let on = 1i32;
     let wanted = Address::from(SocketAddr::new(ip, port));
     let mut bound = Address::empty();
-    // SAFETY: pointers to locals with their sizes.
+    // SAFETY: I10: pointers to locals with their sizes.
     unsafe {
         let size = size_of::<i32>() as libc::socklen_t;
         check(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const on).cast(), size))?;
@@ -99,7 +99,8 @@ fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let mut peer = Address::empty();
     let (address, len) = peer.as_c_mut();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: the call fills in an address of our own, whose size it knows; the result is checked, and is then ours alone.
+    // SAFETY: I10: the call fills in an address of our own, whose size it knows; the result is checked, and is then ours
+    // alone.
     let accepted = unsafe { OwnedFd::from_raw_fd(check(libc::accept4(socket.as_raw_fd(), address, len, flags))?) };
     match peer.meaning() {
         Meaning::Ip(address) => Ok((accepted, address)),

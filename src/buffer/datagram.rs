@@ -30,7 +30,7 @@ pub struct Parsed {
 /// # Safety
 /// `data` is the beginning of a slot's data, which is ours.
 pub unsafe fn write_header(data: *mut u8, name: u32, payload: u32, flags: u32) {
-    // SAFETY: the caller's promise; data of a slot begins at a multiple of 16.
+    // SAFETY: I2: the caller's promise; data of a slot begins at a multiple of 16.
     unsafe { data.cast::<[u32; 4]>().write([name, 0, payload, flags]) };
 }
 
@@ -39,7 +39,7 @@ pub unsafe fn write_header(data: *mut u8, name: u32, payload: u32, flags: u32) {
 /// # Safety
 /// `data` is the beginning of a slot's data, which is ours, and a driver has filled it with a datagram.
 pub unsafe fn parse(data: *const u8, capacity: usize) -> Parsed {
-    // SAFETY: the caller's promise; data of a slot begins at a multiple of 16.
+    // SAFETY: I2: the caller's promise; data of a slot begins at a multiple of 16.
     unsafe {
         let [name, _, payload, flags] = data.cast::<[u32; 4]>().read();
         let name = std::slice::from_raw_parts(data.add(HEADER_BYTES), (name as usize).min(NAME_BYTES));

@@ -47,7 +47,7 @@ pub struct Shared {
 
 // SAFETY: `base` points into `_map`, which `Shared` owns; every access to a slot goes through its one owner (I2).
 unsafe impl Send for Shared {}
-// SAFETY: as above; the returns are behind a mutex.
+// SAFETY: I2: owners and slots are changed by the pool's thread alone; the returns are behind a mutex.
 unsafe impl Sync for Shared {}
 
 #[derive(Default)]
@@ -69,13 +69,13 @@ pub struct Lien(NonNull<Shared>);
 
 impl Drop for Lien {
     fn drop(&mut self) {
-        // SAFETY: the pool's shared part is alive: it is freed only when no lien is left.
+        // SAFETY: I2: the pool's shared part is alive: it is freed only when no lien is left.
         let mut returns = lock(&unsafe { self.0.as_ref() }.returns);
         returns.liens -= 1;
         let last = returns.is_last();
         drop(returns);
         if last {
-            // SAFETY: the pool is closed, nothing is lent, and this was the last lien: nobody else has the pointer.
+            // SAFETY: I2: the pool is closed, nothing is lent, and this was the last lien: nobody else has the pointer.
             drop(unsafe { Box::from_raw(self.0.as_ptr()) });
         }
     }
@@ -131,7 +131,7 @@ impl Pool {
     }
 
     fn shared(&self) -> &Shared {
-        // SAFETY: freed only by `close` or by the last return after it, and `close` takes `self`.
+        // SAFETY: I2: freed only by `close` or by the last return after it, and `close` takes `self`.
         unsafe { self.shared.as_ref() }
     }
 
@@ -234,13 +234,13 @@ impl Pool {
 
     /// Where the data of a slot begins.
     pub fn data(&self, slot: u16) -> *mut u8 {
-        // SAFETY: DATA_OFFSET is less than the stride.
+        // SAFETY: I2: DATA_OFFSET is less than the stride.
         unsafe { self.start(slot).add(DATA_OFFSET) }
     }
 
     fn start(&self, slot: u16) -> *mut u8 {
         assert!(usize::from(slot) < self.owners.len());
-        // SAFETY: the mapping has `owners.len()` strides.
+        // SAFETY: I2: the mapping has `owners.len()` strides.
         unsafe { self.shared().base.add(usize::from(slot) * self.shared().stride) }
     }
 }
@@ -255,7 +255,8 @@ impl Drop for Pool {
         let last = returns.is_last();
         drop(returns);
         if last {
-            // SAFETY: made by `Box::leak` in `new`; nothing is lent, and no lien is left: nobody else has the pointer.
+            // SAFETY: I2: made by `Box::leak` in `new`; nothing is lent, and no lien is left: nobody else has the
+            // pointer.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
         }
     }
@@ -267,7 +268,7 @@ impl Drop for Pool {
 /// # Safety
 /// `pool` and `slot` come from the [`SlotHeader`] of a lent slot, which nobody touches any more.
 pub unsafe fn return_from_any_thread(pool: *const Shared, slot: u16) {
-    // SAFETY: a pool with a lent slot is alive: it is freed only when the last one is back.
+    // SAFETY: I2: a pool with a lent slot is alive: it is freed only when the last one is back.
     let shared = unsafe { &*pool };
     let mut returns = lock(&shared.returns);
     let last = match &mut returns.orphans {
@@ -286,7 +287,7 @@ pub unsafe fn return_from_any_thread(pool: *const Shared, slot: u16) {
     };
     drop(returns);
     if last {
-        // SAFETY: the pool is closed and this was the last slot, so nobody else has the pointer.
+        // SAFETY: I2: the pool is closed and this was the last slot, so nobody else has the pointer.
         drop(unsafe { Box::from_raw(pool.cast_mut()) });
     }
 }

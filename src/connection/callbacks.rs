@@ -56,7 +56,7 @@ const ANSWERS_NOTHING: [&str; 3] = ["connection_made", "connection_lost", "error
 /// The fault.
 pub fn nothing(answer: PyResult<Bound<'_, PyAny>>) -> Result<(), Fault> {
     let answer = answer.map_err(Fault::Raised)?;
-    // SAFETY: attached; an object.
+    // SAFETY: I7, by the token; an object.
     match unsafe { ffi::PyCoro_CheckExact(answer.as_ptr()) } {
         0 => Ok(()),
         _ => Err(Fault::Answered(describe(&answer) + advice(&answer, &[]))),
@@ -91,7 +91,7 @@ impl Names {
     pub fn make_protocol<'py>(&self, factory: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let made = factory.call0()?;
         // Not `isinstance`, which believes what `__class__` says: the layout must be ours.
-        // SAFETY: attached; an object and a type.
+        // SAFETY: I7, by the token; an object and a type.
         let is_protocol = unsafe { ffi::PyObject_TypeCheck(made.as_ptr(), self.protocol_type.as_ptr().cast()) };
         if is_protocol == 0 {
             return Err(PyTypeError::new_err(format!(
@@ -176,8 +176,8 @@ impl Names {
         mut args: [*mut ffi::PyObject; 4],
         count: usize,
     ) -> Result<Action, Fault> {
-        // SAFETY: attached; `count` borrowed references follow one spare slot, as ARGUMENTS_OFFSET promises; the result
-        // is a new reference, or null with an exception set.
+        // SAFETY: I7, by the token; `count` borrowed references follow one spare slot, as ARGUMENTS_OFFSET promises; the
+        // result is a new reference, or null with an exception set.
         let answer = unsafe {
             let answer = ffi::PyObject_VectorcallMethod(
                 name.as_ptr(),

@@ -53,7 +53,7 @@ pub fn arrival_cost(len: usize, is_datagram: bool) -> usize {
 impl Inbound {
     /// How long it is.
     pub fn len(&self) -> usize {
-        // SAFETY: `data` is a `bytes`; nothing but its header is looked at.
+        // SAFETY: I7, by the token; `data` is a `bytes`; nothing but its header is looked at.
         unsafe { ffi::Py_SIZE(self.data.as_ptr()) as usize }
     }
 
@@ -206,8 +206,8 @@ impl Context {
     /// # Errors
     /// `TypeError`: not a bytes-like object. `ValueError`: no destination.
     pub fn write(&self, id: ConnId, data: &Bound<'_, PyAny>) -> PyResult<usize> {
-        // SAFETY: attached; pointers are taken of objects that `data` keeps alive, and of immutable ones only kept
-        // together with a reference.
+        // SAFETY: I7, by the token; pointers are taken of objects that `data` keeps alive, and of immutable ones only
+        // kept together with a reference.
         unsafe {
             let object = data.as_ptr();
             if ffi::PyBytes_Check(object) != 0 {

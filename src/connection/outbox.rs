@@ -41,7 +41,7 @@ impl Chunk {
 
     fn advance(&mut self, by: usize) {
         match &mut self.memory {
-            // SAFETY: `by` is less than `len`, so the pointer stays inside the object.
+            // SAFETY: I2: `by` is less than `len`, so the pointer stays inside the object.
             Memory::Object { start, len, .. } => unsafe {
                 *start = start.add(by);
                 *len -= by;
@@ -158,7 +158,7 @@ impl Outbox {
             let (start, len) = first.bytes();
             return Some(Payload::Bytes(start, len));
         }
-        // SAFETY: all-zero is a valid `msghdr` and a valid array of `iovec`.
+        // SAFETY: I10: all-zero is a valid `msghdr` and a valid array of `iovec`.
         let gather = self.gather.get_or_insert_with(|| unsafe { Box::new(std::mem::zeroed()) });
         for (vector, chunk) in gather.vectors.iter_mut().zip(&self.chunks).take(self.in_flight) {
             let (start, len) = chunk.bytes();
@@ -180,7 +180,7 @@ impl Outbox {
         }));
         messages.clear();
         messages.extend(datagrams.zip(vectors).map(|(chunk, vector)| {
-            // SAFETY: all-zero is a valid `mmsghdr`.
+            // SAFETY: I10: all-zero is a valid `mmsghdr`.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_iov = vector;
             message.msg_hdr.msg_iovlen = 1;
@@ -349,7 +349,7 @@ mod tests {
             let messages = unsafe { std::slice::from_raw_parts(messages, count) };
             let each = messages.iter().map(|message| {
                 assert_eq!(message.msg_hdr.msg_iovlen, 1);
-                // SAFETY: as above.
+                // SAFETY: I2: the payload points into the outbox.
                 (unsafe { (*message.msg_hdr.msg_iov).iov_len }, !message.msg_hdr.msg_name.is_null())
             });
             each.collect::<Vec<_>>()

@@ -31,7 +31,7 @@ pub type BaseMethods = [(Method, &'static str, ffi::PyCFunction); 3];
 #[inline]
 pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method, name: &Bound<'_, PyString>) -> bool {
     let this = instance(protocol);
-    // SAFETY: the caller's promise: this is the layout; attached.
+    // SAFETY: I7: the caller's promise: this is the layout; attached.
     let (version, seen, inherited) =
         unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
     let inherited = if version == seen && seen != 0 { inherited } else { look(protocol, base) };
@@ -41,7 +41,7 @@ pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method,
 /// Whether the instance has an attribute of that name, which goes before the class's.
 #[inline]
 fn has_own(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
-    // SAFETY: attached; an object, which has a dict, and a `str`.
+    // SAFETY: I7, by the token; an object, which has a dict, and a `str`.
     unsafe {
         let dict = ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut());
         let found = if dict.is_null() { -1 } else { ffi::PyDict_Contains(dict, name.as_ptr()) };
@@ -60,7 +60,7 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
     // Where code decides what an attribute is, it has to be asked each time.
     let is_plain = || class.getattr("__getattribute__").is_ok_and(|found| found.is(object_getattribute(class.py())));
     let is_ours = |name: &str, function| class.getattr(name).is_ok_and(|found| is_method(&found, function));
-    // SAFETY: attached; an object. Where there is no dict it fails.
+    // SAFETY: I7, by the token; an object. Where there is no dict it fails.
     let dict = unsafe {
         Bound::from_owned_ptr_or_err(class.py(), ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut()))
     };
@@ -71,7 +71,8 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
         }
     }
     let this = instance(protocol);
-    // SAFETY: as above. The version is known now that something was looked up; 0: CPython gives this class none.
+    // SAFETY: I7, by the token; the caller's promise: this is the layout. The version is known now that something was
+    // looked up; 0: CPython gives this class none.
     unsafe {
         (*this).inherited = inherited;
         (*this).seen_version = (*protocol.get_type_ptr()).tp_version_tag;
@@ -81,14 +82,15 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
 
 fn object_getattribute(py: Python<'_>) -> Bound<'_, PyAny> {
     let none = py.None().into_bound(py);
-    // SAFETY: attached; `object` is static.
+    // SAFETY: I7, by the token; `object` is static.
     let object = unsafe { Bound::from_borrowed_ptr(py, (&raw mut ffi::PyBaseObject_Type).cast()) };
     object.getattr("__getattribute__").unwrap_or(none)
 }
 
 /// Whether `found` is the descriptor of this method.
 fn is_method(found: &Bound<'_, PyAny>, function: ffi::PyCFunction) -> bool {
-    // SAFETY: attached; an object whose type is checked before it is taken for one, and whose definition is static.
+    // SAFETY: I7, by the token; an object whose type is checked before it is taken for one, and whose definition is
+    // static.
     unsafe {
         ptr::eq(found.get_type_ptr(), &raw const ffi::PyMethodDescr_Type)
             && ptr::fn_addr_eq(

@@ -28,14 +28,14 @@ impl Context {
         refuse_viewed(&buffer)?;
         let object = buffer.as_ptr();
         // Two references, the protocol's and ours: no other code can see it, nor a view of it, which would have a third.
-        // SAFETY: attached.
+        // SAFETY: I7, by the token.
         let alone = unsafe { ffi::PyByteArray_CheckExact(object) == 1 && ffi::Py_REFCNT(object) == 2 };
         let mut fresh = match alone && buffer.len() >= GIVEN_BYTES_MIN {
             true => Some(instance::new_write_buffer(buffer.py())?),
             false => None,
         };
         let mut given = false;
-        // SAFETY: attached, and from here on no Python code runs that could change it.
+        // SAFETY: I7, by the token, and from here on no Python code runs that could change it.
         let bytes = unsafe { buffer.as_bytes() };
         let len = bytes.len();
         let taken = self.accept(id, bytes, fresh.is_some(), |outbox, taken| match fresh.take_if(|_| taken == len) {
@@ -69,7 +69,7 @@ pub fn drain_by_write(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
         return Ok(true);
     }
     refuse_viewed(&buffer)?;
-    // SAFETY: attached, and copied at once.
+    // SAFETY: I7, by the token, and copied at once.
     let bytes = PyBytes::new(buffer.py(), unsafe { buffer.as_bytes() });
     buffer.resize(0)?;
     let written = protocol.call_method1("write", (&bytes,)).and_then(|written| written.extract::<usize>());
@@ -94,13 +94,13 @@ fn put_back(protocol: &Bound<'_, PyAny>, buffer: &Bound<'_, PyByteArray>, bytes:
         }
     };
     buffer.resize(all.len())?;
-    // SAFETY: attached, and no Python code runs meanwhile.
+    // SAFETY: I7, by the token, and no Python code runs meanwhile.
     unsafe { buffer.as_bytes_mut() }.copy_from_slice(&all);
     Ok(())
 }
 
 fn refuse_viewed(buffer: &Bound<'_, PyByteArray>) -> PyResult<()> {
-    // SAFETY: attached; a bytearray.
+    // SAFETY: I7, by the token; a bytearray.
     match unsafe { (*buffer.as_ptr().cast::<ffi::PyByteArrayObject>()).ob_exports } {
         0 => Ok(()),
         _ => Err(PyBufferError::new_err(
@@ -117,7 +117,8 @@ fn cut(buffer: &Bound<'_, PyByteArray>, count: usize) -> PyResult<()> {
         _ => {}
     }
     let first = PySlice::new(buffer.py(), 0, count as isize, 1);
-    // SAFETY: attached; `bytearray` is a static type that has this slot, for its own instances and those of subclasses.
+    // SAFETY: I7, by the token; `bytearray` is a static type that has this slot, for its own instances and those of
+    // subclasses.
     let cut = unsafe {
         let mapping = ffi::PyByteArray_Type.tp_as_mapping;
         let delete = mapping.as_ref().and_then(|mapping| mapping.mp_ass_subscript);

@@ -25,7 +25,7 @@ pub enum Meaning {
 impl Address {
     /// Room for the kernel to write an address into.
     pub fn empty() -> Self {
-        // SAFETY: all-zero is a valid address.
+        // SAFETY: I10: all-zero is a valid address.
         Address { storage: unsafe { std::mem::zeroed() }, len: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
     }
 
@@ -33,7 +33,7 @@ impl Address {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut address = Address::empty();
         let len = bytes.len().min(size_of::<libc::sockaddr_storage>());
-        // SAFETY: plain bytes into plain data, no longer than it is.
+        // SAFETY: I10: plain bytes into plain data, no longer than it is.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut address.storage).cast(), len) };
         address.len = len as libc::socklen_t;
         address
@@ -43,14 +43,14 @@ impl Address {
     pub fn path(path: &Path) -> Option<Self> {
         let mut address = Address::empty();
         let bytes = path.as_os_str().as_bytes();
-        // SAFETY: `sockaddr_un` fits into the storage, by definition.
+        // SAFETY: I10: `sockaddr_un` fits into the storage, by definition.
         let unix = unsafe { &mut *(&raw mut address.storage).cast::<libc::sockaddr_un>() };
         if bytes.len() >= unix.sun_path.len() {
             return None;
         }
         unix.sun_family = libc::AF_UNIX as libc::sa_family_t;
         for (to, from) in unix.sun_path.iter_mut().zip(bytes) {
-            *to = *from as libc::c_char;
+            *to = libc::c_char::from_ne_bytes([*from]);
         }
         address.len = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len()) as libc::socklen_t;
         Some(address)
@@ -68,7 +68,7 @@ impl Address {
 
     /// What it says.
     pub fn meaning(&self) -> Meaning {
-        // SAFETY: the family tells which type the storage holds; all of them fit into it, by definition.
+        // SAFETY: I10: the family tells which type the storage holds; all of them fit into it, by definition.
         unsafe {
             match i32::from(self.storage.ss_family) {
                 libc::AF_INET => {
@@ -86,7 +86,7 @@ impl Address {
                 libc::AF_UNIX => {
                     let unix = &*(&raw const self.storage).cast::<libc::sockaddr_un>();
                     let len = (self.len as usize).saturating_sub(std::mem::offset_of!(libc::sockaddr_un, sun_path));
-                    let path: Vec<u8> = unix.sun_path.iter().take(len).map(|byte| *byte as u8).collect();
+                    let path: Vec<u8> = unix.sun_path.iter().take(len).flat_map(|byte| byte.to_ne_bytes()).collect();
                     let named = path.first().is_some_and(|first| *first != 0);
                     let end = if named { path.iter().position(|byte| *byte == 0) } else { None };
                     match end.unwrap_or(path.len()) {
@@ -103,7 +103,7 @@ impl Address {
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         let mut made = Address::empty();
-        // SAFETY: the families' own types fit into the storage, by definition.
+        // SAFETY: I10: the families' own types fit into the storage, by definition.
         let len = unsafe {
             match address {
                 SocketAddr::V4(v4) => {

@@ -35,7 +35,7 @@ pub enum How {
 fn socket_option(fd: RawFd, option: i32) -> i32 {
     let mut value = 0i32;
     let mut len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: reads an int into a local of that size.
+    // SAFETY: I10: reads an int into a local of that size.
     unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut len) };
     value
 }
@@ -56,7 +56,7 @@ fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
         libc::S_IFBLK => return Err("block_device"),
         _ => return Err("unknown"),
     };
-    // SAFETY: no pointers.
+    // SAFETY: I10: no pointers.
     let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
     Ok(Abilities { io, readable: mode != libc::O_WRONLY, writable: mode != libc::O_RDONLY })
 }
@@ -64,7 +64,7 @@ fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
 /// Whether the kernel can tell when `fd` is ready. Terminals can be waited for, `/dev/null` and its like cannot.
 fn can_be_waited_for(fd: RawFd) -> bool {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-    // SAFETY: a set of our own, closed at once, and a valid event.
+    // SAFETY: I10: a set of our own, closed at once, and a valid event.
     unsafe {
         let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
         if set < 0 {
@@ -180,7 +180,7 @@ impl Descriptor {
             Io::Socket => {
                 let on = 1i32;
                 let len = size_of::<i32>() as libc::socklen_t;
-                // SAFETY: passes an int.
+                // SAFETY: I10: passes an int.
                 unsafe {
                     libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
                 }
@@ -211,7 +211,7 @@ impl Descriptor {
     pub fn peer(&self) -> Option<Address> {
         let mut peer = Address::empty();
         let (address, len) = peer.as_c_mut();
-        // SAFETY: the call fills in an address of our own, whose size it knows.
+        // SAFETY: I10: the call fills in an address of our own, whose size it knows.
         (unsafe { libc::getpeername(self.number(), address, len) } == 0).then_some(peer)
     }
 
@@ -226,10 +226,10 @@ impl Descriptor {
         if self.robbed {
             return 0;
         }
-        // SAFETY: all-zero is a valid `tcp_info`.
+        // SAFETY: I10: all-zero is a valid `tcp_info`.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: the call fills in at most `len` bytes of a struct of our own.
+        // SAFETY: I10: the call fills in at most `len` bytes of a struct of our own.
         let code = unsafe {
             libc::getsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len)
         };
@@ -237,7 +237,7 @@ impl Descriptor {
             return info.tcpi_bytes_acked;
         }
         let mut bytes: i32 = 0;
-        // SAFETY: the call fills in an int.
+        // SAFETY: I10: the call fills in an int.
         unsafe { libc::ioctl(self.number(), libc::TIOCOUTQ, &raw mut bytes) };
         u64::from(bytes.unsigned_abs())
     }
@@ -247,7 +247,7 @@ impl Descriptor {
         if self.robbed || !names(self.number(), self.identity) {
             return;
         }
-        // SAFETY: no pointers. An error means that the peer is gone already.
+        // SAFETY: I10: no pointers. An error means that the peer is gone already.
         unsafe { libc::shutdown(self.number(), how) };
     }
 }
@@ -270,10 +270,10 @@ impl Drop for Descriptor {
             return;
         }
         if self.promised {
-            // SAFETY: no pointers. An error means that the peer is gone already.
+            // SAFETY: I10: no pointers. An error means that the peer is gone already.
             unsafe { libc::shutdown(self.number(), libc::SHUT_RDWR) };
         }
-        // SAFETY: it is dropped here only, and not used any more.
+        // SAFETY: I4: it is dropped here only, and not used any more.
         unsafe { ManuallyDrop::drop(&mut self.fd) };
     }
 }

@@ -48,7 +48,7 @@ impl Set {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked, and is then ours alone.
+        // SAFETY: I10: no pointers; the result is checked, and is then ours alone.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
         Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; BATCH] })
     }
@@ -63,7 +63,7 @@ impl Set {
 
     fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: data };
-        // SAFETY: a valid event on the stack.
+        // SAFETY: I10: a valid event on the stack.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
     }
 
@@ -100,7 +100,7 @@ impl Set {
             None => -1,
             Some(timeout) => i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
         };
-        // SAFETY: room for BATCH events.
+        // SAFETY: I10: room for BATCH events.
         let ready =
             unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), BATCH as i32, timeout_ms) };
         match check(ready) {

@@ -64,7 +64,8 @@ impl Faulty {
     fn pass(&mut self, event: Event, pool: &mut Pool) -> Option<Event> {
         let Event { id, outcome } = event;
         if let Outcome::Received { buffer, len, .. } = outcome {
-            // SAFETY: the event says that the slot holds so many bytes, and it is ours until the reactor has the event.
+            // SAFETY: I2: the event says that the slot holds so many bytes, and it is ours until the reactor has the
+            // event.
             panic_if_asked(b"waiting", unsafe { std::slice::from_raw_parts(pool.data(buffer), len as usize) });
         }
         match outcome {
@@ -111,21 +112,21 @@ impl Driver for Faulty {
 
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         if let Payload::Bytes(start, len) = payload {
-            // SAFETY: the caller's promise.
+            // SAFETY: I2, the caller's promise.
             panic_if_asked(b"sending", unsafe { std::slice::from_raw_parts(start, len) });
         }
         let short = self.one_in(SHORT_SEND);
         let payload = match payload {
             Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),
             Payload::Gather(message) if short => {
-                // SAFETY: the caller's promise: the message is valid, and has a vector.
+                // SAFETY: I2: the caller's promise: the message is valid, and has a vector.
                 let first = unsafe { *(*message).msg_iov };
                 Payload::Bytes(first.iov_base.cast(), first.iov_len)
             }
             Payload::Datagrams(first, count) if short => Payload::Datagrams(first, 1 + self.below(count)),
             whole => whole,
         };
-        // SAFETY: the caller's promise, for a part of the same memory.
+        // SAFETY: I2: the caller's promise, for a part of the same memory.
         let outcome = unsafe { self.inner.send(id, target, payload) }?;
         if self.late.iter().any(|late| late.id == id) || self.one_in(LATE_EVENT) {
             self.late.push_back(Event { id, outcome });

@@ -40,10 +40,10 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn unblock(&mut self, fd: RawFd, which: (Identity, Abilities)) {
-        // SAFETY: no pointers.
+        // SAFETY: I10: no pointers.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
         self.unblocked.entry(which).or_insert((0, flags)).0 += 1;
-        // SAFETY: no pointers.
+        // SAFETY: I10: no pointers.
         unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) };
     }
 
@@ -53,7 +53,7 @@ impl Registry {
         if *count == 0 {
             if let Some(fd) = fd {
                 // Whoever else holds it did not ask for non-blocking calls.
-                // SAFETY: no pointers.
+                // SAFETY: I10: no pointers.
                 unsafe { libc::fcntl(fd, libc::F_SETFL, *flags) };
             }
             self.unblocked.remove(&which);
@@ -75,7 +75,7 @@ pub(super) fn registry() -> MutexGuard<'static, Registry> {
 }
 
 pub(super) fn status(fd: RawFd) -> io::Result<libc::stat> {
-    // SAFETY: `stat` is plain data, filled in by the call when it succeeds.
+    // SAFETY: I10: `stat` is plain data, filled in by the call when it succeeds.
     unsafe {
         let mut stat = std::mem::zeroed();
         if libc::fstat(fd, &raw mut stat) < 0 { Err(io::Error::last_os_error()) } else { Ok(stat) }
@@ -91,13 +91,13 @@ pub(super) fn identity(stat: &libc::stat) -> Identity {
 /// # Errors
 /// It is not open, or no descriptor was left.
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked.
+    // SAFETY: I10: no pointers; the result is checked.
     let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
     if copy < 0 {
         return Err(io::Error::last_os_error());
     }
     is_new(copy);
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: I4: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
@@ -133,6 +133,6 @@ pub fn duplicate_for_user(fd: RawFd) -> io::Result<RawFd> {
 /// Takes `fd` out of the duplicates, if it is still the one that was made for the user.
 pub fn take_duplicate(fd: RawFd) -> Option<OwnedFd> {
     let made = registry().duplicates.remove(&fd)?;
-    // SAFETY: we made it and the user has not given it to anybody: it still names the same file.
+    // SAFETY: I4: we made it and the user has not given it to anybody: it still names the same file.
     names(fd, made).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -32,7 +32,7 @@ fn errno() -> i32 {
 /// As for `recv`.
 unsafe fn raw_recv(fd: RawFd, address: *mut u8, len: usize, flags: i32) -> libc::ssize_t {
     let nobody = ptr::null_mut::<c_void>();
-    // SAFETY: the caller's promise; the arguments are those of recvfrom(2).
+    // SAFETY: I2, the caller's promise; the arguments are those of recvfrom(2).
     unsafe { libc::syscall(libc::SYS_recvfrom, fd, address, len, flags, nobody, nobody) as libc::ssize_t }
 }
 
@@ -40,7 +40,7 @@ unsafe fn raw_recv(fd: RawFd, address: *mut u8, len: usize, flags: i32) -> libc:
 /// As for `send`.
 unsafe fn raw_send(fd: RawFd, start: *const u8, len: usize, flags: i32) -> libc::ssize_t {
     let nobody = ptr::null::<c_void>();
-    // SAFETY: the caller's promise; the arguments are those of sendto(2).
+    // SAFETY: I2, the caller's promise; the arguments are those of sendto(2).
     unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, 0usize) as libc::ssize_t }
 }
 
@@ -50,7 +50,7 @@ unsafe fn raw_send(fd: RawFd, start: *const u8, len: usize, flags: i32) -> libc:
 /// # Safety
 /// `address` has room for `len` bytes.
 pub unsafe fn receive(target: Target, buffer: u16, address: *mut u8, len: usize) -> Option<Outcome> {
-    // SAFETY: the caller's promise.
+    // SAFETY: I2, the caller's promise.
     received(target.io, buffer, unsafe { receive_raw(target, address, len) })
 }
 
@@ -69,7 +69,7 @@ fn received(io: Io, buffer: u16, result: Result<usize, i32>) -> Option<Outcome> 
 /// # Safety
 /// `address` has room for `len` bytes.
 unsafe fn receive_raw(Target { fd, io }: Target, address: *mut u8, len: usize) -> Result<usize, i32> {
-    // SAFETY: the caller's promise. Files were made non-blocking when they were adopted.
+    // SAFETY: I2, the caller's promise. Files were made non-blocking when they were adopted.
     let received = unsafe {
         match io {
             Io::Socket => raw_recv(fd, address, len, libc::MSG_DONTWAIT),
@@ -86,7 +86,7 @@ unsafe fn receive_raw(Target { fd, io }: Target, address: *mut u8, len: usize) -
 /// # Safety
 /// The payload's memory is valid.
 pub unsafe fn send(target: Target, payload: Payload, waited: bool) -> Option<Outcome> {
-    // SAFETY: the caller's promise.
+    // SAFETY: I2, the caller's promise.
     sent(target.io, waited, unsafe { send_raw(target, payload) })
 }
 
@@ -105,7 +105,7 @@ fn sent(io: Io, waited: bool, result: Result<Outcome, i32>) -> Option<Outcome> {
 /// The payload's memory is valid.
 unsafe fn send_raw(Target { fd, io }: Target, payload: Payload) -> Result<Outcome, i32> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the caller's promise.
+    // SAFETY: I2, the caller's promise.
     let sent = unsafe {
         match (io, payload) {
             (_, Payload::Datagrams(messages, count)) => {
@@ -124,7 +124,7 @@ unsafe fn send_raw(Target { fd, io }: Target, payload: Payload) -> Result<Outcom
 /// Which of these sockets have come to their end, or will once what has arrived is read: their places in the list.
 pub fn over(sockets: impl Iterator<Item = RawFd>) -> Vec<usize> {
     let mut polled: Vec<_> = sockets.map(|fd| libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 }).collect();
-    // SAFETY: a list of our own, of that length; nothing is waited for. An error leaves `revents` as they are.
+    // SAFETY: I10: a list of our own, of that length; nothing is waited for. An error leaves `revents` as they are.
     unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, 0) };
     let is_over = |entry: &libc::pollfd| entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0;
     polled.iter().enumerate().filter(|(_, entry)| is_over(entry)).map(|(nth, _)| nth).collect()
@@ -135,7 +135,7 @@ pub fn over(sockets: impl Iterator<Item = RawFd>) -> Vec<usize> {
 /// # Safety
 /// `address` has room for `len` bytes.
 unsafe fn receive_datagram(fd: RawFd, address: *mut u8, len: usize) -> Result<usize, i32> {
-    // SAFETY: all-zero is a valid message; the parts of the slot do not overlap and are inside it.
+    // SAFETY: I10: all-zero is a valid message; the parts of the slot do not overlap and are inside it.
     unsafe {
         let payload = address.add(datagram::PAYLOAD_OFFSET).cast();
         let mut vector = libc::iovec { iov_base: payload, iov_len: len - datagram::PAYLOAD_OFFSET };

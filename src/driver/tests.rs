@@ -31,7 +31,7 @@ fn socket(of: &impl AsRawFd) -> Target {
 }
 
 fn file(of: &impl AsRawFd) -> Target {
-    // SAFETY: no pointers. What `Descriptor::prepare` does.
+    // SAFETY: I10: no pointers. What `Descriptor::prepare` does.
     unsafe { libc::fcntl(of.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     Target { fd: of.as_raw_fd(), io: Io::File }
 }
@@ -89,7 +89,7 @@ impl Bench {
                 if !more {
                     self.driver.receive(id(of), self.targets[&of]);
                 }
-                // SAFETY: the event gave the buffer to us, with `len` bytes in it.
+                // SAFETY: I10: the event gave the buffer to us, with `len` bytes in it.
                 let bytes = unsafe { std::slice::from_raw_parts(self.pool.data(buffer), len as usize) }.to_vec();
                 self.pool.release(buffer);
                 bytes
@@ -107,7 +107,7 @@ impl Bench {
     }
 
     fn send(&mut self, of: u32, to: &UnixStream, bytes: &'static [u8]) {
-        // SAFETY: static.
+        // SAFETY: I10: static.
         unsafe { self.send_payload(of, socket(to), Payload::Bytes(bytes.as_ptr(), bytes.len())) };
     }
 
@@ -174,7 +174,7 @@ on_every_driver! {
     fn much_that_has_room_is_sent_at_once(bench, buffers: 8) {
         static BYTES: [u8; 8192] = [9; 8192];
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        // SAFETY: static.
+        // SAFETY: I10: static.
         let ended = unsafe { bench.driver.send(id(0), socket(&ours), Payload::Bytes(BYTES.as_ptr(), BYTES.len())) };
         assert_eq!(ended, Some(Outcome::Sent(8192)));
     }
@@ -183,7 +183,7 @@ on_every_driver! {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let parts: [&[u8]; 3] = [b"one ", b"two ", b"three"];
         let mut vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
-        // SAFETY: all-zero is a valid message; the vectors and what they point to live until the send has ended.
+        // SAFETY: I10: all-zero is a valid message; the vectors and what they point to live until the send has ended.
         unsafe {
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = vectors.as_mut_ptr();
@@ -268,7 +268,7 @@ on_every_driver! {
         let key = bench.pool.key() as usize;
         std::thread::spawn(move || {
             for slot in held {
-                // SAFETY: lent above, returned once.
+                // SAFETY: I10: lent above, returned once.
                 unsafe { crate::buffer::return_from_any_thread(key as *const _, slot) };
             }
         });
@@ -358,7 +358,7 @@ on_every_driver! {
         let mut got = Vec::new();
         while got.len() < 3 {
             let Outcome::Datagram { buffer, more } = bench.outcome(0) else { panic!("no datagram") };
-            // SAFETY: the event gave the buffer to us, with a datagram in it.
+            // SAFETY: I10: the event gave the buffer to us, with a datagram in it.
             unsafe {
                 let data = bench.pool.data(buffer);
                 let parsed = datagram::parse(data, bench.pool.capacity());
@@ -383,7 +383,7 @@ on_every_driver! {
         let mut vectors =
             all.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
         let mut messages = vectors.each_mut().map(|vector| {
-            // SAFETY: all-zero is a valid `mmsghdr`.
+            // SAFETY: I10: all-zero is a valid `mmsghdr`.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (vector, 1);
             message
@@ -394,7 +394,7 @@ on_every_driver! {
             (3, Outcome::SentDatagrams(1)),
         ] {
             let rest = &mut messages[first..];
-            // SAFETY: the headers and what they name live until the end of this function, and the event is awaited.
+            // SAFETY: I10: the headers and what they name live until the end of this function, and the event is awaited.
             unsafe { bench.send_payload(0, target, Payload::Datagrams(rest.as_mut_ptr(), rest.len())) };
             assert_eq!(bench.outcome(0), outcome);
         }
@@ -410,7 +410,7 @@ on_every_driver! {
         bench.receive(0, Target { fd: ours.as_raw_fd(), io: Io::Datagram });
         ours.send_to(&[0; 400], ours.local_addr().unwrap()).unwrap();
         let Outcome::Datagram { buffer, .. } = bench.outcome(0) else { panic!("no datagram") };
-        // SAFETY: as above.
+        // SAFETY: I2: the event gave the buffer to us, with a datagram in it.
         assert!(unsafe { datagram::parse(bench.pool.data(buffer), bench.pool.capacity()).truncated });
         bench.pool.release(buffer);
     }
@@ -424,7 +424,7 @@ on_every_driver! {
         // Both ends in one thread: neither may block it.
         while got < BYTES.len() {
             if !left.is_empty() {
-                // SAFETY: static.
+                // SAFETY: I10: static.
                 unsafe { bench.send_payload(1, file(&writer), Payload::Bytes(left.as_ptr(), left.len())) };
             }
             let sent = loop {
@@ -454,7 +454,7 @@ on_every_driver! {
         bench.receive(0, file(&slave));
         master.write_all(b"line\n").unwrap();
         assert_eq!(bench.data(0), b"line\n");
-        // SAFETY: static.
+        // SAFETY: I10: static.
         unsafe { bench.send_payload(0, file(&slave), Payload::Bytes(b"answer".as_ptr(), 6)) };
         assert_eq!(bench.outcome(0), Outcome::Sent(6));
         bench.receive(1, file(&master));
@@ -476,9 +476,21 @@ mod ears;
 fn terminal() -> (std::fs::File, std::fs::File) {
     let (mut master, mut slave) = (-1, -1);
     let none = std::ptr::null_mut();
-    // SAFETY: two places for numbers, which are ours alone when the call succeeds.
+    // SAFETY: I10: two places for numbers, which are ours alone when the call succeeds.
     unsafe {
         assert_eq!(libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()), 0);
         (std::fs::File::from_raw_fd(master), std::fs::File::from_raw_fd(slave))
     }
+}
+
+/// I1. Two traits fit a type that may be sent, so that which one is meant cannot be told: that does not compile.
+#[test]
+fn a_driver_stays_on_its_thread() {
+    trait Stays<A> {
+        fn stays() {}
+    }
+    struct Goes;
+    impl<T: ?Sized> Stays<()> for T {}
+    impl<T: ?Sized + Send> Stays<Goes> for T {}
+    <dyn Driver as Stays<_>>::stays();
 }

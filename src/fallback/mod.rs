@@ -178,7 +178,7 @@ impl Epoll {
 
     fn empty_wake(&self) {
         let mut count = 0u64;
-        // SAFETY: reads 8 bytes into a local.
+        // SAFETY: I10: reads 8 bytes into a local.
         unsafe { libc::read(self.wake_fd.as_raw_fd(), (&raw mut count).cast(), 8) };
     }
 

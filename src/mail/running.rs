@@ -50,7 +50,7 @@ struct Target {
     /// `erlang.reactor.Interrupted` of the interpreter.
     exception: Py<PyType>,
 }
-// SAFETY: the pointer is used under the lock around it; as long as it is there, the interpreter is.
+// SAFETY: I7: the pointer is used under the lock around it; as long as it is there, the interpreter is.
 unsafe impl Send for Target {}
 
 /// Why there is no interrupt.
@@ -81,7 +81,7 @@ impl Running {
 
     /// From now on the calling thread, attached, can be interrupted, by this exception.
     pub fn publish(&self, py: Python<'_>, exception: Py<PyType>) {
-        // SAFETY: attached.
+        // SAFETY: I7, by the token.
         let (interpreter, thread) =
             unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };
         let target = Target { interpreter, thread: thread as c_long, exception };
@@ -161,7 +161,7 @@ impl Running {
         self.interrupted.store(false, Ordering::Relaxed);
         // Not without need: before 3.13 the interpreter then looks for an exception at each of its steps, for ever.
         if self.raised.swap(false, Ordering::Relaxed) {
-            // SAFETY: attached; this thread's own number.
+            // SAFETY: I7, by the token; this thread's own number.
             unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
         }
         let slow = lock(&self.slow).take();
@@ -218,7 +218,7 @@ impl Running {
     fn raise(&self, number: u64) -> bool {
         let target = lock(&self.target);
         let Some(Target { interpreter, thread, exception }) = &*target else { return false };
-        // SAFETY: the interpreter does not end while the lock is held. The state is this thread's, used here only.
+        // SAFETY: I7: the interpreter does not end while the lock is held. The state is this thread's, used here only.
         // Attached, so that no stretch ends or begins between the comparison and the exception.
         unsafe {
             let state = ffi::PyThreadState_New(*interpreter);

@@ -18,12 +18,12 @@ use std::sync::Arc;
 /// `get_protocol(connection)`.
 pub unsafe extern "C" fn get_protocol(_: *mut ffi::PyObject, connection: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let connection = unsafe { argument(py, connection) };
         let Some(served) = find(name(&connection)?) else { return Ok(py.None().into_bound(py)) };
         same_interpreter(py, &served, &connection, "")?;
-        // SAFETY: attached to its interpreter. The connection was registered a moment ago, and its reactor, which cannot be
-        // attached meanwhile, keeps the protocol until it has withdrawn it (see `Served::protocol`).
+        // SAFETY: I7: attached to its interpreter. The connection was registered a moment ago, and its reactor, which
+        // cannot be attached meanwhile, keeps the protocol until it has withdrawn it (see `Served::protocol`).
         Ok(unsafe { Bound::from_borrowed_ptr(py, served.protocol as *mut ffi::PyObject) })
     })
 }
@@ -33,19 +33,19 @@ pub unsafe extern "C" fn signal_write_ready(
     _: *mut ffi::PyObject,
     connection: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: CPython's argument.
+    // SAFETY: I7: CPython calls attached; its argument lives through the call.
     guarded_object(|py| boolean(py, signal(py, find(name(&unsafe { argument(py, connection) })?), Signal::WriteReady)))
 }
 
 /// `close_connection(connection)`; answers whether a reactor serves it.
 pub unsafe extern "C" fn close_connection(_: *mut ffi::PyObject, connection: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython's argument.
+    // SAFETY: I7: CPython calls attached; its argument lives through the call.
     guarded_object(|py| boolean(py, signal(py, find(name(&unsafe { argument(py, connection) })?), Signal::Close)))
 }
 
 /// `is_served(connection)`.
 pub unsafe extern "C" fn is_served(_: *mut ffi::PyObject, connection: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: CPython's argument.
+    // SAFETY: I7: CPython calls attached; its argument lives through the call.
     guarded_object(|py| boolean(py, find(name(&unsafe { argument(py, connection) })?).is_some()))
 }
 
@@ -53,13 +53,14 @@ pub unsafe extern "C" fn is_served(_: *mut ffi::PyObject, connection: *mut ffi::
 pub unsafe extern "C" fn notify(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut connection, mut message) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: CPython's arguments; the format takes two objects, borrowed.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes two objects,
+        // borrowed.
         let parsed =
             unsafe { ffi::PyArg_ParseTuple(args, c"OO:notify".as_ptr(), &raw mut connection, &raw mut message) };
         if parsed == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: as above.
+        // SAFETY: I7: CPython calls attached; the format has filled both with borrowed objects.
         let (connection, message) = unsafe { (argument(py, connection), argument(py, message)) };
         let Some(served) = find(name(&connection)?) else { return boolean(py, false) };
         let hint = "; send to an Erlang process, and have that call py_reactor_context:notify/3";
@@ -74,7 +75,7 @@ pub unsafe extern "C" fn connection_handle(
     connection: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let name = name(&unsafe { argument(py, connection) })?;
         let handle: Option<Handle> = find(name).map(|served| {
             let (context, serial) = served.handle();

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// `call(name, args, timeout)`: answers `(kind, value)`, see `erlang/_calls.py`.
 pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let args = unsafe { Bound::from_borrowed_ptr(py, args) };
         let (name, args, timeout): (String, Bound<'_, PyTuple>, Option<f64>) = args.extract()?;
         // More than a century is for ever.

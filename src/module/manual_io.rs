@@ -19,7 +19,8 @@ pub fn write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<usi
         loop {
             // A blocking descriptor may take its time: others run meanwhile.
             let sent = detached(py, || {
-                // SAFETY: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know `send`.
+                // SAFETY: I10: `bytes` is valid for its length. Sockets must not raise SIGPIPE; other files do not know
+                // `send`.
                 unsafe {
                     match libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) {
                         -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOTSOCK) => {
@@ -42,7 +43,7 @@ pub fn write(py: Python<'_>, fd: c_int, data: &Bound<'_, PyAny>) -> PyResult<usi
 pub fn read(py: Python<'_>, fd: c_int, size: usize) -> Option<Bound<'_, PyBytes>> {
     let mut buffer = vec![0u8; size.min(READ_MAX_BYTES)];
     loop {
-        // SAFETY: `buffer` has room for its length.
+        // SAFETY: I10: `buffer` has room for its length.
         let got = detached(py, || unsafe { result_of(libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len())) });
         match got {
             Ok(got) => return Some(PyBytes::new(py, &buffer[..got])),

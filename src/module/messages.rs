@@ -28,11 +28,12 @@ enum To {
 pub unsafe extern "C" fn send(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut to, mut term) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: CPython's arguments; the format takes two objects, borrowed.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes two objects,
+        // borrowed.
         if unsafe { ffi::PyArg_ParseTuple(args, c"OO:send".as_ptr(), &raw mut to, &raw mut term) } == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: as above; the arguments outlive the call.
+        // SAFETY: I7: CPython calls attached; the format has filled both with objects that outlive the call.
         let (to, term) = unsafe { (Bound::from_borrowed_ptr(py, to), Bound::from_borrowed_ptr(py, term)) };
         deliver(py, &to, &term)?;
         Ok(py.None().into_bound(py))
@@ -119,7 +120,7 @@ fn remote_atom<'a>(env: Env<'a>, name: &str) -> PyResult<Term<'a>> {
              which stay for ever; send to a pid instead"
         )));
     }
-    // SAFETY: the bytes are an atom in the external format, by construction.
+    // SAFETY: I10: the bytes are an atom in the external format, by construction.
     let made = unsafe { env.binary_to_term_trusted(&external) };
     made.map(|(atom, _)| atom).ok_or_else(refused)
 }

@@ -34,7 +34,8 @@ pub const BUILTIN: Builtin = (NAME, init);
 
 /// The module's initialisation function, for `PyImport_AppendInittab`.
 pub extern "C" fn init() -> *mut ffi::PyObject {
-    // SAFETY: the definition is static, and only CPython changes it (its header), under the main interpreter's lock.
+    // SAFETY: I10: the definition is static, and only CPython changes it (its header), under the main interpreter's
+    // lock.
     unsafe { ffi::PyModuleDef_Init(&raw mut DEFINITION) }
 }
 
@@ -118,7 +119,7 @@ static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
 
 unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
     guarded(-1, |py| {
-        // SAFETY: CPython passes the module that is being made.
+        // SAFETY: I7, by the token; CPython passes the module that is being made.
         let module = unsafe { Bound::from_borrowed_ptr(py, module) }.cast_into::<PyModule>()?;
         let types = Types::made_by(py, || {
             let (protocol, reactor_buffer) = (protocol::make_type(py)?, reactor_buffer::make_type(py)?);
@@ -133,7 +134,7 @@ unsafe extern "C" fn execute(module: *mut ffi::PyObject) -> c_int {
 
 /// A `KeyboardInterrupt`: `except Exception` does not stop it, and asyncio lets no other one out of a callback of its loop.
 fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    // SAFETY: attached; static strings; a new reference, or null with an exception.
+    // SAFETY: I7, by the token; static strings; a new reference, or null with an exception.
     let made = unsafe {
         let made = ffi::PyErr_NewExceptionWithDoc(
             c"erlang.reactor.Interrupted".as_ptr(),
@@ -148,7 +149,7 @@ fn make_interrupted(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 
 unsafe extern "C" fn set_protocol_factory(_: *mut ffi::PyObject, factory: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let factory = unsafe { argument(py, factory) };
         if !factory.is_callable() {
             return Err(PyTypeError::new_err(format!(
@@ -174,7 +175,7 @@ unsafe extern "C" fn get_protocol_factory(_: *mut ffi::PyObject, _: *mut ffi::Py
 /// See `erlang/_by_hand.py`.
 unsafe extern "C" fn drive_by_hand(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let (protocol, fd, info): (Bound<'_, PyAny>, c_int, Bound<'_, PyAny>) =
             unsafe { argument(py, args) }.extract()?;
         if !instance::is_protocol(&protocol) {
@@ -187,7 +188,7 @@ unsafe extern "C" fn drive_by_hand(_: *mut ffi::PyObject, args: *mut ffi::PyObje
 /// See `erlang/_by_hand.py`.
 unsafe extern "C" fn end_by_hand(_: *mut ffi::PyObject, protocol: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, protocol) };
         if instance::is_protocol(&protocol) {
             own_connection::close_extra(&protocol);
@@ -199,7 +200,7 @@ unsafe extern "C" fn end_by_hand(_: *mut ffi::PyObject, protocol: *mut ffi::PyOb
 /// See `erlang/_console.py`.
 unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let (level, message, logger, file, line): (i64, String, Option<String>, String, u32) =
             unsafe { argument(py, args) }.extract()?;
         let Some(mailbox) = thread_context::current(py) else { return connections::boolean(py, false) };
@@ -222,7 +223,7 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
 /// See `erlang/_extensions.py`.
 unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let (name, path): (String, String) = unsafe { argument(py, args) }.extract()?;
         let load = move || Python::attach(|py| load(py, &name, &path).map_err(|error| error.to_string()));
         // Whoever loads it needs a GIL that may be ours.

@@ -27,7 +27,7 @@ enum Own {
 }
 
 fn own(protocol: &Bound<'_, PyAny>) -> Own {
-    // SAFETY: methods of the type are called with its instances only.
+    // SAFETY: I7, by the token; methods of the type are called with its instances only.
     let link = unsafe { (*instance(protocol)).link };
     match (instance::handle(protocol), link) {
         (Some(_), Link::Plain) => Own::ByHand,
@@ -53,7 +53,7 @@ fn by_hand<'py>(
 /// `signal_write_ready()`.
 pub unsafe extern "C" fn signal_write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, this) };
         match own(&protocol) {
             Own::Served(connection) => boolean(py, signal(py, Some(connection), Signal::WriteReady)),
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn signal_write_ready(this: *mut ffi::PyObject, _: *mut ff
 /// `close()`.
 pub unsafe extern "C" fn close(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, this) };
         match own(&protocol) {
             Own::Served(connection) => _ = signal(py, Some(connection), Signal::Close),
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn close(this: *mut ffi::PyObject, _: *mut ffi::PyObject) 
 /// `notify(message)`.
 pub unsafe extern "C" fn notify(this: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's arguments.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (protocol, message) = unsafe { (argument(py, this), argument(py, message)) };
         match own(&protocol) {
             Own::Served(connection) => boolean(py, leave(connection, message)?),
@@ -99,7 +99,8 @@ pub unsafe extern "C" fn get_extra_info(
     guarded_object(|py| {
         let (mut name, mut default) = (ptr::null_mut(), ptr::null_mut());
         let mut names: [*const c_char; 3] = [c"name".as_ptr(), c"default".as_ptr(), ptr::null()];
-        // SAFETY: CPython's arguments; the format takes one or two objects, borrowed.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes one or two objects,
+        // borrowed.
         let parsed = unsafe {
             ffi::PyArg_ParseTupleAndKeywords(
                 args,
@@ -113,7 +114,8 @@ pub unsafe extern "C" fn get_extra_info(
         if parsed == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: as above; `default` stays null if it was not given.
+        // SAFETY: I7: CPython calls attached; the format has filled the others with borrowed objects; `default` stays
+        // null if it was not given.
         let (protocol, name, default) =
             unsafe { (argument(py, this), argument(py, name), Bound::from_borrowed_ptr_or_opt(py, default)) };
         let open = match own(&protocol) {
@@ -147,10 +149,10 @@ unsafe extern "C" fn get_handle(
 ) -> *mut ffi::PyObject {
     guarded_object(|py| {
         if object.is_null() {
-            // SAFETY: CPython's argument.
+            // SAFETY: I7: CPython calls attached; its argument lives through the call.
             return Ok(unsafe { argument(py, this) });
         }
-        // SAFETY: as above.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let object = unsafe { argument(py, object) };
         handle_object(py, if instance::is_protocol(&object) { instance::handle(&object) } else { None })
     })

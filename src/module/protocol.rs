@@ -27,7 +27,7 @@ enum Route {
 
 fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
     let this = instance(protocol);
-    // SAFETY: methods of the type are called with its instances only.
+    // SAFETY: I7, by the token; methods of the type are called with its instances only.
     let (link, fd, closed) = unsafe { ((*this).link, (*this).fd, (*this).closed) };
     match link {
         Link::Lost => Ok(Route::Nowhere),
@@ -54,7 +54,7 @@ fn integer(py: Python<'_>, value: usize) -> PyResult<Bound<'_, PyAny>> {
 /// `write(data)`.
 unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's arguments.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (protocol, data) = unsafe { (argument(py, this), argument(py, data)) };
         match route(&protocol)? {
             Route::Context(context, id) => integer(py, context.write(id, &data)?),
@@ -72,7 +72,8 @@ unsafe extern "C" fn read(
     guarded_object(|py| {
         let mut size: ffi::Py_ssize_t = 65536;
         let mut names: [*const c_char; 2] = [c"size".as_ptr(), ptr::null()];
-        // SAFETY: CPython's arguments; the format takes one optional Py_ssize_t.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes one optional
+        // Py_ssize_t.
         let parsed = unsafe {
             ffi::PyArg_ParseTupleAndKeywords(
                 args,
@@ -89,7 +90,7 @@ unsafe extern "C" fn read(
         if size == 0 {
             return Err(PyValueError::new_err("read() size must be at least 1: b\"\" means the end of file"));
         }
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, this) };
         let data = match route(&protocol)? {
             Route::Context(context, id) => context.read(py, id, size)?,
@@ -104,11 +105,12 @@ unsafe extern "C" fn connection_made(this: *mut ffi::PyObject, args: *mut ffi::P
     guarded_object(|py| {
         let mut fd: c_int = -1;
         let mut info: *mut ffi::PyObject = ptr::null_mut();
-        // SAFETY: CPython's arguments; the format takes an int and an object.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes an int and an
+        // object.
         if unsafe { ffi::PyArg_ParseTuple(args, c"iO:connection_made".as_ptr(), &raw mut fd, &raw mut info) } == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: CPython's arguments.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (protocol, info) = unsafe { (argument(py, this), argument(py, info)) };
         instance::introduce(&protocol, fd, info);
         Ok(py.None().into_bound(py))
@@ -117,7 +119,7 @@ unsafe extern "C" fn connection_made(this: *mut ffi::PyObject, args: *mut ffi::P
 
 unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let class = unsafe { argument(py, this) }.get_type();
         Err(PyNotImplementedError::new_err(format!("{} must define data_received(self, data)", class.name()?)))
     })
@@ -127,13 +129,14 @@ unsafe extern "C" fn data_received(this: *mut ffi::PyObject, _: *mut ffi::PyObje
 unsafe extern "C" fn datagram_received(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut data, mut from) = (ptr::null_mut(), ptr::null_mut::<ffi::PyObject>());
-        // SAFETY: CPython's arguments; the format takes two objects, borrowed.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes two objects,
+        // borrowed.
         let parsed =
             unsafe { ffi::PyArg_ParseTuple(args, c"OO:datagram_received".as_ptr(), &raw mut data, &raw mut from) };
         if parsed == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: as above.
+        // SAFETY: I7: CPython calls attached; the format has filled both with borrowed objects.
         unsafe { argument(py, this).call_method1("data_received", (argument(py, data),)) }
     })
 }
@@ -145,11 +148,13 @@ unsafe extern "C" fn error_received(_: *mut ffi::PyObject, _: *mut ffi::PyObject
 unsafe extern "C" fn sendto(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         let (mut data, mut to) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: CPython's arguments; the format takes one or two objects, borrowed.
+        // SAFETY: I7: CPython calls attached; its arguments live through the call; the format takes one or two objects,
+        // borrowed.
         if unsafe { ffi::PyArg_ParseTuple(args, c"O|O:sendto".as_ptr(), &raw mut data, &raw mut to) } == 0 {
             return Err(PyErr::fetch(py));
         }
-        // SAFETY: as above; `to` stays null if it was not given.
+        // SAFETY: I7: CPython calls attached; the format has filled the others with borrowed objects; `to` stays null if
+        // it was not given.
         let (protocol, data, to) =
             unsafe { (argument(py, this), argument(py, data), Bound::from_borrowed_ptr_or_opt(py, to)) };
         let to = to.unwrap_or_else(|| py.None().into_bound(py));
@@ -172,7 +177,7 @@ unsafe extern "C" fn connection_lost(_: *mut ffi::PyObject, _: *mut ffi::PyObjec
 /// The default drops the message, and says once for each class that it does.
 unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let class = unsafe { argument(py, this) }.get_type();
         match context::current(py) {
             Some(context) => context.say_unaware(class_name(&class)),
@@ -185,7 +190,7 @@ unsafe extern "C" fn message_received(this: *mut ffi::PyObject, _: *mut ffi::PyO
 /// `write_ready` as Python code calls it (`super().write_ready()`); a reactor drains without coming here.
 unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: CPython's argument.
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, this) };
         let native = overrides::inherits(&protocol, &BASE_METHODS, Method::Write, &PyString::intern(py, "write"));
         let drained = match route(&protocol)? {

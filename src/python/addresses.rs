@@ -31,7 +31,7 @@ fn interface(zone: &str) -> Option<u32> {
         return Some(number);
     }
     let name = CString::new(zone).ok()?;
-    // SAFETY: a C string.
+    // SAFETY: I10: a C string.
     Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|number| *number != 0)
 }
 

@@ -30,7 +30,7 @@ pub fn allow_subprocess(allowed: bool) {
 /// # Errors
 /// No memory.
 pub fn install() -> Result<(), String> {
-    // SAFETY: allowed before the initialisation; the hook keeps nothing.
+    // SAFETY: I10: allowed before the initialisation; the hook keeps nothing.
     let status = unsafe { PySys_AddAuditHook(hook, std::ptr::null_mut()) };
     if status == 0 { Ok(()) } else { Err("no memory for Python's audit hook".to_owned()) }
 }
@@ -44,8 +44,8 @@ pub fn refuse_threads(py: Python<'_>) {
     lock(&ENDING).push(gil::current_id(py));
     // Before 3.12 no event tells of the start of a thread.
     #[cfg(not(Py_3_12))]
-    // SAFETY: attached, and so nobody reads the flag meanwhile; the configuration is the interpreter's own, and writable
-    // memory although the function's type says otherwise.
+    // SAFETY: I7, by the token, and so nobody reads the flag meanwhile; the configuration is the interpreter's own, and
+    // writable memory although the function's type says otherwise.
     unsafe {
         let config = _PyInterpreterState_GetConfig(gil::current(py));
         (*config.cast_mut())._isolated_interpreter = 1;
@@ -84,7 +84,7 @@ fn refusal(event: &[u8]) -> Option<Refusal> {
             ))
         }
         b"_thread.start_new_thread" | b"_thread.start_joinable_thread" => {
-            // SAFETY: attached, as Python code that starts a thread is.
+            // SAFETY: I7: attached, as Python code that starts a thread is.
             let here = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
             lock(&ENDING).contains(&here).then_some(Refusal::Ending)
         }
@@ -94,7 +94,7 @@ fn refusal(event: &[u8]) -> Option<Refusal> {
 
 /// Called for every event, on whatever thread it happens; almost all of them end at the first comparison.
 unsafe extern "C" fn hook(event: *const c_char, _: *mut ffi::PyObject, _: *mut c_void) -> c_int {
-    // SAFETY: CPython passes a NUL-terminated name.
+    // SAFETY: I10: CPython passes a NUL-terminated name.
     let event = unsafe { CStr::from_ptr(event) };
     let Some(refusal) = refusal(event.to_bytes()) else { return 0 };
     guarded(-1, |_| {

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 /// # Errors
 /// `TypeError`: it is none. `BufferError`: it is not contiguous. Whatever `f` answers.
 pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
-    // SAFETY: attached; the view is valid, and keeps its memory where it is, until it is released. An empty view may have
-    // no memory.
+    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released. An empty view
+    // may have no memory.
     unsafe {
         let mut view = std::mem::zeroed::<ffi::Py_buffer>();
         if ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut view, ffi::PyBUF_SIMPLE) < 0 {

@@ -14,7 +14,7 @@ const SHOWN_CHARS: usize = 80;
 /// `value` as the log shows it.
 pub fn describe(value: &Bound<'_, PyAny>) -> String {
     if let Ok(text) = value.cast_exact::<PyString>() {
-        // SAFETY: attached; a new reference, or null with an exception set.
+        // SAFETY: I7, by the token; a new reference, or null with an exception set.
         let shown = unsafe {
             let part = ffi::PyUnicode_Substring(text.as_ptr(), 0, SHOWN_CHARS as ffi::Py_ssize_t);
             Bound::from_owned_ptr_or_err(value.py(), part)
@@ -41,7 +41,7 @@ pub fn describe(value: &Bound<'_, PyAny>) -> String {
     }
     let class = value.get_type();
     let name = class_name(&class);
-    // SAFETY: attached; a type.
+    // SAFETY: I7, by the token; a type.
     if unsafe { (*class.as_type_ptr()).tp_flags } & ffi::Py_TPFLAGS_HEAPTYPE != 0 {
         return format!("an object of class {name}");
     }
@@ -70,7 +70,7 @@ fn own_words(value: &Bound<'_, PyAny>) -> String {
 /// What to do instead of answering `value`, in parentheses, where that can be told. Closes a coroutine that nobody will
 /// await.
 pub fn advice(value: &Bound<'_, PyAny>, actions: &[&str]) -> &'static str {
-    // SAFETY: attached; an object.
+    // SAFETY: I7, by the token; an object.
     let (is_generator, is_async_generator) = unsafe {
         let object = value.as_ptr();
         (ffi::PyGen_CheckExact(object) != 0, ffi::PyAsyncGen_CheckExact(object) != 0)
@@ -94,7 +94,7 @@ pub fn advice(value: &Bound<'_, PyAny>, actions: &[&str]) -> &'static str {
 
 /// Whether `value` is a coroutine; one that has not begun is closed, so that Python does not complain of it.
 pub fn close_coroutine(value: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: attached; an object.
+    // SAFETY: I7, by the token; an object.
     if unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) } == 0 {
         return false;
     }

@@ -12,7 +12,7 @@ use std::ptr;
 
 /// Tables that CPython keeps pointers to.
 pub struct Static<T>(pub T);
-// SAFETY: the tables are never written.
+// SAFETY: I10: the tables are never written.
 unsafe impl<T> Sync for Static<T> {}
 
 /// An entry of a method table.
@@ -65,7 +65,7 @@ impl<F: FnOnce(Python<'_>) -> PyResult<R>, R> MethodDef<trampoline::inquiry::Fun
 }
 
 unsafe fn enter<F: FnOnce(Python<'_>) -> PyResult<R>, R>(py: Python<'_>, entry: *mut ffi::PyObject) -> PyResult<c_int> {
-    // SAFETY: it is the entry of `guarded`, which waits.
+    // SAFETY: I7, by the token; it is the entry of `guarded`, which waits.
     let entry = unsafe { &mut *entry.cast::<Entry<F, R>>() };
     let Some(work) = entry.work.take() else { return Ok(0) };
     match catch_unwind(AssertUnwindSafe(|| work(py))) {
@@ -91,7 +91,8 @@ pub unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Boun
 /// "module.Class", without the module of built-in ones. Runs no code of the user, whose metaclass may have some.
 pub fn class_name(class: &Bound<'_, PyType>) -> String {
     let this = class.as_type_ptr();
-    // SAFETY: attached; a type, whose name and dict live as long as it. A class that C made has its module in its name.
+    // SAFETY: I7, by the token; a type, whose name and dict live as long as it. A class that C made has its module in
+    // its name.
     unsafe {
         if (*this).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE == 0 {
             return CStr::from_ptr((*this).tp_name).to_string_lossy().into_owned();

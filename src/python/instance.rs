@@ -87,7 +87,7 @@ pub static MEMBERS: Static<[ffi::PyMemberDef; 6]> = Static([
 /// Whether `object` has this layout. Not `isinstance`, which believes what `__class__` says.
 pub fn is_protocol(object: &Bound<'_, PyAny>) -> bool {
     let mut class = object.get_type_ptr();
-    // SAFETY: attached; the bases of a type live as long as it.
+    // SAFETY: I7, by the token; the bases of a type live as long as it.
     unsafe {
         while !class.is_null() {
             if (*class).tp_new.is_some_and(|made| made as usize == new as *const () as usize)
@@ -118,8 +118,8 @@ pub fn attach(
     variables: Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let this = instance(protocol);
-    // SAFETY: the caller checked the type, so this is the layout; attached; the old objects are released after the new
-    // ones are in place.
+    // SAFETY: I7: the caller checked the type, so this is the layout; attached; the old objects are released after the
+    // new ones are in place.
     unsafe {
         if (*this).link != Link::Plain || (*this).fd >= 0 {
             return Err(PyRuntimeError::new_err(format!(
@@ -142,7 +142,7 @@ pub fn attach(
 /// Disconnects `protocol` (a `Protocol`), before `connection_lost`.
 pub fn detach(protocol: &Bound<'_, PyAny>) {
     let this = instance(protocol);
-    // SAFETY: only served protocols, whose type was checked, get here.
+    // SAFETY: I7, by the token; only served protocols, whose type was checked, get here.
     unsafe {
         (*this).link = Link::Lost;
         (*this).closed = 1;
@@ -151,7 +151,7 @@ pub fn detach(protocol: &Bound<'_, PyAny>) {
 
 /// The peer of `protocol` (a `Protocol`) sends no more.
 pub fn set_peer_closed(protocol: &Bound<'_, PyAny>) {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     unsafe { (*instance(protocol)).peer_closed = 1 };
 }
 
@@ -160,7 +160,7 @@ pub fn set_peer_closed(protocol: &Bound<'_, PyAny>) {
 /// # Errors
 /// `TypeError`: it was set to something else, or deleted.
 pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyByteArray>> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     let buffer = unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).write_buffer) };
     let wrong = match buffer.map(Bound::cast_into::<PyByteArray>) {
         Some(Ok(buffer)) => return Ok(buffer),
@@ -175,13 +175,14 @@ pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 /// # Errors
 /// No memory.
 pub fn new_write_buffer(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached; a new reference, or null with an exception set.
+    // SAFETY: I7, by the token; a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyByteArray_FromStringAndSize(ptr::null(), 0)) }
 }
 
 /// Gives `protocol` (a `Protocol`) another `write_buffer`.
 pub fn set_write_buffer(protocol: &Bound<'_, PyAny>, buffer: Bound<'_, PyAny>) {
-    // SAFETY: as in `detach`; the old one is released after the new one is in place.
+    // SAFETY: I7, by the token; only instances of our type get here; the old one is released after the new one is in
+    // place.
     unsafe {
         let old = ptr::replace(&raw mut (*instance(protocol)).write_buffer, buffer.into_ptr());
         ffi::Py_XDECREF(old);
@@ -196,7 +197,8 @@ pub fn set_write_buffer(protocol: &Bound<'_, PyAny>, buffer: Bound<'_, PyAny>) {
 pub fn drive_by_hand(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>) -> PyResult<Handle> {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     let this = instance(protocol);
-    // SAFETY: as in `detach`; the old dicts are released after the new one is in place.
+    // SAFETY: I7, by the token; only instances of our type get here; the old dicts are released after the new one is in
+    // place.
     unsafe {
         if (*this).link != Link::Plain {
             return Err(PyRuntimeError::new_err(format!(
@@ -217,7 +219,7 @@ pub fn drive_by_hand(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyA
 
 /// The connection that `protocol` (a `Protocol`) serves, or was the last to serve.
 pub fn handle(protocol: &Bound<'_, PyAny>) -> Option<Handle> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     let handle = unsafe { (*instance(protocol)).handle };
     (handle.0 >= 0).then_some(handle)
 }
@@ -228,7 +230,7 @@ pub fn handle(protocol: &Bound<'_, PyAny>) -> Option<Handle> {
 /// No memory.
 pub fn extra<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let this = instance(protocol);
-    // SAFETY: as in `detach`; a new dict is kept by the instance.
+    // SAFETY: I7, by the token; only instances of our type get here; a new dict is kept by the instance.
     unsafe {
         if (*this).extra.is_null() {
             (*this).extra = PyDict::new(protocol.py()).into_ptr();
@@ -239,13 +241,13 @@ pub fn extra<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 
 /// The same, if anybody has asked.
 pub fn asked_extra<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).extra) }
 }
 
 /// The number of the descriptor that `protocol` (a `Protocol`) is driven on by hand, while it is.
 pub fn fd_by_hand(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     let (handle, closed) = unsafe { ((*instance(protocol)).handle, (*instance(protocol)).closed) };
     (handle.0 >= 0 && closed == 0).then_some(handle.0)
 }
@@ -253,7 +255,8 @@ pub fn fd_by_hand(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
 /// Runs `f`, which calls Python code of the connection of `protocol` (a `Protocol`), in that connection's variables.
 #[inline]
 pub fn within<R>(protocol: &Bound<'_, PyAny>, f: impl FnOnce() -> R) -> R {
-    // SAFETY: as in `detach`; the instance keeps it, and nothing replaces it once it serves.
+    // SAFETY: I7, by the token; only instances of our type get here; the instance keeps it, and nothing replaces it once
+    // it serves.
     let variables = unsafe { (*instance(protocol)).variables };
     variables::within(protocol.py(), variables, f)
 }
@@ -261,7 +264,8 @@ pub fn within<R>(protocol: &Bound<'_, PyAny>, f: impl FnOnce() -> R) -> R {
 /// What the base class's `connection_made` is told, of `protocol` (a `Protocol`) that is driven by hand.
 pub fn introduce(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>) {
     let this = instance(protocol);
-    // SAFETY: as in `detach`; the old object is released after the new one is in place.
+    // SAFETY: I7, by the token; only instances of our type get here; the old object is released after the new one is in
+    // place.
     unsafe {
         if (*this).link == Link::Plain {
             (*this).fd = fd;
@@ -273,14 +277,14 @@ pub fn introduce(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>)
 
 /// The number of the descriptor of `protocol` (a `Protocol`), if it has one.
 pub fn fd(protocol: &Bound<'_, PyAny>) -> Option<c_int> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     let fd = unsafe { (*instance(protocol)).fd };
     (fd >= 0).then_some(fd)
 }
 
 /// The `client_info` of `protocol` (a `Protocol`), unless it was deleted.
 pub fn client_info<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    // SAFETY: as in `detach`.
+    // SAFETY: I7, by the token; only instances of our type get here.
     unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).client_info) }
 }
 
@@ -291,8 +295,8 @@ pub unsafe extern "C" fn new(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        // SAFETY: the type's own allocator gives zeroed memory of its size; every field is filled in before anybody
-        // else sees the instance.
+        // SAFETY: I7, by the token; the type's own allocator gives zeroed memory of its size; every field is filled in
+        // before anybody else sees the instance.
         unsafe {
             let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("Protocol cannot be made"))?;
             let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
@@ -309,7 +313,7 @@ pub unsafe extern "C" fn new(
 
 /// `tp_traverse`.
 pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector calls this attached, with an instance; nothing is allocated or released.
+    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released.
     unsafe {
         let this = object.cast::<Instance>();
         let fields = [(*this).client_info, (*this).write_buffer, (*this).variables, (*this).extra];
@@ -327,7 +331,7 @@ pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitp
 
 /// `tp_clear`.
 pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: as in `traverse`. Each field is emptied before its object is released.
+    // SAFETY: I7: the collector calls attached, with an instance. Each field is emptied before its object is released.
     unsafe {
         let this = object.cast::<Instance>();
         for field in [
@@ -357,7 +361,7 @@ pub unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 /// # Safety
 /// The last reference to the instance is gone, and the collector has forgotten it.
 unsafe fn release(object: *mut ffi::PyObject) {
-    // SAFETY: the usual order for a heap type.
+    // SAFETY: I7, by the token; the usual order for a heap type.
     unsafe {
         let class = ffi::Py_TYPE(object);
         clear(object);

@@ -66,8 +66,8 @@ fn start() -> Result<Sender<Errand>, String> {
             };
             let _ = sender.send(Ok(()));
             for errand in to_do {
-                // SAFETY: this thread's own state, saved whenever no errand runs. A panic must not end the thread, which
-                // would keep the GIL for ever; whoever waits for the errand hears of it.
+                // SAFETY: I7: this thread's own state, saved whenever no errand runs. A panic must not end the thread,
+                // which would keep the GIL for ever; whoever waits for the errand hears of it.
                 unsafe {
                     let wait = gil::Wait::begin();
                     ffi::PyEval_RestoreThread(state);
@@ -98,7 +98,7 @@ fn share_python() -> Result<(), String> {
 
 /// The library that `address` lies in.
 fn path_of(address: *const ()) -> Option<CString> {
-    // SAFETY: `dladdr` fills in a struct of our own, whose name is a string of the loader's.
+    // SAFETY: I10: `dladdr` fills in a struct of our own, whose name is a string of the loader's.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         let found = libc::dladdr(address.cast(), &raw mut info) != 0 && !info.dli_fname.is_null();
@@ -108,14 +108,14 @@ fn path_of(address: *const ()) -> Option<CString> {
 
 /// Opens a library that is loaded once more, in another way and for good.
 fn is_open(path: &CStr, how: i32) -> bool {
-    // SAFETY: a string; the handle is meant to stay open.
+    // SAFETY: I10: a string; the handle is meant to stay open.
     !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | how) }.is_null()
 }
 
 fn initialise() -> Result<*mut ffi::PyThreadState, String> {
     let executable = CString::new(executable()).map_err(|_| "NUL in the path of Python")?;
-    // SAFETY: the documented order: hook, built-in modules, configuration, initialisation; strings are NUL-terminated and
-    // copied by Python; the configuration is cleared at the end.
+    // SAFETY: I10: the documented order: hook, built-in modules, configuration, initialisation; strings are
+    // NUL-terminated and copied by Python; the configuration is cleared at the end.
     unsafe {
         if ffi::Py_IsInitialized() != 0 {
             return Err("another library of this VM, or another build of this one, has already started Python, which \
@@ -158,7 +158,8 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
 /// # Safety
 /// Attached.
 unsafe fn import_signal() {
-    // SAFETY: valid pointers to locals; the disposition is put back. A failed import will fail again where it matters.
+    // SAFETY: I10: valid pointers to locals; the disposition is put back. A failed import will fail again where it
+    // matters.
     unsafe {
         let mut ignore: libc::sigaction = std::mem::zeroed();
         ignore.sa_sigaction = libc::SIG_IGN;
@@ -185,7 +186,7 @@ pub fn text(message: *const c_char) -> String {
     if message.is_null() {
         return "no reason given".into();
     }
-    // SAFETY: Python's messages are NUL-terminated and static.
+    // SAFETY: I10: Python's messages are NUL-terminated and static.
     unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
 }
 

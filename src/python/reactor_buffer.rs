@@ -45,7 +45,7 @@ pub fn lend<'py>(
 ) -> PyResult<(Bound<'py, PyAny>, bool)> {
     debug_assert!(offset + len <= pool.capacity());
     if !pool.may_lend() {
-        // SAFETY: the slot is the reactor's, and holds `len` bytes.
+        // SAFETY: I2: the slot is the reactor's, and holds `len` bytes.
         let bytes = unsafe { std::slice::from_raw_parts(pool.data(slot).add(offset), len) };
         let copy = copied(py, buffer_type, bytes);
         pool.release(slot);
@@ -55,13 +55,13 @@ pub fn lend<'py>(
     // SAFETY: I2: the slot belongs to the new object until `dealloc` returns it; it has room for the header, `len` bytes
     // and a NUL.
     let object = unsafe { write_header(start, buffer_type.as_ptr().cast(), len) };
-    // SAFETY: a new reference.
+    // SAFETY: I7, by the token; a new reference.
     Ok((unsafe { Bound::from_owned_ptr(py, object) }, false))
 }
 
 /// Makes an object on the heap with a copy of `bytes`.
 pub fn copied<'py>(py: Python<'py>, buffer_type: &Bound<'py, PyType>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: attached; `alloc` made room for `bytes`; the reference is new, or null with an exception set.
+    // SAFETY: I7, by the token; `alloc` made room for `bytes`; the reference is new, or null with an exception set.
     unsafe {
         let object = alloc(buffer_type.as_ptr().cast(), bytes.len() as ffi::Py_ssize_t);
         if !object.is_null() {
@@ -76,7 +76,7 @@ pub fn copied<'py>(py: Python<'py>, buffer_type: &Bound<'py, PyType>, bytes: &[u
 /// # Safety
 /// `start` points at a slot header that is followed by room for the object; `buffer_type` is our type.
 unsafe fn write_header(start: *mut u8, buffer_type: *mut ffi::PyTypeObject, len: usize) -> *mut ffi::PyObject {
-    // SAFETY: the caller's promise. `PyObject_InitVar` counts the reference to the heap type.
+    // SAFETY: I2, the caller's promise. `PyObject_InitVar` counts the reference to the heap type.
     #[allow(deprecated, reason = "a bytes object made by hand starts with an unknown hash, as CPython's own do")]
     unsafe {
         let object = start.add(HEADER_BYTES).cast::<ffi::PyBytesObject>();
@@ -89,7 +89,7 @@ unsafe fn write_header(start: *mut u8, buffer_type: *mut ffi::PyTypeObject, len:
 
 /// `tp_alloc`: memory from Python's heap, with a slot header that says so.
 unsafe extern "C" fn alloc(buffer_type: *mut ffi::PyTypeObject, len: ffi::Py_ssize_t) -> *mut ffi::PyObject {
-    // SAFETY: attached, as every slot function is; sizes are checked.
+    // SAFETY: I7: CPython calls slot functions attached; sizes are checked.
     unsafe {
         let Some(size) = usize::try_from(len).ok().and_then(|len| len.checked_add(DATA_OFFSET + 1)) else {
             return ffi::PyErr_NoMemory();
@@ -105,8 +105,8 @@ unsafe extern "C" fn alloc(buffer_type: *mut ffi::PyTypeObject, len: ffi::Py_ssi
 
 /// `tp_dealloc`: gives the memory back to where it came from.
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: every instance was made by `lend` or `alloc`, so a slot header precedes it; nobody has a reference or a
-    // view any more. Instances of heap types hold a reference to their type.
+    // SAFETY: I2: every instance was made by `lend` or `alloc`, so a slot header precedes it; nobody has a reference or
+    // a view any more. Instances of heap types hold a reference to their type.
     unsafe {
         let buffer_type = ffi::Py_TYPE(object);
         let start = object.cast::<u8>().sub(HEADER_BYTES);
@@ -126,7 +126,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 /// # Safety
 /// As for [`return_from_any_thread`].
 unsafe fn give_back(pool: *const Shared, slot: u16) {
-    // SAFETY: the caller's promise.
+    // SAFETY: I2, the caller's promise.
     _ = catch_unwind(AssertUnwindSafe(|| unsafe {
         if !give_back_here(pool, slot) {
             return_from_any_thread(pool, slot);
@@ -151,13 +151,13 @@ fn give_back_here(pool: *const Shared, slot: u16) -> bool {
 }
 
 unsafe extern "C" fn memoryview(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: attached; a new reference, or null with an exception set.
+    // SAFETY: I7, by the token; a new reference, or null with an exception set.
     unsafe { ffi::PyMemoryView_FromObject(object) }
 }
 
 /// `__reduce_ex__`: a pickle must not depend on this process: it holds plain `bytes`.
 unsafe extern "C" fn reduce(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: attached; `object` is a `bytes`; format "O(N)" takes over the new reference.
+    // SAFETY: I7, by the token; `object` is a `bytes`; format "O(N)" takes over the new reference.
     unsafe {
         let copy = ffi::PyBytes_FromStringAndSize(ffi::PyBytes_AS_STRING(object), ffi::Py_SIZE(object));
         if copy.is_null() {
@@ -196,7 +196,7 @@ pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         (ffi::Py_tp_dealloc, dealloc as *mut c_void),
         (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
     ];
-    // SAFETY: `bytes` is a static type.
+    // SAFETY: I7, by the token; `bytes` is a static type.
     let bytes = unsafe { Bound::from_borrowed_ptr(py, (&raw mut ffi::PyBytes_Type).cast()) };
     types::make(py, c"erlang.reactor.ReactorBuffer", 0, ffi::Py_TPFLAGS_IMMUTABLETYPE, &slots, Some(&bytes))
 }

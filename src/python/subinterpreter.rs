@@ -23,7 +23,7 @@ pub struct Subinterpreter {
 
 /// What the thread that made an interpreter sends: the thread state that it was made with, detached.
 struct Made(NonNull<ffi::PyThreadState>);
-// SAFETY: nobody else knows the state, or the interpreter; any thread may attach it, or delete it.
+// SAFETY: I7: nobody else knows the state, or the interpreter; any thread may attach it, or delete it.
 unsafe impl Send for Made {}
 
 impl Subinterpreter {
@@ -33,8 +33,8 @@ impl Subinterpreter {
     /// Python's own words on why there is none.
     pub fn new() -> Result<Self, String> {
         let Made(first) = interpreter::on_main_thread(make)??;
-        // SAFETY: the interpreter is new and nobody else is in it. Making a state needs no GIL. The first state goes when
-        // there is another one, because 3.11 cannot have none.
+        // SAFETY: I7: the interpreter is new and nobody else is in it. Making a state needs no GIL. The first state goes
+        // when there is another one, because 3.11 cannot have none.
         unsafe {
             let interpreter = ffi::PyThreadState_GetInterpreter(first.as_ptr());
             let state =
@@ -56,9 +56,9 @@ impl Subinterpreter {
     pub fn end(self) -> Result<(), &'static str> {
         let state = self.state.as_ptr();
         let deadline = Instant::now() + Duration::from_millis(SHUT_DOWN_MS);
-        // SAFETY: the interpreter is there; nobody else ends it.
+        // SAFETY: I7: the interpreter is there; nobody else ends it.
         let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyThreadState_GetInterpreter(state)) };
-        // SAFETY: the state belongs to this thread, which is detached. It is not used again.
+        // SAFETY: I7: the state belongs to this thread, which is detached. It is not used again.
         unsafe {
             attach(state);
             while !is_alone(state) {
@@ -94,7 +94,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// # Safety
 /// `state` is current.
 unsafe fn is_alone(state: *mut ffi::PyThreadState) -> bool {
-    // SAFETY: the list changes only while other threads are attached, or with their lock held for a moment.
+    // SAFETY: I7: the list changes only while other threads are attached, or with their lock held for a moment.
     unsafe {
         let head = ffi::PyInterpreterState_ThreadHead(ffi::PyThreadState_GetInterpreter(state));
         head == state && ffi::PyThreadState_Next(head).is_null()
@@ -114,7 +114,8 @@ pub fn end_program(py: Python<'_>) {
 
 /// Makes an interpreter; on the thread of the main one, attached to it, and so it is again at the end.
 fn make() -> Result<Made, String> {
-    // SAFETY: attached to the main interpreter, with its state current. Every path makes it current again.
+    // SAFETY: I7: the caller is attached to the main interpreter, with its state current. Every path makes it current
+    // again.
     unsafe {
         let main = ffi::PyThreadState_Get();
         let first = new_interpreter()?;
@@ -137,9 +138,9 @@ unsafe fn new_interpreter() -> Result<*mut ffi::PyThreadState, String> {
         gil: ffi::PyInterpreterConfig_OWN_GIL,
     };
     let mut state = std::ptr::null_mut();
-    // SAFETY: the caller is attached to the main interpreter; the configuration is read during the call.
+    // SAFETY: I7: the caller is attached to the main interpreter; the configuration is read during the call.
     let status = unsafe { ffi::Py_NewInterpreterFromConfig(&raw mut state, &raw const config) };
-    // SAFETY: any status may be asked.
+    // SAFETY: I10: any status may be asked.
     if unsafe { ffi::PyStatus_Exception(status) } != 0 || state.is_null() {
         return Err(interpreter::text(status.err_msg));
     }
@@ -148,7 +149,7 @@ unsafe fn new_interpreter() -> Result<*mut ffi::PyThreadState, String> {
 
 #[cfg(not(Py_3_12))]
 unsafe fn new_interpreter() -> Result<*mut ffi::PyThreadState, String> {
-    // SAFETY: the caller is attached to the main interpreter, and stays so if this fails.
+    // SAFETY: I7: the caller is attached to the main interpreter, and stays so if this fails.
     let state = unsafe { ffi::Py_NewInterpreter() };
     if state.is_null() { Err("Py_NewInterpreter refused".to_owned()) } else { Ok(state) }
 }
@@ -159,7 +160,7 @@ unsafe fn new_interpreter() -> Result<*mut ffi::PyThreadState, String> {
 /// Right after `Py_EndInterpreter`.
 unsafe fn release_shared_gil() {
     #[cfg(not(Py_3_12))]
-    // SAFETY: the new state is this thread's, and gone at the end, together with the hold on the GIL.
+    // SAFETY: I7: the new state is this thread's, and gone at the end, together with the hold on the GIL.
     unsafe {
         let main = ffi::PyThreadState_New(ffi::PyInterpreterState_Main());
         ffi::PyThreadState_Swap(main);

@@ -36,7 +36,7 @@ fn with<R>(f: impl FnOnce(&mut Trash) -> R) -> Option<R> {
 /// # Safety
 /// Attached. Nobody refers to `object`, and no collector tracks it; `release` frees it.
 pub unsafe fn release_bounded(object: *mut ffi::PyObject, release: unsafe fn(*mut ffi::PyObject)) {
-    // SAFETY: attached, says the caller.
+    // SAFETY: I7: the caller's promise.
     let here = unsafe { ffi::PyInterpreterState_Get() };
     let outer = with(|trash| (trash.interpreter != here).then(|| std::mem::replace(trash, Trash::of(here)))).flatten();
     let later = with(|trash| {

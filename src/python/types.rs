@@ -47,7 +47,7 @@ const KEY: &str = "_py_reactor";
 
 /// The dict of the interpreter that no module has.
 fn kept(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    // SAFETY: attached; the dict is the interpreter's own, borrowed, and null only without memory.
+    // SAFETY: I7, by the token; the dict is the interpreter's own, borrowed, and null only without memory.
     let kept = unsafe {
         let kept = ffi::PyInterpreterState_GetDict(ffi::PyInterpreterState_Get());
         Bound::from_borrowed_ptr_or_opt(py, kept)
@@ -80,7 +80,7 @@ pub fn make<'py>(
         slots: slots.as_mut_ptr(),
     };
     let base = base.map_or(ptr::null_mut(), Bound::as_ptr);
-    // SAFETY: the specification and its slots live through the call; what CPython keeps is static.
+    // SAFETY: I10: the specification and its slots live through the call; what CPython keeps is static.
     let made = unsafe {
         let made = ffi::PyType_FromSpecWithBases(&raw mut spec, base);
         Bound::from_owned_ptr_or_err(py, made)

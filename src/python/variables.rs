@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 /// # Errors
 /// No memory.
 pub fn copy(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached; a new reference, or null with an exception set.
+    // SAFETY: I7, by the token; a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
@@ -19,8 +19,8 @@ pub fn within<R>(_py: Python<'_>, variables: *mut ffi::PyObject, f: impl FnOnce(
     struct Entered(*mut ffi::PyObject);
     impl Drop for Entered {
         fn drop(&mut self) {
-            // SAFETY: attached, as when it was entered. It fails if what `f` called has left another one behind: that is
-            // then what the thread sees, and no exception is left.
+            // SAFETY: I7: attached, as when it was entered. It fails if what `f` called has left another one behind:
+            // that is then what the thread sees, and no exception is left.
             unsafe {
                 if ffi::PyContext_Exit(self.0) != 0 {
                     ffi::PyErr_Clear();
@@ -31,12 +31,12 @@ pub fn within<R>(_py: Python<'_>, variables: *mut ffi::PyObject, f: impl FnOnce(
     if variables.is_null() {
         return f();
     }
-    // SAFETY: attached; a context that is kept. It is refused only if it is entered already.
+    // SAFETY: I7, by the token; a context that is kept. It is refused only if it is entered already.
     let entered = unsafe { ffi::PyContext_Enter(variables) } == 0;
     let _entered = if entered {
         Some(Entered(variables))
     } else {
-        // SAFETY: attached.
+        // SAFETY: I7, by the token.
         unsafe { ffi::PyErr_Clear() };
         None
     };

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 impl Reactor {
     /// A datagram arrived in a slot of the pool.
     pub(super) fn datagram(&mut self, py: Python<'_>, id: ConnId, slot: u16, more: bool) {
-        // SAFETY: the driver has filled the slot with a datagram, and gave it to us.
+        // SAFETY: I2: the driver has filled the slot with a datagram, and gave it to us.
         let parsed = unsafe {
             let pool = self.pool.borrow();
             datagram::parse(pool.data(slot), pool.capacity())

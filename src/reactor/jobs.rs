@@ -123,7 +123,7 @@ fn call<'py>(
         target = target.getattr(name)?;
     }
     let result = target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?;
-    // SAFETY: looks at the type only.
+    // SAFETY: I7, by the token; looks at the type only.
     if unsafe { ffi::PyCoro_CheckExact(result.as_ptr()) } != 0 {
         return Ok(py.import("erlang._runtime")?.call_method1("run", (result,))?);
     }

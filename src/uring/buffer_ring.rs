@@ -61,8 +61,8 @@ impl BufferRing {
         while self.posted < self.posted_max {
             let Some((slot, address)) = pool.post() else { break };
             let index = usize::from(self.tail & self.mask);
-            // SAFETY: `index` is below the number of entries; the kernel reads an entry only below the tail, and this
-            // one is at it. Written field by field: the tail lives in padding of entry 0, which stays as it is.
+            // SAFETY: I2: `index` is below the number of entries; the kernel reads an entry only below the tail, and
+            // this one is at it. Written field by field: the tail lives in padding of entry 0, which stays as it is.
             unsafe {
                 let entry = &mut *self.entries.as_mut_ptr().cast::<BufRingEntry>().add(index);
                 entry.set_addr(address as u64);
@@ -73,7 +73,8 @@ impl BufferRing {
             self.posted += 1;
         }
         if self.tail != before {
-            // SAFETY: the mapping begins with entry 0, whose padding is the tail; it is aligned and only we write it.
+            // SAFETY: I2: the mapping begins with entry 0, whose padding is the tail; it is aligned and only we write
+            // it.
             let tail = unsafe {
                 let first = self.entries.as_ptr().cast::<BufRingEntry>();
                 AtomicU16::from_ptr(BufRingEntry::tail(first).cast_mut())

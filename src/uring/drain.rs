@@ -25,7 +25,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(buffers: BufferRing, slots: Lien) -> Self {
-        // SAFETY: all-zero is a valid message: no control data.
+        // SAFETY: I2: all-zero is a valid message: no control data.
         let mut datagram_shape: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         datagram_shape.msg_namelen = datagram::NAME_BYTES as libc::socklen_t;
         Held { buffers, datagram_shape, wake_count: Box::new(0), _slots: slots }
@@ -75,11 +75,11 @@ impl Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         let drained = self.drain(Instant::now() + DROP_PATIENCE);
-        // SAFETY: dropped here and nowhere else. Closed, a ring ends what still runs, some time later; its own memory and
-        // the files that are in use the kernel counts itself.
+        // SAFETY: I2: dropped here and nowhere else. Closed, a ring ends what still runs, some time later; its own
+        // memory and the files that are in use the kernel counts itself.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
         if drained {
-            // SAFETY: as above; I2: no operation runs.
+            // SAFETY: I2: no operation runs; dropped here and nowhere else.
             unsafe { ManuallyDrop::drop(&mut self.held) };
         }
     }

@@ -121,7 +121,7 @@ impl Uring {
     fn push_backlog(&mut self) {
         let mut queue = self.ring.submission();
         while let Some(entry) = self.backlog.pop_front() {
-            // SAFETY: as in `push_uncounted`.
+            // SAFETY: I2: every entry's memory is kept by whoever asked for the operation until its last event.
             if unsafe { queue.push(&entry) }.is_err() {
                 self.backlog.push_front(entry);
                 break;
@@ -262,7 +262,7 @@ impl Uring {
         if timeout.is_some() {
             args = args.timespec(&timespec);
         }
-        // SAFETY: `args` is what EXT_ARG promises, and lives through the call.
+        // SAFETY: I10: `args` is what EXT_ARG promises, and lives through the call.
         match unsafe { self.ring.submitter().enter(queued as u32, want, self.wait_flags, Some(&args)) } {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {

@@ -11,7 +11,7 @@ fn tcp() -> (TcpStream, TcpStream) {
 fn reset(stream: TcpStream) {
     let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
     let len = size_of::<libc::linger>() as libc::socklen_t;
-    // SAFETY: passes a struct of that size.
+    // SAFETY: I10: passes a struct of that size.
     unsafe {
         libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const at_once).cast(), len)
     };
@@ -140,7 +140,7 @@ on_every_driver! {
         bench.driver.listen(id(0), socket(&ours), Ear::Input);
         let mut sent = 0;
         while sent < BYTES.len() {
-            // SAFETY: static.
+            // SAFETY: I10: static.
             unsafe { bench.send_payload(0, socket(&ours), Payload::Bytes(BYTES[sent..].as_ptr(), BYTES.len() - sent)) };
             bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut bench.events).unwrap();
             match bench.events.pop().map(|event| event.outcome) {
