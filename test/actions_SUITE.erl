@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, client/3, send/2, expect/2, expect_eof/1, events/2, methods/2, wait_event/3, wait_lost/2, wait_until/1]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:transport_groups([
@@ -40,12 +39,6 @@ groups() ->
         peer_closes_in_async_mode,
         close_connection_of_a_waiting_protocol
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% Runs Fun with a connection whose protocol follows a script (see recorder.py).
 scripted(Config, Script, Fun) ->

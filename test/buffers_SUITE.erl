@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, serving/4, client/2, send/2, expect/2, wait_equal/2, wait_lost/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -28,12 +27,6 @@ groups() ->
     ], [
         kept_after_the_context
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% Whatever a test kept would be kept for the next one.
 end_per_testcase(_Case, Config) ->

@@ -10,8 +10,7 @@
 %% What traces say instead of a scheduler's number.
 -define(DIRTY, 0).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -39,12 +38,6 @@ groups() ->
         the_queue_is_bounded,
         what_is_large_is_copied_by_a_dirty_scheduler
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 exec_defines(Config) ->
     with_context(Config, #{}, fun(Context) ->

@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, client/2, send/2, expect/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -23,12 +22,6 @@ groups() ->
         a_datagram_received_from_the_beginning,
         another_class_on_a_datagram_socket
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% What is sent, and what comes.
 dialogue(Config, Factory, Lines) ->

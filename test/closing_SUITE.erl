@@ -9,8 +9,7 @@
 
 -define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:transport_groups([
@@ -28,12 +27,6 @@ groups() ->
         no_callback_after_close,
         immediate_close_of_a_thousand
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 numbers(Bytes) ->
     << <<N:32/little>> || N <- lists:seq(0, Bytes div 4 - 1) >>.

@@ -10,8 +10,7 @@
 ]).
 -import(mailed_test, [mailed/3, fd/2, connection/2, messages/2, call/3]).
 
-all() ->
-    [{group, Group} || Group <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -27,12 +26,6 @@ groups() ->
         a_handle_names_one_connection,
         from_another_node
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 connections_are_told(Config) ->
     Script = #{data_received => [{<<"abc">>, async_pending}, {<<>>, continue}]},

@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, tag/0, events/2, wait_event/3, wait_lost/2, wait_equal/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -33,12 +32,6 @@ groups() ->
         terminal_that_hangs_up_while_nothing_is_read,
         terminal
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% A served UDP socket, and a client's: {Client, Address, Port, Tag}.
 udp(Context, Options) ->

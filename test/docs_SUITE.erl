@@ -20,7 +20,7 @@
 -export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([readme/1, index/1, getting_started/1, reactor/1, contexts/1, architecture/1, backends/1, invariants/1, security/1, benchmarks/1, performance/1]).
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
--export([options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
+-export([suites_are_described/1, options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
 
 %% `make run', `make test', `rebar3 shell', a mix.exs, and `make bench' twice.
 -define(NOT_RUN_MAX, 5).
@@ -37,6 +37,7 @@ groups() ->
             few_blocks_are_not_run,
             links,
             named_files_and_tests_exist,
+            suites_are_described,
             options_are_documented,
             constants_are_documented,
             stats_are_documented
@@ -148,6 +149,12 @@ anchor(Heading) ->
 named_files_and_tests_exist(Config) ->
     Named = [{File, Name} || File <- documents(Config), Name <- code_spans(File, Config), is_path(Name)],
     ?assertEqual([], [Bad || {_, Name} = Bad <- Named, not named_exists(Name, Config)]).
+
+%% test/README.md says which suite holds which promise: none is left out, and none is named that is not there.
+suites_are_described(Config) ->
+    Suites = [filename:rootname(File) || File <- filelib:wildcard("*_SUITE.erl", absolute("test", Config))],
+    Named = [Span || Span <- code_spans("test/README.md", Config), re:run(Span, "^\\w+_SUITE$") =/= nomatch],
+    ?assertEqual(lists:sort(Suites), lists:usort(Named)).
 
 code_spans(File, Config) ->
     case re:run(prose(File, Config), "`([^`\n]+)`", [global, {capture, [1], list}, unicode]) of

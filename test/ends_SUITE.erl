@@ -12,8 +12,7 @@
 -define(INBOX, 65536).
 -define(MORE, 80000).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:transport_groups([
@@ -27,12 +26,6 @@ groups() ->
         gone_while_the_last_output_is_flushed,
         many_at_once
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 scripted(Eof) ->
     #{script => #{data_received => [{<<"w">>, continue}], eof_received => [{<<>>, Eof}]}}.

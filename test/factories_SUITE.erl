@@ -7,8 +7,8 @@
 
 -import(reactor_test, [with_context/3, serving/3, client/2, client/3, send/2, expect/2, expect_eof/1, wait_lost/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -31,19 +31,6 @@ groups() ->
         client_info_errors,
         attributes_are_set_before_connection_made
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
-
-init_per_testcase(_Case, Config) ->
-    ok = log_collector:install(),
-    Config.
-
-end_per_testcase(_Case, _Config) ->
-    log_collector:remove().
 
 %% With a context whose factory is that expression.
 made_by(Config, Expression, Fun) ->

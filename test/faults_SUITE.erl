@@ -7,8 +7,8 @@
 
 -import(reactor_test, [serving/3, client/3, send/2, expect/2, expect_eof/1, methods/2, wait_lost/2, wait_until/1]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -28,19 +28,6 @@ groups() ->
         missing_data_received,
         thousands_of_faults
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
-
-init_per_testcase(_Case, Config) ->
-    ok = log_collector:install(),
-    Config.
-
-end_per_testcase(_Case, _Config) ->
-    log_collector:remove().
 
 %% Runs one connection into its fault beside a neighbour, which must not notice. Answers {Level, Line, Meta}.
 fault(Config, Script, Provoke, Texts) ->

@@ -9,6 +9,9 @@
 
 -define(WAIT_MS, 30000).
 
+-define(OWN_ALL, true).
+-include("reactor_suite.hrl").
+
 suite() ->
     [{timetrap, {minutes, 2}}].
 
@@ -42,12 +45,6 @@ groups() ->
         a_context_may_call_while_it_starts,
         bad_registrations
     ] ++ reactor_test:long([killed_while_it_waits])).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     ok = py:register_function(echo, fun(Term) -> Term end),

@@ -9,8 +9,7 @@
 
 -define(CYCLES, 2000).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -30,12 +29,6 @@ groups() ->
         method_2_blocking_wrapper,
         method_3_connects_back
     ] ++ reactor_test:long([every_way_leaves_nothing_behind])).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 info() ->
     #{addr => inet:ntoa({127, 0, 0, 1}), port => 1, type => tcp}.

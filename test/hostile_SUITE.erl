@@ -7,8 +7,8 @@
 
 -import(reactor_test, [serving/3, with_context/3, client/2, send/2, expect/2, expect_eof/1, tag/0, wait_event/3, wait_equal/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -27,19 +27,6 @@ groups() ->
         a_blocking_read_by_hand_stops_nobody_else,
         a_kill_ends_a_send_that_was_only_planned
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
-
-init_per_testcase(_Case, Config) ->
-    log_collector:install(),
-    Config.
-
-end_per_testcase(_Case, _Config) ->
-    log_collector:remove().
 
 forged_protocols_are_refused(Config) ->
     [

@@ -9,8 +9,8 @@
 
 -define(INTERRUPTED, {error, {python_error, #{type := <<"erlang.reactor.Interrupted">>}}}).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -31,19 +31,6 @@ groups() ->
         what_is_left_is_found_slow,
         set_up_code_that_never_returns
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
-
-init_per_testcase(_Case, Config) ->
-    log_collector:install(),
-    Config.
-
-end_per_testcase(_Case, _Config) ->
-    log_collector:remove().
 
 %% Each costs its own connection; another one is served on.
 endless_callbacks(Config) ->

@@ -8,8 +8,7 @@
 
 -import(reactor_test, [client/2, send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -20,12 +19,6 @@ groups() ->
     ], [
         python_calls_while_nothing_is_loaded
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     _ = application:stop(py_reactor),

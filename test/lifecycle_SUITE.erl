@@ -9,8 +9,7 @@
 
 -define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -36,12 +35,6 @@ groups() ->
         kill_during_a_callback_reaches_no_stranger,
         requests_hear_of_the_death
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),

@@ -7,8 +7,7 @@
 
 -import(reactor_test, [send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/1]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -28,12 +27,6 @@ groups() ->
         client_info_of_the_peer,
         scopes_of_link_local_peers
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),

@@ -7,6 +7,9 @@
 
 -import(reactor_test, [with_context/3, wait_until/1]).
 
+-define(OWN_ALL, true).
+-include("reactor_suite.hrl").
+
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()] ++ [own_configuration_counts].
 
@@ -21,12 +24,6 @@ groups() ->
         printed_in_parts,
         a_flood_of_prints_leaves_room
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     #{level := Level} = logger:get_primary_config(),

@@ -9,8 +9,7 @@
 
 -define(RECEIVE_MS, 30000).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -29,12 +28,6 @@ groups() ->
         self_of_a_thread_is_an_error,
         classes_are_exported
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 expect(Message) ->
     receive

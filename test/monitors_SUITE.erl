@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, serving/4, client/3, send/2, expect/2, expect_eof/1, wait_event/3, wait_lost/2, wait_equal/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -32,12 +31,6 @@ groups() ->
         from_another_node,
         the_node_goes_away
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% Fun(Context, Client, Tag, Fd) makes the connection end; the watcher hears Reason.
 ends(Config, Reason, Options, Script, Fun) ->

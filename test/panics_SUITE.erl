@@ -14,8 +14,7 @@
 -define(PANICKED(Text), {reactor_thread, {panic, <<Text>>}}).
 -define(PROVOKED, ?PANICKED("provoked by a test")).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     InDrivers = [while_waiting, while_sending],
@@ -30,12 +29,6 @@ groups() ->
             nothing_is_left
         ] ++ [Case || Case <- InDrivers, os:getenv("PY_REACTOR_FAULTS") =/= false]
     ).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     _ = application:stop(py_reactor),

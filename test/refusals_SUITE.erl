@@ -7,8 +7,7 @@
 
 -import(reactor_test, [with_context/3, serving/3, serving/4, client/2, send/2, expect/2, expect_eof/1, new_id/0, options/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -31,12 +30,6 @@ groups() ->
         number_in_use,
         application_environment
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 info() ->
     #{addr => <<"127.0.0.1">>, port => 1, type => tcp}.

@@ -5,6 +5,9 @@
 
 -compile([export_all, nowarn_export_all]).
 
+-define(OWN_ALL, true).
+-include("reactor_suite.hrl").
+
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()] ++ [the_setting_is_checked].
 
@@ -16,12 +19,6 @@ groups() ->
         libraries_that_look_for_a_program_go_on,
         programs_may_be_allowed
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),

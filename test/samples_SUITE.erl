@@ -7,8 +7,7 @@
 
 -import(reactor_test, [send/2, expect/2, expect_eof/1]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -25,12 +24,6 @@ groups() ->
         accept_loop_serves_on,
         five_thousand_connections
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 %% handoff/2 goes to context 1.
 init_per_testcase(_Case, Config) ->

@@ -7,6 +7,9 @@
 
 -import(reactor_test, [with_context/3, client/2, send/2, expect/2]).
 
+-define(OWN_ALL, true).
+-include("reactor_suite.hrl").
+
 all() ->
     [{group, Backend} || Backend <- [epoll, subinterp]].
 
@@ -18,12 +21,6 @@ groups() ->
         deep_answers_on_small_stacks,
         interpreters_inside_of_a_context
     ] ++ reactor_test:long([chains_of_protocols_are_released]), [replaced_types_change_no_layout]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),

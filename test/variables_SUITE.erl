@@ -7,8 +7,7 @@
 
 -import(reactor_test, [serving/3, client/2, send/2, expect/2, expect_eof/1, wait_event/3, wait_lost/2, wait_until/1]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
@@ -19,12 +18,6 @@ groups() ->
         code_that_runs_in_contexts_of_its_own,
         an_exception_leaves_them
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 call(Context, Function, Args) ->
     {ok, Value} = py:call(Context, variables, Function, Args),

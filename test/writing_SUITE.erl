@@ -10,8 +10,7 @@
 %% So little room in the kernel that output has to wait in the reactor.
 -define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:transport_groups([
@@ -40,12 +39,6 @@ groups() ->
         a_write_buffer_of_which_there_is_a_view_is_not_sent,
         a_write_buffer_is_cut_by_what_was_sent
     ] ++ reactor_test:long([five_gigabytes_in_one_object])).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 value(Context, Tag, Name) ->
     {ok, Value} = py:call(Context, writes, value, [Tag, Name]),
