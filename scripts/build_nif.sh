@@ -31,6 +31,15 @@ install_file() {
 mkdir -p priv
 install_file "${CARGO_TARGET_DIR:-target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release/libpy_reactor_nif.so" priv/py_reactor_nif.so
 
+# For a plain Python: `_py_reactor.so` needs the library, and has what the library would find in the VM. Whoever looks for a
+# symbol of one of the two looks in both.
+mkdir -p priv/alone
+if [ src/border/nif_stubs.rs -nt priv/alone/_py_reactor.so ]; then
+    (cd priv && rustc --edition 2024 --crate-type cdylib --crate-name _py_reactor -C panic=abort ../src/border/nif_stubs.rs \
+        -C link-args='-Wl,--no-as-needed -L. -l:py_reactor_nif.so -Wl,-rpath,$ORIGIN/..' -o "alone/new.$$.so")
+    mv -f "priv/alone/new.$$.so" priv/alone/_py_reactor.so
+fi
+
 new=priv/python.new.$$
 trap 'rm -rf "$new"' EXIT
 mkdir "$new"

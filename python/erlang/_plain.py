@@ -402,3 +402,8 @@ def call(name: str, args: tuple[Any, ...], timeout: float | None, /) -> tuple[st
 def own_pid() -> Pid | None:
     """There is no Erlang process here."""
     raise RuntimeError("erlang.self() works inside the Erlang VM only; this is a plain Python interpreter")
+
+
+def event_loop() -> None:
+    """No context, no loop of one."""
+    return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import sys
 import traceback
 from collections.abc import Coroutine
 from types import TracebackType
@@ -20,7 +20,8 @@ _END_SECONDS = 0.5
 
 _NO_TEXT = "<exception str() failed>"
 
-_OUR_FOLDERS = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
+# Whoever does not use asyncio does not import it.
+_OUR_MODULES = (__name__, "asyncio")
 
 
 def run(coro: Coroutine[Any, Any, _T]) -> _T:
@@ -28,6 +29,8 @@ def run(coro: Coroutine[Any, Any, _T]) -> _T:
 
     Works on any thread with no running event loop; off the main thread no signal handler is set.
     """
+    import asyncio
+
     runner = asyncio.Runner()
     try:
         return runner.run(coro)
@@ -75,6 +78,8 @@ def _class_name(kind: type) -> str:
 
 
 def _skip_own(frames: TracebackType | None) -> TracebackType | None:
-    while frames and frames.tb_frame.f_code.co_filename.startswith(_OUR_FOLDERS):
+    files = [sys.modules[name].__file__ for name in _OUR_MODULES if name in sys.modules]
+    folders = tuple(os.path.dirname(file) + os.sep for file in files if file)
+    while frames and frames.tb_frame.f_code.co_filename.startswith(folders):
         frames = frames.tb_next
     return frames

@@ -193,3 +193,12 @@ pub const FLUSH_STALL_MS: u64 = 60_000;
 /// Its interpreter, if it has one of its own, then waits so long for other threads. The process of the context waits for both
 /// (`STOP_MARGIN_MS` of `py_context_server`).
 pub const SHUT_DOWN_MS: u64 = 1_500;
+
+/// Callbacks and tasks of an event loop that are ready get so much time before the kernel is asked again (I9).
+pub const LOOP_TIME_PER_TURN: Duration = Duration::from_micros(250);
+
+/// After so many of one batch, and after each batch, that time is looked at.
+pub const LOOP_LOOK: u32 = 16;
+
+/// Tasks that are cancelled at the end of their context get at least so long, in milliseconds, to end.
+pub const TASKS_END_MS: u64 = 500;

@@ -210,6 +210,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
 /// Python's own words on why it does not start.
 pub fn start_python() -> Result<(), String> {
     interpreter::provide(crate::module::BUILTIN);
+    crate::reactor::own_loop::provide();
     interpreter::ensure_started()
 }
 

@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,6 +148,8 @@ impl Driver for Kernel {
     fn listen(&mut self, _: ConnId, _: Target, _: Ear) {}
 
     fn look(&mut self, _: &[ConnId]) {}
+
+    fn watch(&mut self, _: Option<RawFd>) {}
 
     fn wait(&mut self, _: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.ended);

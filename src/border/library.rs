@@ -11,6 +11,7 @@ use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::module;
 use crate::python::interpreter;
+use crate::reactor::own_loop;
 use rustler::Env;
 use rustler::codegen_runtime::{ErlNifEntry, ErlNifEnv, ErlNifFunc, ErlNifTerm, c_int, c_void, inventory};
 use std::panic::catch_unwind;
@@ -64,6 +65,8 @@ unsafe fn begin(env: *mut ErlNifEnv, private: *mut *mut c_void) -> c_int {
         // SAFETY: the caller's promise.
         let env = unsafe { Env::new_init_env(&env, env) };
         interpreter::provide(module::BUILTIN);
+        own_loop::provide();
+        crate::beam::loaded_by_vm();
         interpreter::pin_library()
             && register::<Selectable>(env)
             && register::<ContextHandle>(env)

@@ -1,5 +1,6 @@
 //! What Erlang calls.
 
+pub mod alone;
 pub mod handle;
 pub mod library;
 pub mod listener;

@@ -140,6 +140,10 @@ pub struct Context {
     pub table: RefCell<Table<Connection>>,
     /// The protocol factory.
     pub factory: RefCell<Option<Py<PyAny>>>,
+    /// Its event loop, once asyncio has been imported.
+    pub event_loop: RefCell<Option<Py<PyAny>>>,
+    /// Python code runs that Erlang asked for: no loop is the running one.
+    pub in_job: Cell<bool>,
     /// Memory for copies of output.
     pub spares: RefCell<Spares>,
     /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.
@@ -191,6 +195,8 @@ impl Context {
             limits,
             table: RefCell::default(),
             factory: RefCell::new(None),
+            event_loop: RefCell::new(None),
+            in_job: Cell::new(false),
             spares: RefCell::default(),
             due: RefCell::default(),
             calling: Cell::new(None),

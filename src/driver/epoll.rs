@@ -14,6 +14,9 @@ const BATCH: usize = 16;
 /// `epoll_event.u64` of the wake-up eventfd; connections have at most 56 bits.
 const WAKE: u64 = u64::MAX;
 
+/// And of a descriptor that is watched for somebody else.
+const WATCHED: u64 = u64::MAX - 1;
+
 /// What is waited for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Interest {
@@ -59,6 +62,19 @@ impl Set {
     /// No memory.
     pub fn add_wake(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, WAKE)
+    }
+
+    /// Tells of input of `fd`, as long as there is some, and whatever becomes of it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn watch(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, WATCHED)
+    }
+
+    /// Tells of it no more. One that is closed is gone already.
+    pub fn unwatch(&self, fd: RawFd) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, WATCHED);
     }
 
     fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
@@ -108,6 +124,11 @@ impl Set {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether one of the descriptors that the last wait found ready is the one that is watched.
+    pub fn is_watched(&self, index: usize) -> bool {
+        self.events[index].u64 == WATCHED
     }
 
     /// One of the descriptors that the last wait found ready; `None`: the wake-up.

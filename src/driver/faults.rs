@@ -16,6 +16,7 @@ use crate::buffer::Pool;
 use crate::driver::{Driver, Event, Outcome, Payload, Target};
 use std::collections::{HashSet, VecDeque};
 use std::io;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// One decision in so many goes wrong.
@@ -149,6 +150,10 @@ impl Driver for Faulty {
 
     fn look(&mut self, quiet: &[ConnId]) {
         self.inner.look(quiet);
+    }
+
+    fn watch(&mut self, fd: Option<RawFd>) {
+        self.inner.watch(fd);
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {

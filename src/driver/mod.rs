@@ -60,6 +60,8 @@ pub enum Outcome {
     Heard(Heard),
     /// Another thread called the reactor.
     Woken,
+    /// The descriptor that is watched has input.
+    Watched,
 }
 
 impl Outcome {
@@ -69,7 +71,7 @@ impl Outcome {
     }
 }
 
-/// A completion and the connection that it belongs to (any value for [`Outcome::Woken`]).
+/// A completion and the connection that it belongs to (any value for [`Outcome::Woken`] and [`Outcome::Watched`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
     /// The connection.
@@ -134,6 +136,10 @@ pub trait Driver {
     /// These connections have moved and are quiet now. A kernel may have lost what ends a receive: one that should have ended
     /// is made to.
     fn look(&mut self, quiet: &[ConnId]);
+
+    /// From now on watches `fd`, which is no connection's, instead of the one before: [`Outcome::Watched`] tells of its input, once
+    /// per wait, as long as there is some. Where the kernel refuses, nothing is told.
+    fn watch(&mut self, fd: Option<RawFd>);
 
     /// Hands everything asked for to the kernel and waits for events, at most `timeout` (`None`: without limit).
     /// Appends a bounded batch to `events`. Runs detached from Python.

@@ -12,7 +12,7 @@ use crate::driver::epoll::{Interest, Set};
 use crate::driver::syscalls;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Datagrams received per readiness: one socket may carry those of many peers, of whom each has a turn.
@@ -45,6 +45,7 @@ const UNUSED: Slot = Slot {
 pub struct Epoll {
     set: Set,
     wake_fd: OwnedFd,
+    watched: Option<RawFd>,
     slots: Vec<Slot>,
     /// Those that are starved, and perhaps some that were.
     starved: Vec<ConnId>,
@@ -60,7 +61,7 @@ impl Epoll {
     pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
         let set = Set::new()?;
         set.add_wake(wake_fd.as_raw_fd())?;
-        Ok(Epoll { set, wake_fd, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
+        Ok(Epoll { set, wake_fd, watched: None, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
     }
 
     /// The slot of `id`, unless a later connection has it.
@@ -106,6 +107,9 @@ impl Epoll {
     fn renew_set(&mut self) -> io::Result<()> {
         let set = Set::new()?;
         set.add_wake(self.wake_fd.as_raw_fd())?;
+        if let Some(fd) = self.watched {
+            let _ = set.watch(fd);
+        }
         for slot in &self.slots {
             if let Some(id) = slot.id
                 && slot.interest != Interest::default()
@@ -240,6 +244,13 @@ impl Driver for Epoll {
     /// Readiness is asked for anew each time: nothing is lost.
     fn look(&mut self, _: &[ConnId]) {}
 
+    fn watch(&mut self, fd: Option<RawFd>) {
+        if let Some(before) = self.watched {
+            self.set.unwatch(before);
+        }
+        self.watched = fd.filter(|fd| self.set.watch(*fd).is_ok());
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.feed_starved(pool);
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
@@ -247,6 +258,10 @@ impl Driver for Epoll {
         events.append(&mut self.made);
         let mut strays = false;
         for index in 0..ready {
+            if self.set.is_watched(index) {
+                events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Watched });
+                continue;
+            }
             match self.set.ready(index) {
                 None => {
                     self.empty_wake();

@@ -6,6 +6,7 @@
 use crate::base::atoms;
 use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
 use crate::base::gil::detached;
+use crate::beam;
 use crate::beam::call_reply::{self, Waited};
 use crate::beam::resource::Ref;
 use crate::connection::context::{self, Context};
@@ -25,6 +26,11 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let args = unsafe { Bound::from_borrowed_ptr(py, args) };
+        if !beam::is_there() {
+            return Err(PyRuntimeError::new_err(
+                "erlang.call() works inside the Erlang VM only; this is a plain Python interpreter",
+            ));
+        }
         let (name, args, timeout): (String, Bound<'_, PyTuple>, Option<f64>) = args.extract()?;
         // More than a century is for ever.
         let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());

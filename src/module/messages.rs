@@ -1,13 +1,14 @@
 //! `erlang.send` and `erlang.self`: from any thread of Python to Erlang processes.
 
 use crate::base::config::REMOTE_NAMES_MAX;
+use crate::beam;
 use crate::beam::relay::{self, Full};
 use crate::python::glue::{class_name, guarded_object};
 
 use crate::connection::context;
 
 use crate::python::terms::TermConverter;
-use pyo3::exceptions::{PyBlockingIOError, PyLookupError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyLookupError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -32,6 +33,11 @@ pub unsafe extern "C" fn send(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
         // borrowed.
         if unsafe { ffi::PyArg_ParseTuple(args, c"OO:send".as_ptr(), &raw mut to, &raw mut term) } == 0 {
             return Err(PyErr::fetch(py));
+        }
+        if !beam::is_there() {
+            return Err(PyRuntimeError::new_err(
+                "erlang.send() works inside the Erlang VM only; this is a plain Python interpreter",
+            ));
         }
         // SAFETY: I7: CPython calls attached; the format has filled both with objects that outlive the call.
         let (to, term) = unsafe { (Bound::from_borrowed_ptr(py, to), Bound::from_borrowed_ptr(py, term)) };

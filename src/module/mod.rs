@@ -3,7 +3,13 @@
 //! `python/erlang/reactor.py` is its only user.
 
 pub mod connections;
+pub mod context_loop;
 pub mod erlang_call;
+pub mod event_loop;
+pub mod handle;
+pub mod loop_calls;
+pub mod loop_layout;
+pub mod loop_turn;
 pub mod manual_io;
 pub mod messages;
 pub mod own_connection;
@@ -58,7 +64,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 19]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -107,6 +113,14 @@ static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
     method(c"end_by_hand", end_by_hand, ffi::METH_O, c"Closes what get_extra_info has opened of such a connection."),
     method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
     method(c"call", erlang_call::call, ffi::METH_VARARGS, c"Calls a registered function of Erlang and waits."),
+    method(
+        c"asyncio_imported",
+        context_loop::asyncio_imported,
+        ffi::METH_NOARGS,
+        c"From now on contexts of this interpreter are event loops.",
+    ),
+    method(c"event_loop", context_loop::event_loop, ffi::METH_NOARGS, c"The loop of this thread's context, or None."),
+    method(c"loop_type", event_loop::loop_type, ffi::METH_NOARGS, c"The native half of an event loop."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(
         c"load_in_main",

@@ -45,6 +45,22 @@ impl<'py> Types<'py> {
 
 const KEY: &str = "_py_reactor";
 
+/// What the calling interpreter keeps by that name; `make` makes it, if nobody has done so yet.
+///
+/// # Errors
+/// The Python exception.
+pub fn kept_as<'py>(
+    py: Python<'py>,
+    name: &'static str,
+    make: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if !kept(py)?.contains(name)? {
+        kept(py)?.set_item(name, make()?)?;
+    }
+    let missing = || PyImportError::new_err("what this interpreter kept is gone");
+    kept(py)?.get_item(name)?.ok_or_else(missing)
+}
+
 /// The dict of the interpreter that no module has.
 fn kept(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     // SAFETY: I7, by the token; the dict is the interpreter's own, borrowed, and null only without memory.

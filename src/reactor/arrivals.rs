@@ -20,7 +20,7 @@ use std::io;
 impl Reactor {
     pub(super) fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
         self.turn += 1;
-        let timeout = self.timeout();
+        let timeout = self.loop_timeout(py, self.timeout());
         let mut pool = self.pool.borrow_mut();
         pool.collect_returns();
         let (slots, lent) = pool.usage();
@@ -37,6 +37,10 @@ impl Reactor {
             match outcome {
                 Outcome::Woken => {
                     self.commands_wait = true;
+                    continue;
+                }
+                Outcome::Watched => {
+                    self.poll_selector(py);
                     continue;
                 }
                 Outcome::Received { buffer, len, more } => {
@@ -119,6 +123,6 @@ pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &C
             connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
             machine.link.send_failed(errno);
         }
-        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken => {}
+        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken | Outcome::Watched => {}
     }
 }

@@ -17,6 +17,7 @@ use crate::mail::command::{Command, Info};
 use crate::mail::inbox::Signal;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
+use crate::module::context_loop;
 use crate::python::instance;
 use crate::python::variables;
 use crate::reactor::jobs;
@@ -69,7 +70,9 @@ impl Reactor {
             Command::Run { job, mut reply } => {
                 let globals = self.python.globals.bind(py);
                 self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
-                jobs::run(py, &self.python.converter, globals, job, reply, &self.context.mailbox);
+                context_loop::outside(py, &self.context, || {
+                    jobs::run(py, &self.python.converter, globals, job, reply, &self.context.mailbox);
+                });
                 self.context.callers.replace(None);
             }
             Command::Ask { name, request, mut reply } => {
@@ -134,6 +137,9 @@ impl Reactor {
             reply.stopped();
         }
         let cut = matches!(ending, Ending::Cutting);
+        if cut {
+            self.give_up_tasks();
+        }
         if let Ending::Draining(deadline) = ending {
             self.deadlines.ask(Due::Ending, deadline);
         }
@@ -148,8 +154,8 @@ impl Reactor {
         }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty()
+    pub(super) fn has_ended(&mut self, py: Python<'_>) -> bool {
+        !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty() && self.tasks_have_ended(py)
     }
 
     fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Info) {

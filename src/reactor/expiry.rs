@@ -23,6 +23,8 @@ pub(super) enum Due {
     Drains,
     /// The context, which is stopped.
     Ending,
+    /// The tasks of its event loop, which were cancelled.
+    Tasks,
     /// A connection that has to be looked at.
     Connection(ConnId),
 }
@@ -133,6 +135,7 @@ impl Reactor {
                     }
                 }
                 Due::Ending => self.cut_all(),
+                Due::Tasks => self.give_up_tasks(),
             }
         }
         if !quiet.is_empty() {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::backend::NoDriver;
 use super::jobs;
 use crate::base::atoms;
 use pyo3::prelude::*;
@@ -25,6 +26,15 @@ pub enum Failure {
     Resources(io::Error),
     /// A panic: a fault of this library.
     Panic(String),
+}
+
+impl From<NoDriver> for Failure {
+    fn from(none: NoDriver) -> Self {
+        match none {
+            NoDriver::Backend(why) => Failure::Backend(why),
+            NoDriver::Resources(error) => Failure::Resources(error),
+        }
+    }
 }
 
 impl Failure {

@@ -4,6 +4,7 @@
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
 mod arrivals;
+pub mod backend;
 mod commands;
 mod datagrams;
 mod deadlines;
@@ -11,6 +12,8 @@ mod ends;
 mod expiry;
 mod failure;
 pub mod jobs;
+mod looping;
+pub mod own_loop;
 mod preparation;
 mod requests;
 mod share;
@@ -30,12 +33,14 @@ use crate::connection::outbox::Sent;
 use crate::connection::overrides::Method;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
+use crate::module::loop_turn::EventLoop;
 use crate::module::own_connection::close_extra;
 use crate::python::instance;
 use crate::reactor::workspace::Workspace;
 use arrivals::advance;
 use deadlines::Deadlines;
 use expiry::{Due, Timeouts};
+use looping::Tasks;
 use pyo3::prelude::*;
 use requests::tell_monitors;
 use share::Share;
@@ -80,6 +85,11 @@ pub struct Reactor {
     /// Drains under way: until when, and who waits.
     drains: Vec<(Instant, ReplyTo)>,
     ending: Ending,
+    /// The event loop that is run by this one, if there is one just now.
+    event_loop: Option<EventLoop>,
+    /// How many imports of asyncio have been looked at.
+    imports: u64,
+    tasks: Tasks,
 }
 
 impl Reactor {
@@ -106,6 +116,9 @@ impl Reactor {
             commands_wait: true,
             drains: Vec::new(),
             ending: Ending::No,
+            event_loop: None,
+            imports: 0,
+            tasks: Tasks::Run,
         }
     }
 
@@ -116,9 +129,10 @@ impl Reactor {
     pub fn run(&mut self, py: Python<'_>) -> io::Result<()> {
         loop {
             self.run_commands(py);
+            self.run_tasks(py);
             self.settle_due(py);
             self.answer_drains();
-            if self.has_ended() {
+            if self.has_ended(py) {
                 return Ok(());
             }
             self.flush();
@@ -140,6 +154,7 @@ impl Reactor {
         for command in std::mem::take(&mut self.commands) {
             contain(&mut panic, || command.abandon());
         }
+        self.event_loop = None;
         let ids = self.context.table.borrow().ids();
         for id in ids {
             contain(&mut panic, || self.cut(py, id, drained));

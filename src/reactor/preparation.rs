@@ -5,22 +5,21 @@
 
 use super::Reactor;
 use super::failure::Failure;
-use crate::base::config::{Backend, Mode, Options};
+use crate::base::config::{Mode, Options};
 use crate::base::gil;
 use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
 use crate::driver::Driver;
-use crate::fallback::Epoll;
 use crate::mail::mailbox::Mailbox;
-use crate::mail::notice::Notice;
 use crate::module::thread_context;
 use crate::python::reactor_buffer;
 use crate::python::types::Types;
+use crate::reactor::backend;
 use crate::reactor::jobs;
 use crate::reactor::watchdog;
 use crate::reactor::workspace::Workspace;
-use crate::uring::{self, Features, Refusal, Uring};
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ impl<'py> Furnished<'py> {
         let waker = Arc::clone(mailbox);
         let mut pool =
             Pool::new(options.buffers, options.buffer_bytes, move || waker.inbox.wake()).map_err(Failure::Resources)?;
-        let driver = choose(options.backend, mailbox, &mut pool)?;
+        let driver = backend::choose(options.backend, mailbox, &mut pool)?;
         #[cfg(feature = "faults")]
         let driver = with_faults(driver);
         let buffer_type = self.imported.types.reactor_buffer.clone().unbind();
@@ -120,42 +119,15 @@ fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Option
         py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,))?;
         py.import("erlang._ending")?.call_method0("pass_nothing_on")?;
     }
+    let is_main = [("is_main", options.mode == Mode::Worker)].into_py_dict(py)?;
+    let imported = native.getattr("asyncio_imported")?;
+    py.import("erlang._asyncio_import")?.getattr("watch")?.call((imported,), Some(&is_main))?;
     let log = native.getattr("log")?;
     py.import("erlang._console")?.call_method1("install", (&log,))?;
     let logging = py.import("erlang._logging")?;
     logging.call_method1("prepare", (log,))?;
     jobs::exec(python.globals.bind(py), &options.setup_code)?;
     logging.call_method0("install").map(drop)
-}
-
-/// The driver to use.
-fn choose(backend: Backend, mailbox: &Mailbox, pool: &mut Pool) -> Result<Box<dyn Driver>, Failure> {
-    let waiter = || mailbox.inbox.waiter().map_err(Failure::Resources);
-    let mut note = String::new();
-    if backend != Backend::Epoll {
-        let wake_fd = waiter()?;
-        let proven = uring::probe(&Features::ALL).and_then(|proven| match backend {
-            Backend::Auto if !proven.features.defer_taskrun => Err(Refusal::Slower),
-            _ => Ok(proven),
-        });
-        match proven.and_then(|proven| Uring::new(proven, wake_fd, pool)) {
-            Ok(driver) => {
-                let _ = mailbox.backend.set(("uring", note));
-                return Ok(Box::new(driver));
-            }
-            Err(refusal) if backend == Backend::Uring => return Err(Failure::Backend(refusal.to_string())),
-            Err(refusal) => note = refusal.to_string(),
-        }
-        mailbox.notify(Notice {
-            level: "notice",
-            message: format!("epoll is used instead of io_uring: {note}"),
-            meta: Vec::new(),
-            fd: None,
-        });
-    }
-    let driver = Epoll::new(waiter()?).map_err(Failure::Resources)?;
-    let _ = mailbox.backend.set(("epoll", note));
-    Ok(Box::new(driver))
 }
 
 #[cfg(feature = "faults")]

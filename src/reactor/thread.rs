@@ -9,6 +9,7 @@ use crate::beam::reply::ReplyTo;
 use crate::connection::context;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::module::context_loop;
 use crate::module::thread_context;
 use crate::python::interpreter;
 use crate::python::reactor_buffer;
@@ -105,10 +106,16 @@ fn forget(py: Python<'_>, mode: Mode, mailbox: &Mailbox) -> Result<(), Failure> 
     for command in commands.into_iter().flatten() {
         contain(&mut panic, || command.abandon());
     }
+    if let Some(context) = context::current(py) {
+        contain(&mut panic, || context_loop::end(py, &context));
+    }
     contain(&mut panic, || context::set_current(py, None));
     contain(&mut panic, || reactor_buffer::set_local_pool(None));
     if mode != Mode::Worker {
         contain(&mut panic, || subinterpreter::end_program(py));
+    }
+    if mode != Mode::Worker {
+        contain(&mut panic, || context_loop::forget(gil::current_id(py)));
     }
     contain(&mut panic, || thread_context::remove(mailbox));
     contain(&mut panic, || watchdog::remove(mailbox));

@@ -31,7 +31,7 @@ use slot::{Cancel, Life, Slot, UNUSED};
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 pub use probe::{Features, Proven, Refusal, probe};
@@ -63,6 +63,8 @@ pub struct Uring {
     /// Descriptors that nothing is received from.
     ears: Set,
     ears_polled: bool,
+    /// A descriptor among them that is no connection's.
+    watched: Option<RawFd>,
     wake_fd: OwnedFd,
     /// Operations that the kernel still has to end (cancels not counted).
     operations: usize,
@@ -95,6 +97,7 @@ impl Uring {
             made: Vec::new(),
             ears,
             ears_polled: false,
+            watched: None,
             wake_fd,
             operations: 0,
             wait_flags: wait_flags.bits(),
@@ -406,6 +409,10 @@ impl Driver for Uring {
 
     fn look(&mut self, quiet: &[ConnId]) {
         self.renew_ended(quiet);
+    }
+
+    fn watch(&mut self, fd: Option<RawFd>) {
+        self.watch_instead(fd);
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {

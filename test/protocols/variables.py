@@ -57,11 +57,9 @@ class Datagrams(Sees):
 
 
 class Runs(recorder.Recording):
-    """Runs code in contexts of its own, and an event loop; raises at last."""
+    """Runs code in contexts of its own, and a coroutine; raises at last."""
 
     def data_received(self, data):
-        import asyncio
-
         who.set("outer")
         copied = contextvars.copy_context()
         copied.run(copied.copy().run, who.set, "inner")
@@ -71,7 +69,13 @@ class Runs(recorder.Recording):
             who.set("coroutine")
             return before
 
-        answer = [who.get(), copied.run(who.get), asyncio.run(coroutine()), who.get()]
+        def run():
+            try:
+                coroutine().send(None)
+            except StopIteration as end:
+                return end.value
+
+        answer = [who.get(), copied.run(who.get), contextvars.copy_context().run(run), who.get()]
         self.write(repr(answer).encode())
         if data == b"raise":
             raise RuntimeError("now")

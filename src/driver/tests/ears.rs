@@ -156,4 +156,27 @@ on_every_driver! {
         bench.until(|event| matches!(event.outcome, Outcome::SendFailed(_) | Outcome::Sent(_)).then_some(()));
         bench.deafen(0, socket(&ours));
     }
+
+    fn what_is_watched_is_told_of_while_it_has_input(bench, buffers: 1) {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        bench.driver.watch(Some(ours.as_raw_fd()));
+        theirs.write_all(b"xy").unwrap();
+        for _ in 0..3 {
+            bench.until(|event| (event.outcome == Outcome::Watched).then_some(()));
+        }
+        ours.read_exact(&mut [0; 2]).unwrap();
+        let waits = |bench: &mut Bench| {
+            let mut events = Vec::new();
+            for _ in 0..3 {
+                events.clear();
+                bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut events).unwrap();
+            }
+            assert!(events.is_empty(), "nothing is there: {events:?}");
+        };
+        waits(&mut bench);
+        theirs.write_all(b"x").unwrap();
+        bench.until(|event| (event.outcome == Outcome::Watched).then_some(()));
+        bench.driver.watch(None);
+        waits(&mut bench);
+    }
 }

@@ -1,0 +1,61 @@
+"""What native handles of an event loop are asked for seldom: their text, debug mode, exceptions. Called by native code."""
+
+from __future__ import annotations
+
+import sys
+from asyncio import base_events, format_helpers
+from asyncio.log import logger
+from typing import Any
+
+
+def describe(handle: Any) -> str:
+    """As asyncio's own handles are shown."""
+    if handle._repr is not None:
+        return str(handle._repr)
+    info = [handle.__class__.__name__]
+    if handle._cancelled:
+        info.append("cancelled")
+    if hasattr(handle, "when"):
+        info.append(f"when={handle.when()}")
+    if handle._callback is not None:
+        info.append(_source(handle))
+    if handle._source_traceback:
+        frame = handle._source_traceback[-1]
+        info.append(f"created at {frame[0]}:{frame[1]}")
+    return f"<{' '.join(info)}>"
+
+
+def failed(handle: Any, exc: BaseException) -> None:
+    """Tell the loop's exception handler that the callback of ``handle`` has raised."""
+    context = {"message": f"Exception in callback {_source(handle)}", "exception": exc, "handle": handle}
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    handle._loop.call_exception_handler(context)
+
+
+def check(handle: Any, method: str) -> None:
+    """In debug mode: is what ``method`` was given a callback, and was it called on the loop's thread?"""
+    loop = handle._loop
+    if method != "call_soon_threadsafe":
+        loop._check_thread()
+    loop._check_callback(handle._callback, method)
+    handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+
+def run(handle: Any) -> None:
+    """In debug mode: run ``handle``, and say so if it takes long."""
+    loop = handle._loop
+    loop._current_handle = handle
+    try:
+        began = loop.time()
+        handle._run()
+        took = loop.time() - began
+        if took >= loop.slow_callback_duration:
+            shown = base_events._format_handle(handle)  # type: ignore[attr-defined]
+            logger.warning("Executing %s took %.3f seconds", shown, took)
+    finally:
+        loop._current_handle = None
+
+
+def _source(handle: Any) -> str:
+    return str(format_helpers._format_callback_source(handle._callback, handle._args))

@@ -1,0 +1,188 @@
+"""Event loops over the reactor: native where something is done for each callback, inherited from asyncio everywhere else.
+
+Imports asyncio: nobody may import this who does not use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from erlang._native import native
+
+if TYPE_CHECKING:
+    from _py_reactor import Loop as _Native
+else:
+    _Native = native.loop_type()
+
+
+class _Later:
+    """Stands for a selector that nobody has asked for."""
+
+
+class Loop(_Native, asyncio.SelectorEventLoop):
+    """A loop of one's own, which runs while ``run_forever`` or ``run_until_complete`` does.
+
+    What asyncio's transports, readers and signal handlers need, a selector and a pair of sockets, is made when it is
+    first used.
+    """
+
+    def __init__(self, backend: str = "auto") -> None:
+        self._backend = backend
+        self._made_selector: selectors.BaseSelector | None = None
+        self._pipe: tuple[socket.socket, socket.socket] | None = None
+        self._join()
+        super().__init__(_Later())  # type: ignore[arg-type]
+
+    def _join(self) -> None:
+        self._be_own()
+
+    # The selector, which the reactor watches.
+
+    @property
+    def _selector(self) -> selectors.BaseSelector | None:
+        if self._made_selector is None and not self.is_closed():
+            made = selectors.DefaultSelector()
+            self._made_selector = made
+            self._watch(made.fileno())
+        return self._made_selector
+
+    @_selector.setter
+    def _selector(self, selector: Any) -> None:
+        if selector is None:
+            self._made_selector = None
+            self._watch(-1)
+
+    def _poll_selector(self) -> None:
+        if self._made_selector is not None:
+            self._process_events(self._made_selector.select(0))  # type: ignore[attr-defined]
+
+    # The pair of sockets, to which signals are written.
+
+    def _make_self_pipe(self) -> None:
+        pass
+
+    def _close_self_pipe(self) -> None:
+        if self._pipe is not None:
+            self._remove_reader(self._pipe[0].fileno())  # type: ignore[attr-defined]
+            for end in self._pipe:
+                end.close()
+            self._pipe = None
+
+    @property
+    def _ssock(self) -> socket.socket | None:
+        return None if self._pipe is None else self._pipe[0]
+
+    @property
+    def _csock(self) -> socket.socket | None:
+        if self._pipe is None and not self.is_closed():
+            self._pipe = socket.socketpair()
+            for end in self._pipe:
+                end.setblocking(False)
+            self._add_reader(self._pipe[0].fileno(), self._read_from_self)  # type: ignore[attr-defined]
+        return None if self._pipe is None else self._pipe[1]
+
+    def close(self) -> None:
+        """Close the loop: nothing that waits will be run."""
+        super().close()
+        self._drop_all()
+
+
+class ContextLoop(Loop):
+    """The loop of a context, which runs in its turns for as long as it lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread_id: int | None = threading.get_ident()
+
+    def _join(self) -> None:
+        if not self._be_contexts():
+            raise RuntimeError("the calling thread is not a context's")
+
+    def is_running(self) -> bool:
+        """Whether callbacks run: on its own thread not while Erlang has Python code run there."""
+        if self._thread_id == threading.get_ident():
+            return asyncio._get_running_loop() is self
+        return self._thread_id is not None
+
+    # Called by native code, on its thread.
+
+    def _enter(self) -> None:
+        if self._thread_id is not None:
+            asyncio._set_running_loop(self)
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
+                finalizer=self._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
+            )
+
+    def _leave(self) -> None:
+        asyncio._set_running_loop(None)
+        sys.set_asyncgen_hooks(None, None)
+
+    def _begin_end(self) -> None:
+        self._last_task = self.create_task(self._end_tasks())
+
+    async def _end_tasks(self) -> None:
+        """Cancel all tasks, wait for them, and end what else the loop has."""
+        try:
+            while left := asyncio.all_tasks(self) - {self._last_task}:
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left)
+                for task in left:
+                    self._tell(task)
+            await self.shutdown_asyncgens()
+            await self.shutdown_default_executor()
+        finally:
+            _Native.stop(self)
+
+    def _tell(self, task: asyncio.Task[Any]) -> None:
+        exc = None if task.cancelled() else task.exception()
+        if exc is not None:
+            message = "unhandled exception while a context ended"
+            self.call_exception_handler({"message": message, "exception": exc, "task": task})
+
+    def _end(self) -> None:
+        self._leave()
+        self._thread_id = None
+        Loop.close(self)
+
+    # What its context does.
+
+    def run_forever(self) -> NoReturn:
+        """Raise: it runs already."""
+        raise _runs_already("run_forever")
+
+    def run_until_complete(self, future: Any) -> NoReturn:
+        """Raise: it runs already."""
+        if asyncio.iscoroutine(future):
+            future.close()
+        raise _runs_already("run_until_complete")
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """Raise: signals are the VM's."""
+        raise RuntimeError("signals are the Erlang VM's: handle them there, with os:set_signal/2")
+
+    def stop(self) -> NoReturn:
+        """Raise: it ends with its context."""
+        raise RuntimeError("stop(): this loop is a context's, and ends with it: py_reactor_context:stop/1 in Erlang")
+
+    def close(self) -> NoReturn:
+        """Raise: it ends with its context."""
+        raise RuntimeError("close(): this loop is a context's, and ends with it: py_reactor_context:stop/1 in Erlang")
+
+
+def _runs_already(method: str) -> RuntimeError:
+    return RuntimeError(
+        f"{method}(): this loop is a context's, and runs already, between its connections' callbacks: make a task of "
+        "what is to run, with loop.create_task(coro), or use a loop of your own, erlang.new_event_loop()"
+    )
+
+
+def make_contexts() -> ContextLoop:
+    """Make the loop of the context whose thread this is; called by native code, once."""
+    return ContextLoop()

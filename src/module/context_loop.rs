@@ -1,0 +1,128 @@
+//! The event loop of a context: made on the context's thread once asyncio has been imported in its interpreter, and the running
+//! one there while its callbacks run, but not while Erlang has Python code run.
+
+use crate::base::gil;
+use crate::base::sync::{Mutex, lock};
+use crate::connection::callbacks::format_exception;
+use crate::connection::context::{self, Context};
+use crate::mail::notice::Notice;
+use crate::python::glue::guarded_object;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Interpreters that have imported asyncio.
+static IMPORTED: Mutex<Vec<i64>> = Mutex::new(Vec::new());
+/// How often one did.
+static IMPORTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often an interpreter of this process has imported asyncio: while this stays the same, nobody has to look.
+#[inline]
+pub fn imports() -> u64 {
+    IMPORTS.load(Ordering::Acquire)
+}
+
+/// An interpreter of this number is there no more.
+pub fn forget(interpreter: i64) {
+    lock(&IMPORTED).retain(|number| *number != interpreter);
+}
+
+/// See `erlang/_asyncio_import.py`.
+pub unsafe extern "C" fn asyncio_imported(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let number = gil::current_id(py);
+        let mut imported = lock(&IMPORTED);
+        if !imported.contains(&number) {
+            imported.push(number);
+        }
+        drop(imported);
+        IMPORTS.fetch_add(1, Ordering::Release);
+        // Whoever imports it in a callback may want the loop at once.
+        if let Some(context) = context::current(py) {
+            make(py, &context);
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// See `erlang/_event_loops.py`.
+pub unsafe extern "C" fn event_loop(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let Some(context) = context::current(py) else { return Ok(py.None().into_bound(py)) };
+        py.import("asyncio")?;
+        make(py, &context);
+        Ok(of(py, &context).unwrap_or_else(|| py.None().into_bound(py)))
+    })
+}
+
+/// Makes the loop of `context`, on its thread, if its interpreter has imported asyncio and there is none yet.
+pub fn make_if_imported(py: Python<'_>, context: &Context) {
+    let number = gil::current_id(py);
+    let imported = lock(&IMPORTED).contains(&number);
+    if imported {
+        make(py, context);
+    }
+}
+
+fn make(py: Python<'_>, context: &Context) {
+    if context.event_loop.borrow().is_some() {
+        return;
+    }
+    let made = py.import("erlang._loop").and_then(|module| module.call_method0("make_contexts"));
+    match made {
+        Ok(event_loop) => {
+            context.event_loop.replace(Some(event_loop.unbind()));
+            if !context.in_job.get() {
+                enter(py, context);
+            }
+        }
+        Err(error) => tell(py, context, "the event loop of a context could not be made", &error),
+    }
+}
+
+/// Something of asyncio went wrong that is nobody's callback.
+pub fn tell(py: Python<'_>, context: &Context, what: &str, error: &PyErr) {
+    context.mailbox.stats.exceptions.add(1);
+    let message = format!("{what}: {}", format_exception(py, error));
+    context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+}
+
+/// The loop of `context`, if there is one.
+pub fn of<'py>(py: Python<'py>, context: &Context) -> Option<Bound<'py, PyAny>> {
+    context.event_loop.borrow().as_ref().map(|event_loop| event_loop.bind(py).clone())
+}
+
+fn call(py: Python<'_>, context: &Context, method: &str) {
+    if let Some(event_loop) = of(py, context)
+        && let Err(error) = event_loop.call_method0(method)
+    {
+        tell(py, context, "an event loop", &error);
+    }
+}
+
+/// From now on it is the running loop of its thread.
+pub fn enter(py: Python<'_>, context: &Context) {
+    call(py, context, "_enter");
+}
+
+/// Runs `job`, Python code for Erlang, during which no loop is running on this thread: it may run one of its own.
+pub fn outside<R>(py: Python<'_>, context: &Context, job: impl FnOnce() -> R) -> R {
+    context.in_job.set(true);
+    call(py, context, "_leave");
+    let result = job();
+    context.in_job.set(false);
+    call(py, context, "_enter");
+    result
+}
+
+/// Has its tasks cancelled, and what else it has ended; it stops when that is done.
+pub fn begin_end(py: Python<'_>, context: &Context) {
+    call(py, context, "_begin_end");
+}
+
+/// The loop is over, whatever is left of it.
+pub fn end(py: Python<'_>, context: &Context) {
+    call(py, context, "_end");
+    let event_loop = context.event_loop.take();
+    drop(event_loop);
+}

@@ -1,0 +1,376 @@
+//! `_Loop`: the native half of an event loop, under `python/erlang/_loop.py`. What is called for each callback is here; the rest
+//! of asyncio's loop is inherited.
+
+use crate::connection::context;
+use crate::mail::mailbox::Mailbox;
+use crate::module::handle;
+use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
+use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
+use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::types;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+/// Makes what drives a loop of one's own, with a backend of that name.
+pub type MakeTurns = fn(Python<'_>, &str, &Arc<Mailbox>) -> PyResult<Box<dyn Turns>>;
+
+/// Makes the mailbox of a loop of one's own.
+pub type MakeMailbox = fn() -> std::io::Result<Mailbox>;
+
+static DRIVERS: OnceLock<(MakeMailbox, MakeTurns)> = OnceLock::new();
+
+/// Names what drives loops of one's own, which stands on a floor above.
+pub fn provide(make_mailbox: MakeMailbox, make_turns: MakeTurns) {
+    let _ = DRIVERS.set((make_mailbox, make_turns));
+}
+
+fn drivers() -> PyResult<(MakeMailbox, MakeTurns)> {
+    DRIVERS.get().copied().ok_or_else(|| PyRuntimeError::new_err("py_reactor: nothing drives loops of one's own here"))
+}
+
+/// `_add_callback(handle)`: of asyncio's own type, too, as its selector's readers are.
+unsafe extern "C" fn add_callback(this: *mut ffi::PyObject, handle: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe {
+            let is_cancelled = argument(py, handle).getattr("_cancelled")?.is_truthy()?;
+            if !is_cancelled {
+                core(this.cast()).schedule.borrow_mut().soon(Ref(ffi::Py_NewRef(handle)));
+            }
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// `_write_to_self()`: has the loop look, from any thread, or from a signal handler.
+unsafe extern "C" fn write_to_self(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let core = unsafe { core(this.cast()) };
+        if let Some(mailbox) = &*core.mailbox.borrow() {
+            mailbox.inbox.wake();
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// `_drop_all()`: nothing of what waits will be run.
+unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type. What is taken out is released when nothing is borrowed.
+        unsafe {
+            let core = core(this.cast());
+            let all = core.schedule.borrow_mut().clear();
+            all.iter().for_each(|task| forget_timer(core, *task));
+            release(all);
+            let turns = core.turns.take();
+            drop(turns);
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// # Safety
+/// A reference of the loop's schedule.
+unsafe fn forget_timer(core: &Core, Ref(object): Ref) {
+    // SAFETY: the caller's promise: it is a handle of ours if it has that type.
+    unsafe {
+        if ffi::Py_TYPE(object) == core.timer_type {
+            (*object.cast::<Handle>()).scheduled = 0;
+        }
+    }
+}
+
+/// `_counts()`: how many callbacks are ready, and how many timers there are.
+unsafe extern "C" fn counts(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let schedule = unsafe { core(this.cast()) }.schedule.borrow();
+        Ok(PyTuple::new(py, [schedule.ready(), schedule.timers()])?.into_any())
+    })
+}
+
+/// `_watch(fd)`: whenever this descriptor is readable, `_poll_selector` is called; -1: none is.
+unsafe extern "C" fn watch(this: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let (core, fd): (_, c_int) = unsafe { (core(this.cast()), argument(py, fd).extract()?) };
+        core.selector.set((fd >= 0).then_some(fd));
+        core.selector_is_new.set(true);
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// `_be_own()`: nobody drives this loop but `_run_once`.
+unsafe extern "C" fn be_own(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let (make_mailbox, _) = drivers()?;
+        let mailbox = Arc::new(make_mailbox()?);
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe { core(this.cast()) }.mailbox.replace(Some(mailbox));
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// `_be_contexts()`: the context whose thread this is drives it. Answers whether there is one.
+unsafe extern "C" fn be_contexts(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let context = context::current(py);
+        if let Some(context) = &context {
+            // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+            let core = unsafe { core(this.cast()) };
+            core.mailbox.replace(Some(Arc::clone(&context.mailbox)));
+            core.thread.set(this_thread());
+        }
+        Ok(context.is_some().into_pyobject(py)?.to_owned().into_any())
+    })
+}
+
+/// `_run_once()`, which `run_forever` calls until the loop is to stop: it turns until then.
+unsafe extern "C" fn run_once(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    /// Nobody runs it any more, whatever has happened.
+    struct Running<'a>(&'a Core);
+    impl Drop for Running<'_> {
+        fn drop(&mut self) {
+            self.0.thread.set(0);
+        }
+    }
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps.
+        let (event_loop, core) = unsafe { (argument(py, this), core(this.cast())) };
+        if core.thread.get() != 0 {
+            return Err(PyRuntimeError::new_err("This event loop is already running"));
+        }
+        let here = this_thread();
+        core.thread.set(here);
+        let running = Running(core);
+        // What drives it belongs to a thread (I1).
+        let before = core.turns.take().filter(|(thread, _)| *thread == here);
+        let mut turns = match before {
+            Some((_, turns)) => turns,
+            None => {
+                let backend: String = event_loop.getattr("_backend")?.extract()?;
+                let mailbox = core.mailbox.borrow().clone();
+                let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
+                core.selector_is_new.set(core.selector.get().is_some());
+                drivers()?.1(py, &backend, &mailbox)?
+            }
+        };
+        let ran = turns.run(&event_loop);
+        core.turns.replace(Some((here, turns)));
+        drop(running);
+        ran.map(|()| py.None().into_bound(py))
+    })
+}
+
+unsafe extern "C" fn stop(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe { (*this.cast::<LoopObject>()).stopping = 1 };
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// `tp_new`.
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let (_, handle_type, timer_type) = loop_types(py)?;
+        let core = Box::new(Core {
+            schedule: RefCell::default(),
+            free: RefCell::default(),
+            handle_type: handle_type.into_ptr().cast(),
+            timer_type: timer_type.into_ptr().cast(),
+            mailbox: RefCell::default(),
+            thread: Cell::new(0),
+            turns: RefCell::default(),
+            selector: Cell::new(None),
+            selector_is_new: Cell::new(false),
+        });
+        // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
+        unsafe {
+            let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("a loop cannot be made"))?;
+            let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
+            (*object.as_ptr().cast::<LoopObject>()).core = Box::into_raw(core);
+            Ok(object)
+        }
+    })
+}
+
+unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released. One that is just being
+    // made has no core. Nothing is borrowed while a collection may begin.
+    unsafe {
+        let this = object.cast::<LoopObject>();
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 || (*this).core.is_null() {
+            return result;
+        }
+        if let Ok(schedule) = core(this).schedule.try_borrow() {
+            for Ref(object) in schedule.iter() {
+                let result = visit(*object, arg);
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: I7: as in `traverse`; what is taken out is released afterwards.
+    unsafe {
+        let this = object.cast::<LoopObject>();
+        if !(*this).core.is_null() {
+            let core = core(this);
+            let all = core.schedule.borrow_mut().clear();
+            all.iter().for_each(|task| forget_timer(core, *task));
+            release(all);
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone, so there is no handle any more; CPython calls this attached (I7). The usual order
+    // for a heap type.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear(object);
+        let class = ffi::Py_TYPE(object);
+        let raw = ptr::replace(&raw mut (*object.cast::<LoopObject>()).core, ptr::null_mut());
+        if !raw.is_null() {
+            guarded((), |_| {
+                let core = Box::from_raw(raw);
+                for memory in core.free.take() {
+                    ffi::PyObject_GC_Del(memory.cast());
+                }
+                let types = [core.handle_type, core.timer_type];
+                drop(core);
+                types.into_iter().for_each(|class| ffi::Py_DECREF(class.cast()));
+                Ok(())
+            });
+        }
+        if let Some(free) = (*class).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// A flag that Python code reads and sets.
+macro_rules! flag {
+    ($get:ident, $set:ident, $field:ident) => {
+        unsafe extern "C" fn $get(this: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+            // SAFETY: I7: CPython calls attached, with an instance; attached.
+            unsafe { ffi::PyBool_FromLong((*this.cast::<LoopObject>()).$field.into()) }
+        }
+
+        unsafe extern "C" fn $set(this: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+            guarded(-1, |py| {
+                // SAFETY: I7: CPython calls attached, with an instance and a value, or null to delete it.
+                unsafe {
+                    let value = Bound::from_borrowed_ptr_or_opt(py, value);
+                    (*this.cast::<LoopObject>()).$field = value.map_or(Ok(false), |value| value.is_truthy())?.into();
+                }
+                Ok(0)
+            })
+        }
+    };
+}
+
+flag!(get_closed, set_closed, closed);
+flag!(get_debug, set_debug, debug);
+flag!(get_stopping, set_stopping, stopping);
+
+const fn property(name: &'static CStr, get: ffi::getter, set: ffi::setter) -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef { name: name.as_ptr(), get: Some(get), set: Some(set), doc: ptr::null(), closure: ptr::null_mut() }
+}
+
+static PROPERTIES: Static<[ffi::PyGetSetDef; 4]> = Static([
+    property(c"_closed", get_closed, set_closed),
+    property(c"_debug", get_debug, set_debug),
+    property(c"_stopping", get_stopping, set_stopping),
+    ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
+]);
+
+static METHODS: Static<[ffi::PyMethodDef; 15]> = Static([
+    entry(
+        c"call_soon",
+        call_soon,
+        c"call_soon($self, callback, *args, context=None)\n--\n\nIt is called in the next turn.",
+    ),
+    entry(
+        c"call_soon_threadsafe",
+        call_soon_threadsafe,
+        c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nThe same, from any thread.",
+    ),
+    entry(
+        c"call_later",
+        call_later,
+        c"call_later($self, delay, callback, *args, context=None)\n--\n\nIt is called after so many seconds.",
+    ),
+    entry(
+        c"call_at",
+        call_at,
+        c"call_at($self, when, callback, *args, context=None)\n--\n\nIt is called at that time.",
+    ),
+    method(c"time", time, ffi::METH_NOARGS, c"time($self, /)\n--\n\nThe loop's clock: time.monotonic()."),
+    method(c"stop", stop, ffi::METH_NOARGS, c"stop($self, /)\n--\n\nEnds run_forever, after what is ready."),
+    method(c"_run_once", run_once, ffi::METH_NOARGS, c"Turns until the loop is to stop."),
+    method(c"_add_callback", add_callback, ffi::METH_O, c"A handle is ready."),
+    method(c"_write_to_self", write_to_self, ffi::METH_NOARGS, c"Wakes the loop."),
+    method(c"_drop_all", drop_all, ffi::METH_NOARGS, c"Forgets what waits."),
+    method(c"_counts", counts, ffi::METH_NOARGS, c"How many callbacks are ready, how many timers there are."),
+    method(c"_watch", watch, ffi::METH_O, c"Has _poll_selector called when a descriptor is readable."),
+    method(c"_be_own", be_own, ffi::METH_NOARGS, c"A loop of one's own."),
+    method(c"_be_contexts", be_contexts, ffi::METH_NOARGS, c"The loop of this thread's context; False: it has none."),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+const DOC: &CStr = c"The native half of an event loop. See erlang._loop.";
+
+fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let slots = [
+        (ffi::Py_tp_doc, DOC.as_ptr() as *mut c_void),
+        (ffi::Py_tp_new, new as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
+        (ffi::Py_tp_getset, PROPERTIES.0.as_ptr() as *mut c_void),
+    ];
+    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
+    types::make(py, c"erlang._Loop", size_of::<LoopObject>(), flags, &slots, None)
+}
+
+/// The types of the calling interpreter: of loops, handles and timers.
+///
+/// # Errors
+/// The Python exception.
+pub fn loop_types(py: Python<'_>) -> PyResult<(Bound<'_, PyType>, Bound<'_, PyType>, Bound<'_, PyType>)> {
+    let kept = types::kept_as(py, "_py_reactor.loop", || {
+        let (handle, timer) = handle::make_types(py)?;
+        Ok(PyTuple::new(py, [make_type(py)?, handle, timer])?.into_any())
+    })?;
+    kept.extract()
+}
+
+/// `loop_type()`.
+pub unsafe extern "C" fn loop_type(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| Ok(loop_types(py)?.0.into_any()))
+}
+
+// The layouts are C's own.
+const _: () = assert!(offset_of!(LoopObject, core) == size_of::<ffi::PyObject>());

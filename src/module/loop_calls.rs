@@ -1,0 +1,252 @@
+//! `call_soon`, `call_soon_threadsafe`, `call_later`, `call_at` and `time` of an event loop.
+
+use crate::module::handle;
+use crate::module::loop_layout::{Core, Handle, LoopObject, core, this_thread};
+use crate::python::glue::{argument, guarded_object};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::CStr;
+use std::ptr;
+
+/// The clock of every loop: `time.monotonic()`, to the bit.
+#[inline]
+pub fn now() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: I2 is not touched: a struct of our own; the clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec) as f64 / 1e9
+}
+
+/// What a method of this kind is called with: `(when, callback, *args, context=None)`, or without a time.
+struct Call<'a> {
+    when: *mut ffi::PyObject,
+    callback: *mut ffi::PyObject,
+    args: &'a [*mut ffi::PyObject],
+    /// Null where there is none.
+    context: *mut ffi::PyObject,
+}
+
+/// How CPython passes arguments.
+type Args = *const *mut ffi::PyObject;
+
+impl<'a> Call<'a> {
+    /// `names` are those of the leading arguments, the last of which is the callback.
+    ///
+    /// # Safety
+    /// CPython's arguments.
+    #[inline]
+    unsafe fn parse(
+        py: Python<'_>,
+        method: &str,
+        names: &[&CStr],
+        args: Args,
+        count: ffi::Py_ssize_t,
+        keywords: *mut ffi::PyObject,
+    ) -> PyResult<Self> {
+        // SAFETY: I7: the caller is attached, and passes what CPython promises: `count` objects, then one for each of the names.
+        unsafe {
+            let count = ffi::PyVectorcall_NARGS(count as usize) as usize;
+            let given = if count == 0 { &[][..] } else { std::slice::from_raw_parts(args, count) };
+            let (leading, rest) = given.split_at(count.min(names.len()));
+            let mut found = [ptr::null_mut(); 2];
+            found[..leading.len()].copy_from_slice(leading);
+            let mut context = ptr::null_mut();
+            let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
+            for nth in 0..named {
+                let (name, value) = (ffi::PyTuple_GET_ITEM(keywords, nth), *args.add(count + nth as usize));
+                let is = |text: &CStr| ffi::PyUnicode_CompareWithASCIIString(name, text.as_ptr()) == 0;
+                if is(c"context") {
+                    context = if value == ffi::Py_None() { ptr::null_mut() } else { value };
+                } else {
+                    let place = names.iter().position(|text| is(text)).filter(|place| found[*place].is_null());
+                    let unexpected = || {
+                        let name = Bound::from_borrowed_ptr(py, name);
+                        PyTypeError::new_err(format!("{method}() got an unexpected keyword argument '{name}'"))
+                    };
+                    found[place.ok_or_else(unexpected)?] = value;
+                }
+            }
+            if let Some(missing) = (0..names.len()).find(|nth| found[*nth].is_null()) {
+                let name = names[missing].to_string_lossy();
+                return Err(PyTypeError::new_err(format!(
+                    "{method}() missing 1 required positional argument: '{name}'"
+                )));
+            }
+            let callback = found[names.len() - 1];
+            Ok(Call { when: found[0], callback, args: rest, context })
+        }
+    }
+
+    /// A handle of `this` for it.
+    ///
+    /// # Safety
+    /// `this` is a loop.
+    #[inline]
+    unsafe fn handle(&self, py: Python<'_>, this: *mut LoopObject, method: &str, when: Option<f64>) -> PyResult<New> {
+        // SAFETY: the caller's promise; the objects are CPython's arguments.
+        unsafe {
+            if (*this).closed != 0 {
+                return Err(PyRuntimeError::new_err("Event loop is closed"));
+            }
+            let handle = New(handle::make(py, this, self.callback, self.args, self.context, when)?);
+            if (*this).debug != 0 {
+                handle::check(&argument(py, handle.0.cast()), method)?;
+            }
+            Ok(handle)
+        }
+    }
+}
+
+/// A new reference to a handle.
+struct New(*mut Handle);
+
+impl New {
+    fn into_object(self, py: Python<'_>) -> Bound<'_, PyAny> {
+        let object = self.0.cast();
+        std::mem::forget(self);
+        // SAFETY: I7: the reference is ours, and goes on.
+        unsafe { Bound::from_owned_ptr(py, object) }
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        // SAFETY: I7: attached, as whoever made it; the reference is ours.
+        unsafe { ffi::Py_DECREF(self.0.cast()) };
+    }
+}
+
+/// `call_soon(callback, *args, context=None)`.
+pub unsafe extern "C" fn call_soon(
+    this: *mut ffi::PyObject,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let this = this.cast::<LoopObject>();
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe {
+            let call = Call::parse(py, "call_soon", &[c"callback"], args, count, keywords)?;
+            let handle = call.handle(py, this, "call_soon", None)?;
+            core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
+            Ok(handle.into_object(py))
+        }
+    })
+}
+
+/// `call_soon_threadsafe(callback, *args, context=None)`.
+pub unsafe extern "C" fn call_soon_threadsafe(
+    this: *mut ffi::PyObject,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        let this = this.cast::<LoopObject>();
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe {
+            let call = Call::parse(py, "call_soon_threadsafe", &[c"callback"], args, count, keywords)?;
+            let handle = call.handle(py, this, "call_soon_threadsafe", None)?;
+            core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
+            wake(core(this));
+            Ok(handle.into_object(py))
+        }
+    })
+}
+
+/// Has the loop look, unless it is this very thread that runs it, and so will.
+fn wake(core: &Core) {
+    if core.thread.get() != this_thread()
+        && let Some(mailbox) = &*core.mailbox.borrow()
+    {
+        mailbox.inbox.wake();
+    }
+}
+
+/// # Safety
+/// `this` is a loop, `call` has CPython's arguments.
+#[inline]
+unsafe fn call_at_time<'py>(
+    py: Python<'py>,
+    this: *mut LoopObject,
+    call: &Call<'_>,
+    method: &str,
+    when: f64,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let handle = call.handle(py, this, method, Some(when))?;
+        (*handle.0).scheduled = 1;
+        core(this).schedule.borrow_mut().at(when, handle::reference(handle.0));
+        Ok(handle.into_object(py))
+    }
+}
+
+/// # Safety
+/// A borrowed object.
+#[inline]
+unsafe fn seconds(py: Python<'_>, name: &str, value: *mut ffi::PyObject) -> PyResult<f64> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if value == ffi::Py_None() {
+            return Err(PyTypeError::new_err(format!("{name} cannot be None")));
+        }
+        argument(py, value).extract()
+    }
+}
+
+/// `call_later(delay, callback, *args, context=None)`.
+pub unsafe extern "C" fn call_later(
+    this: *mut ffi::PyObject,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe {
+            let call = Call::parse(py, "call_later", &[c"delay", c"callback"], args, count, keywords)?;
+            let when = now() + seconds(py, "delay", call.when)?;
+            call_at_time(py, this.cast(), &call, "call_later", when)
+        }
+    })
+}
+
+/// `call_at(when, callback, *args, context=None)`.
+pub unsafe extern "C" fn call_at(
+    this: *mut ffi::PyObject,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        unsafe {
+            let call = Call::parse(py, "call_at", &[c"when", c"callback"], args, count, keywords)?;
+            let when = seconds(py, "when", call.when)?;
+            call_at_time(py, this.cast(), &call, "call_at", when)
+        }
+    })
+}
+
+/// `time()`.
+pub unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: I7: CPython calls attached.
+    unsafe { ffi::PyFloat_FromDouble(now()) }
+}
+
+/// An entry of a method table, for one of these.
+pub const fn entry(
+    name: &'static CStr,
+    function: ffi::PyCFunctionFastWithKeywords,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }
+}

@@ -1,0 +1,151 @@
+//! An event loop as the reactor that drives it sees it: when it has to be run, and what of it in one turn.
+
+use crate::base::config::{LOOP_LOOK, LOOP_TIME_PER_TURN};
+use crate::mail::mailbox::Mailbox;
+use crate::mail::notice::Notice;
+use crate::module::handle;
+use crate::module::loop_calls::now;
+use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+/// No wait needs to be longer.
+const WAIT_MAX_SECONDS: f64 = 86_400.0;
+
+/// The loop that a reactor drives.
+pub struct EventLoop(Py<PyAny>);
+
+impl EventLoop {
+    /// `object` is an instance of `_Loop`.
+    pub fn new(object: &Bound<'_, PyAny>) -> Self {
+        EventLoop(object.clone().unbind())
+    }
+
+    /// The object.
+    pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.0.bind(py)
+    }
+
+    fn layout(&self) -> *mut LoopObject {
+        self.0.as_ptr().cast()
+    }
+
+    fn core(&self, _py: Python<'_>) -> &Core {
+        // SAFETY: I7: attached, as the token says; this keeps the object.
+        unsafe { core(self.layout()) }
+    }
+
+    /// How long the driver may wait at most, as far as the loop is concerned.
+    pub fn timeout(&self, py: Python<'_>) -> Option<Duration> {
+        let core = self.core(py);
+        if self.is_stopping(py) || core.schedule.borrow().ready() > 0 {
+            return Some(Duration::ZERO);
+        }
+        let mut dead = Vec::new();
+        let next = core.schedule.borrow_mut().next_at(&mut dead);
+        // SAFETY: I7: attached, as the token says; the schedule has given them up.
+        unsafe { release(dead) };
+        let seconds = (next? - now()).clamp(0.0, WAIT_MAX_SECONDS);
+        // Rounded up: woken too early, it would have to wait once more.
+        Some(Duration::from_nanos((seconds * 1e9).ceil() as u64))
+    }
+
+    /// Whether `stop` was called.
+    pub fn is_stopping(&self, _py: Python<'_>) -> bool {
+        // SAFETY: I7: attached, as the token says; this keeps the object.
+        unsafe { (*self.layout()).stopping != 0 }
+    }
+
+    /// Runs what is due and what is ready, batch by batch, until nothing is, or its time is over. Answers whether a batch has
+    /// come to its end.
+    ///
+    /// # Errors
+    /// A `KeyboardInterrupt` or its like; what is left of the batch comes later.
+    pub fn run(&self, py: Python<'_>, mailbox: &Mailbox) -> PyResult<bool> {
+        let core = self.core(py);
+        let mut schedule = core.schedule.borrow_mut();
+        if schedule.timers() > 0 {
+            schedule.make_due_ready(now());
+        }
+        if !schedule.begin_batch() {
+            return Ok(true);
+        }
+        drop(schedule);
+        let began = Instant::now();
+        let mut since_look = 0;
+        loop {
+            // Borrowed for a moment: whatever runs may schedule more.
+            let task = core.schedule.borrow_mut().take();
+            let Some(task) = task else {
+                if self.is_stopping(py)
+                    || began.elapsed() >= LOOP_TIME_PER_TURN
+                    || !core.schedule.borrow_mut().begin_batch()
+                {
+                    return Ok(true);
+                }
+                since_look = 0;
+                continue;
+            };
+            self.run_task(py, mailbox, task)?;
+            since_look += 1;
+            if since_look == LOOP_LOOK {
+                since_look = 0;
+                if began.elapsed() >= LOOP_TIME_PER_TURN {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn run_task(&self, py: Python<'_>, mailbox: &Mailbox, Ref(object): Ref) -> PyResult<()> {
+        let core = self.core(py);
+        // SAFETY: I7: attached, as the token says; the schedule's reference is ours now.
+        let (task, class) = unsafe { (Bound::from_owned_ptr(py, object), ffi::Py_TYPE(object)) };
+        let is_ours = class == core.handle_type || class == core.timer_type;
+        // SAFETY: I7: attached, as the token says; this keeps the object.
+        let debug = unsafe { (*self.layout()).debug != 0 };
+        let (ran, slow) = mailbox.running.call(py, || match is_ours && !debug {
+            // SAFETY: I7: attached, as the token says; it is a handle of ours, which we keep.
+            true => unsafe { handle::run(py, object.cast::<Handle>()) },
+            false => run_other(&task, debug),
+        });
+        if let Some(took) = slow {
+            tell_slow(mailbox, &task, took);
+        }
+        ran.or_else(|error| handle::failed(&task, error))
+    }
+
+    /// The descriptor of its selector (`None`: it has none), if the driver does not know it yet.
+    pub fn new_selector(&self, py: Python<'_>) -> Option<Option<RawFd>> {
+        let core = self.core(py);
+        core.selector_is_new.take().then(|| core.selector.get())
+    }
+
+    /// Its selector is readable.
+    ///
+    /// # Errors
+    /// What the selector raised.
+    pub fn poll_selector(&self, py: Python<'_>) -> PyResult<()> {
+        self.object(py).call_method0("_poll_selector").map(drop)
+    }
+}
+
+fn run_other(task: &Bound<'_, PyAny>, debug: bool) -> PyResult<()> {
+    if task.getattr("_cancelled")?.is_truthy()? {
+        return Ok(());
+    }
+    match debug {
+        true => handle::run_in_debug_mode(task),
+        false => task.call_method0("_run").map(drop),
+    }
+}
+
+fn tell_slow(mailbox: &Mailbox, task: &Bound<'_, PyAny>, took: Duration) {
+    let shown = task.repr().map_or_else(|_| "a callback of the event loop".to_owned(), |text| text.to_string());
+    let ms = took.as_millis();
+    let message = format!("{shown} took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)");
+    mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+}

@@ -1,0 +1,286 @@
+%% A context is an event loop: asyncio's tasks, timers and callbacks, in the turns of its connections.
+-module(loop_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2]).
+
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
+
+groups() ->
+    reactor_test:backend_groups(
+        [
+            who_uses_no_asyncio_imports_none,
+            imported_in_a_callback,
+            running_in_every_callback,
+            not_running_while_erlang_has_python_run,
+            receive_to_send_in_one_turn,
+            an_idle_context_makes_no_turns,
+            one_timer_one_turn,
+            ten_thousand_sleeps,
+            callbacks_that_never_end_starve_nobody,
+            from_other_threads,
+            exceptions_are_logged_and_cost_nothing,
+            what_a_contexts_loop_refuses,
+            stop_ends_tasks,
+            stop_waits_for_no_task_for_ever,
+            transports_of_asyncio,
+            loops_of_ones_own
+        ],
+        [contexts_that_share_an_interpreter, set_up_that_fails_leaves_no_loop]
+    ).
+
+who_uses_no_asyncio_imports_none(Config) ->
+    serving(Config, "recorder.Recording", fun(Context) ->
+        case reactor_test:mode(Config) of
+            %% Others have imported it, perhaps.
+            worker ->
+                ok;
+            subinterp ->
+                {Client, _} = client(Context, Config),
+                ok = send(Client, "x"),
+                ok = expect(Client, "x"),
+                {error, {python_error, _}} = py:eval(Context, "1/0"),
+                ?assertEqual({ok, false}, py:call(Context, loops, asyncio_is_imported, []))
+        end
+    end).
+
+imported_in_a_callback(Config) ->
+    serving(Config, "loops.Lazy", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        [
+            begin
+                ok = send(Client, "ping"),
+                ok = expect(Client, "ping by its loop")
+            end
+         || _ <- [1, 2]
+        ]
+    end).
+
+running_in_every_callback(Config) ->
+    serving(Config, "loops.Everywhere", fun(Context) ->
+        {Client, Tag} = client(Context, Config),
+        ok = send(Client, "x"),
+        ok = expect(Client, "w"),
+        [#{fd := Fd}] = py_reactor_context:connections(Context),
+        ok = py_reactor_context:notify(Context, Fd, message),
+        ok = gen_tcp:shutdown(Client, write),
+        _ = reactor_test:wait_lost(Context, Tag),
+        Methods = [factory, connection_made, data_received, write_ready, message_received, eof_received, connection_lost],
+        Expected = [[atom_to_binary(Method), true] || Method <- Methods],
+        ?assertEqual({ok, Expected}, py:call(Context, loops, seen, [Tag]))
+    end).
+
+not_running_while_erlang_has_python_run(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import asyncio, erlang\nasync def five():\n    await asyncio.sleep(0.001)\n    return 5\n"),
+        Alone = fun() ->
+            ?assertMatch({error, {python_error, #{type := <<"RuntimeError">>}}}, py:eval(Context, "asyncio.get_running_loop()")),
+            ?assertEqual({ok, 5}, py:eval(Context, "asyncio.run(five())")),
+            ?assertEqual({ok, 5}, py:call(Context, '__main__', five, [])),
+            ?assertEqual({ok, false}, py:eval(Context, "erlang.event_loop().is_running()"))
+        end,
+        Alone(),
+        ok = py:exec(Context, "import loops\nloops.results.clear()\nloops.note_after(0.001, 'late')"),
+        wait_equal({ok, [<<"late">>]}, fun() -> py:eval(Context, "loops.results") end),
+        Alone()
+    end).
+
+receive_to_send_in_one_turn(Config) ->
+    serving(Config, "loops.Chain", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        Exchange = fun() ->
+            ok = send(Client, "ping"),
+            ok = expect(Client, "ping")
+        end,
+        %% The first one imports asyncio.
+        [Exchange() || _ <- [1, 2]],
+        Turns = turns_of(Context, fun() -> [Exchange() || _ <- lists:seq(1, 20)] end),
+        %% One for what arrives, one for the end of its send, where that is told.
+        ?assert(Turns =< 45, Turns)
+    end).
+
+an_idle_context_makes_no_turns(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import erlang, loops\nloop = erlang.event_loop()\nloop.call_later(3600, print)"),
+        ok = py:exec(Context, "for _ in range(200):\n    loop.call_later(0.2, print).cancel()"),
+        settled(Context),
+        ?assertEqual(0, turns_of(Context, fun() -> timer:sleep(1000) end))
+    end).
+
+one_timer_one_turn(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import loops\nloops.results.clear()\nloops.tick_every(0.1)"),
+        wait_until(fun() -> element(2, py:eval(Context, "len(loops.results)")) > 1 end),
+        {ok, Before} = py:eval(Context, "len(loops.results)"),
+        Turns = turns_of(Context, fun() -> timer:sleep(1000) end),
+        {ok, After} = py:eval(Context, "len(loops.results)"),
+        %% The question is a turn, and so may be the end of its wake-up.
+        ?assert(Turns =< After - Before + 2, {Turns, After - Before})
+    end).
+
+ten_thousand_sleeps(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import loops\nloops.sleep_all(10000, 0.3)"),
+        wait_equal({ok, [10000, 0]}, fun() -> py:call(Context, loops, slept, []) end)
+    end).
+
+callbacks_that_never_end_starve_nobody(Config) ->
+    serving(Config, "recorder.Recording", fun(Context) ->
+        ok = py:exec(Context, "import loops\nloops.spin_forever()"),
+        {Client, _} = client(Context, Config),
+        [
+            begin
+                ok = send(Client, "x"),
+                ok = expect(Client, "x")
+            end
+         || _ <- lists:seq(1, 20)
+        ],
+        ok = py:exec(Context, "loops.note_after(0.001, 'timer')"),
+        wait_equal({ok, true}, fun() -> py:eval(Context, "'timer' in loops.results") end)
+    end).
+
+from_other_threads(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Name = register_self(),
+        [
+            begin
+                {ok, none} = py:call(Context, loops, from_thread, [Name]),
+                said(<<"from a thread">>)
+            end
+         || _ <- lists:seq(1, 20)
+        ]
+    end).
+
+exceptions_are_logged_and_cost_nothing(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {ok, none} = py:call(Context, loops, fail, [register_self()]),
+        said(<<"after it">>),
+        ?assertMatch({error, _, _}, log_collector:await(Id, ["Exception in callback", "ZeroDivisionError"]))
+    end).
+
+what_a_contexts_loop_refuses(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import loops"),
+        [
+            begin
+                {ok, Text} = py:call(Context, loops, raises_given, [Method, Kind]),
+                ?assertNotEqual(nomatch, string:find(Text, Advice), {Method, Text})
+            end
+         || {Method, Kind, Advice} <- [
+                {run_forever, <<>>, "new_event_loop"},
+                {run_until_complete, coroutine, "create_task"},
+                {stop, <<>>, "py_reactor_context:stop"},
+                {close, <<>>, "py_reactor_context:stop"},
+                {add_signal_handler, signal, "os:set_signal"}
+            ]
+        ]
+    end).
+
+stop_ends_tasks(Config) ->
+    Name = register_self(),
+    with_context(Config, #{}, fun(Context) ->
+        {ok, none} = py:call(Context, loops, hold_on, [Name]),
+        [said(What) || What <- [<<"executor">>, <<"begun">>]],
+        ok = py_reactor_context:stop(Context, 5000),
+        [said(What) || What <- [<<"task">>, <<"generator">>]]
+    end).
+
+stop_waits_for_no_task_for_ever(Config) ->
+    Name = register_self(),
+    with_context(Config, #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {ok, none} = py:call(Context, loops, swallow, [Name]),
+        said(<<"begun">>),
+        ok = py_reactor_context:stop(Context, 100),
+        said(<<"swallowed">>),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["although they were cancelled"]))
+    end).
+
+transports_of_asyncio(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Name = register_self(),
+        {ok, none} = py:call(Context, loops, serve, [Name]),
+        Port =
+            receive
+                Number when is_integer(Number) -> Number
+            after 10000 -> error(timeout)
+            end,
+        [
+            begin
+                {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+                ok = send(Client, "line\n"),
+                ok = expect(Client, "line\n"),
+                ok = reactor_test:expect_eof(Client)
+            end
+         || _ <- lists:seq(1, 10)
+        ],
+        settled(Context),
+        ?assertEqual(0, turns_of(Context, fun() -> timer:sleep(300) end))
+    end).
+
+loops_of_ones_own(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Backend = proplists:get_value(backend, Config),
+        [?assertEqual({ok, 42}, py:call(Context, loops, own_loop, [Backend])) || _ <- [1, 2, 3]]
+    end).
+
+%% What set-up code has begun ends with it.
+set_up_that_fails_leaves_no_loop(Config) ->
+    Path = [reactor_test:python_path()],
+    Code = "import asyncio, weakref, loops, erlang\nloops.kept.append(weakref.ref(erlang.event_loop()))\nraise ValueError",
+    Options = reactor_test:options(Config, #{setup_code => Code, python_path => Path}),
+    Trap = process_flag(trap_exit, true),
+    {error, {setup_code, _}} = py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), Options),
+    process_flag(trap_exit, Trap),
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import gc, loops\ngc.collect()"),
+        ?assertEqual({ok, []}, py:eval(Context, "[loop for loop in map(loops.referred, loops.kept) if loop]"))
+    end).
+
+%% In `worker' one context imports asyncio; the others hear of it.
+contexts_that_share_an_interpreter(Config) ->
+    serving(Config, "loops.Everywhere", fun(One) ->
+        serving(Config, "loops.Everywhere", fun(Other) ->
+            Name = register_self(),
+            Threads = [
+                begin
+                    ok = py:exec(Context, "import erlang, threading, loops"),
+                    ok = py:exec(Context, [
+                        "erlang.event_loop().call_soon(lambda: loops.say('", Name, "', threading.get_ident()))"
+                    ]),
+                    {ok, Thread} = py:eval(Context, "threading.get_ident()"),
+                    said(Thread),
+                    Thread
+                end
+             || Context <- [One, Other]
+            ],
+            ?assertEqual(2, length(lists:usort(Threads)))
+        end)
+    end).
+
+%% How many turns a context makes while `Fun' runs.
+turns_of(Context, Fun) ->
+    #{turns := Before} = py_reactor_context:stats(Context),
+    Fun(),
+    #{turns := After} = py_reactor_context:stats(Context),
+    After - Before.
+
+%% Its last turns, for what it was asked before, are over.
+settled(Context) ->
+    wait_until(fun() -> turns_of(Context, fun() -> timer:sleep(50) end) =:= 0 end).
+
+register_self() ->
+    Name = "loop_test_" ++ integer_to_list(erlang:unique_integer([positive])),
+    true = register(list_to_atom(Name), self()),
+    list_to_binary(Name).
+
+said(What) ->
+    receive
+        What -> ok
+    after 10000 -> error({never_said, What})
+    end.

@@ -1,0 +1,274 @@
+"""Protocols and functions that use the event loop of their context."""
+
+import sys
+
+import recorder
+
+
+def asyncio_is_imported():
+    return "asyncio" in sys.modules
+
+
+class Lazy(recorder.Recording):
+    """Imports asyncio in a callback, and answers by a task."""
+
+    def data_received(self, data):
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        loop.create_task(self.answer(bytes(data)))
+        return "continue"
+
+    async def answer(self, data):
+        import asyncio
+
+        await asyncio.sleep(0.01)
+        loop = asyncio.get_running_loop()
+        self.write(data + (b" by its loop" if loop is self.loop() else b" by another"))
+
+    def loop(self):
+        import erlang
+
+        return erlang.event_loop()
+
+
+class Chain(recorder.Recording):
+    """Answers by a future, a task and a callback that are all ready at once; notes in which turns."""
+
+    def data_received(self, data):
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        received = loop.create_future()
+        loop.create_task(self.answer(received))
+        loop.call_soon(received.set_result, bytes(data))
+        return "continue"
+
+    async def answer(self, received):
+        self.write(await received)
+
+
+class Everywhere(recorder.Recording):
+    """Notes in which callbacks a loop is running."""
+
+    def __init__(self):
+        self.seen = []
+        self.see("factory")
+
+    def see(self, method):
+        import asyncio
+
+        self.seen.append([method, asyncio._get_running_loop() is not None])
+        return "continue"
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.see("connection_made")
+
+    def data_received(self, data):
+        self.see("data_received")
+        return "write_pending"
+
+    def write_ready(self):
+        self.see("write_ready")
+        self.write(b"w")
+        return "read_pending"
+
+    def message_received(self, message):
+        return self.see("message_received")
+
+    def eof_received(self):
+        self.see("eof_received")
+        return "close"
+
+    def connection_lost(self):
+        self.see("connection_lost")
+        super().connection_lost()
+
+
+def seen(tag):
+    return recorder.protocol(tag).seen
+
+
+results = []
+kept = []
+
+
+def referred(kept):
+    import weakref
+
+    return kept() if isinstance(kept, weakref.ref) else None
+
+
+def note_after(seconds, value):
+    import erlang
+
+    erlang.event_loop().call_later(seconds, results.append, value)
+
+
+def tick_every(seconds):
+    import erlang
+
+    loop = erlang.event_loop()
+
+    def tick():
+        results.append("tick")
+        loop.call_later(seconds, tick)
+
+    tick()
+
+
+def sleep_all(count, seconds):
+    """So many tasks that sleep for that long; `slept` tells how they fared."""
+    import asyncio
+
+    import erlang
+
+    loop = erlang.event_loop()
+    results.clear()
+
+    async def sleep(until):
+        await asyncio.sleep(seconds)
+        results.append(loop.time() - until)
+
+    until = loop.time() + seconds
+    for _ in range(count):
+        loop.create_task(sleep(until))
+
+
+def slept():
+    """How many have, and how many of them too early."""
+    return [len(results), sum(late < 0 for late in results)]
+
+
+def say(name, what):
+    import erlang
+
+    erlang.send(name, what)
+
+
+def hold_on(name):
+    """A task, an asynchronous generator and an executor, which say when they end."""
+    import asyncio
+
+    import erlang
+
+    loop = erlang.event_loop()
+
+    async def numbers():
+        try:
+            yield 1
+            yield 2
+        finally:
+            say(name, "generator")
+
+    async def sleeps():
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            say(name, "task")
+            raise
+
+    async def begin():
+        kept.append(numbers())
+        await anext(kept[-1])
+        await loop.run_in_executor(None, say, name, "executor")
+        loop.create_task(sleeps())
+        await asyncio.sleep(0)
+        say(name, "begun")
+
+    loop.create_task(begin())
+
+
+def swallow(name):
+    """A task that cannot be cancelled."""
+    import asyncio
+
+    import erlang
+
+    async def swallows():
+        say(name, "begun")
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                say(name, "swallowed")
+
+    erlang.event_loop().create_task(swallows())
+
+
+def raises(method, *args):
+    import erlang
+
+    try:
+        getattr(erlang.event_loop(), method)(*args)
+    except RuntimeError as exc:
+        return str(exc)
+
+
+def raises_given(method, kind):
+    async def coroutine():
+        pass
+
+    return raises(method, *([2, print] if kind == "signal" else [coroutine()] if kind else []))
+
+
+def spin_forever():
+    import erlang
+
+    loop = erlang.event_loop()
+
+    def again():
+        loop.call_soon(again)
+
+    again()
+
+
+def from_thread(name):
+    import threading
+
+    import erlang
+
+    loop = erlang.event_loop()
+    threading.Thread(target=loop.call_soon_threadsafe, args=(say, name, "from a thread")).start()
+
+
+def fail(name):
+    import erlang
+
+    loop = erlang.event_loop()
+    loop.call_soon(lambda: 1 / 0)
+    loop.call_soon(say, name, "after it")
+
+
+def own_loop(backend):
+    import asyncio
+
+    import erlang
+
+    async def main():
+        await asyncio.sleep(0.01)
+        return await asyncio.to_thread(lambda: 42)
+
+    with asyncio.Runner(loop_factory=lambda: erlang.new_event_loop(backend=backend)) as runner:
+        return runner.run(main())
+
+
+def serve(name):
+    """An echo by asyncio's own streams, on the context's loop."""
+    import asyncio
+
+    import erlang
+
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        await writer.drain()
+        writer.close()
+
+    async def begin():
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        kept.append(server)
+        say(name, server.sockets[0].getsockname()[1])
+
+    erlang.event_loop().create_task(begin())
