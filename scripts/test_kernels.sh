@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots Debian's kernels under qemu, in software emulation (KVM inside of a virtual machine is not to be relied on), over
 # Debian trixie with this checkout built in it, and runs there: the drivers' tests of the crate, the probe for io_uring, and
-# the suites below over both backends. Needs root. Prints one table; exits with 1 if a kernel failed anything.
+# the suites below over io_uring. Needs root. Prints one table; exits with 1 if a kernel failed anything.
 #
 #   KERNELS          the releases of Debian whose kernels are booted (bookworm trixie: 6.1 and 6.12)
 #   PLATFORMS_DIR    where the folder of trixie is (_build/platforms), as in test_platforms.sh
@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 kernels=${KERNELS:-bookworm trixie}
 root=${PLATFORMS_DIR:-$PWD/_build/platforms}
-suites=(buffers writing closing ends actions)
+suites=(buffers closing ends descriptors)
 
 # shellcheck source=scripts/debian_folders.sh
 . scripts/debian_folders.sh

@@ -10,7 +10,7 @@ use memmap2::MmapMut;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The one buffer group of a ring.
+/// The buffer group that is served from.
 pub const BUFFER_GROUP: u16 = 0;
 
 /// Slots that the kernel holds at a time. A turn takes few of them, and the fewer go round, the warmer they are.
@@ -26,11 +26,11 @@ pub struct BufferRing {
 }
 
 impl BufferRing {
-    /// Registers a ring with `ring` that can hold up to `slots` slots.
+    /// Registers a ring with `ring`, as `group`, that can hold up to `slots` slots.
     ///
     /// # Errors
     /// The kernel has no provided-buffer rings (before 5.19), or refuses to lock the memory.
-    pub fn new(ring: &IoUring, slots: usize) -> io::Result<Self> {
+    pub fn new(ring: &IoUring, group: u16, slots: usize) -> io::Result<Self> {
         // A part stays free, for reads that do not take theirs from the ring.
         let posted_max = (slots - slots / 4).min(POSTED_MAX);
         let count = posted_max.next_power_of_two() as u16;
@@ -40,7 +40,7 @@ impl BufferRing {
         entries.advise(memmap2::Advice::DontFork)?;
         // SAFETY: I2: the mapping lives in `Self`, which `Uring` drops after the ring, and not while an operation runs.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries.as_mut_ptr() as u64, count, BUFFER_GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(entries.as_mut_ptr() as u64, count, group, 0)?;
         }
         Ok(BufferRing { entries, mask: count - 1, tail: 0, posted: 0, posted_max })
     }

@@ -80,7 +80,8 @@ impl Uring {
     /// The kernel refuses to take so many buffers.
     pub fn new(Proven { ring, features }: Proven, wake_fd: OwnedFd, pool: &mut Pool) -> Result<Self, Refusal> {
         let slots = pool.usage().0;
-        let buffers = BufferRing::new(&ring, slots).map_err(|error| Refusal::new("register buffers", error))?;
+        let buffers =
+            BufferRing::new(&ring, BUFFER_GROUP, slots).map_err(|error| Refusal::new("register buffers", error))?;
         let ears = Set::new().map_err(|error| Refusal::new("make an epoll set", error))?;
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if ring.params().is_feature_no_iowait() {
