@@ -9,7 +9,7 @@ END_OF_HEAD = b"\r\n\r\n"
 
 
 class Http(reactor.Protocol):
-    """Answers every GET with a line that names the path."""
+    """Answers every GET with a line that names the path, and every HEAD with what is above that line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Http(reactor.Protocol):
         del self.write_buffer[: self.write(bytes(self.write_buffer))]
         return "write_pending" if self.write_buffer else then
 
-    def write_ready(self) -> str:
+    def write_ready(self) -> reactor.Action:
         action = super().write_ready()
         return "close" if self.closing and not self.write_buffer else action
 
@@ -47,20 +47,20 @@ class Http(reactor.Protocol):
             return self.respond("400 Bad Request", "not HTTP\n", keep=False)
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         # A body would be taken for the next request.
-        if method != "GET" or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-            return self.respond("405 Method Not Allowed", "GET without a body, please\n", keep=False)
+        if method not in ("GET", "HEAD") or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            return self.respond("405 Method Not Allowed", "GET or HEAD without a body, please\n", keep=False)
         wish = headers.get("connection", "").lower()
         keep = wish == "keep-alive" if version == "HTTP/1.0" else wish != "close"
-        return self.respond("200 OK", f"Hello! You requested {path}\n", keep)
+        return self.respond("200 OK", f"Hello! You requested {path}\n", keep, with_body=method == "GET")
 
-    def respond(self, status: str, text: str, keep: bool) -> bool:
+    def respond(self, status: str, text: str, keep: bool, with_body: bool = True) -> bool:
         body = text.encode()
         self.write_buffer += (
             f"HTTP/1.1 {status}\r\n"
             f"Content-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\n"
             f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
-        ).encode() + body
+        ).encode() + (body if with_body else b"")
         return keep
 
 

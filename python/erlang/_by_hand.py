@@ -28,6 +28,8 @@ class Served:
         self.proto = proto
         self.handle = handle
         self.messages: deque[Any] = deque()
+        # The end of a wait has been signalled.
+        self.signalled = False
         self._variables = variables
         self._inside = False
 
@@ -64,6 +66,14 @@ def find(connection: Connection | None) -> Served | None:
 def is_served(connection: Connection | None) -> bool:
     """Whether it is there."""
     return find(connection) is not None
+
+
+def signal(connection: Connection | None) -> bool:
+    """End the wait of a protocol; False: there is no such connection."""
+    served = find(connection)
+    if served is not None:
+        served.signalled = True
+    return served is not None
 
 
 def notify(connection: Connection | None, message: Any) -> bool:

@@ -1,0 +1,1 @@
+../_py_reactor.pyi
