@@ -3,9 +3,12 @@
 %% A context is a pid or its number; where none is given it is context 1. A context that does not run is started by
 %% {@link context/1} and by the functions without a context, with default options.
 %%
-%% A request waits in the queue of the context's thread, then for Python, <em>without limit</em>: while it runs, the
-%% connections of that context wait, and nobody else does. Who needs a limit spawns a process. Should the context end
-%% meanwhile, the answer is `{error, {context_down, Reason}}'. The other errors of all functions:
+%% A request waits in the queue of the context's thread, then for Python: while it runs, the connections of that context
+%% wait, and nobody else does. With a timeout, in milliseconds, the wait ends by then with `{error, timeout}': a request that
+%% has not begun is dropped, and Python code that runs for it is interrupted, as by {@link
+%% py_reactor_context:interrupt/1}, and nothing else is. (Starting a context that does not run takes its own time.) Without
+%% one, it waits without limit. Should the context end meanwhile, the answer is `{error, {context_down, Reason}}'. The other
+%% errors of all functions:
 %% <ul>
 %% <li>`{python_error, #{type, message, traceback}}': Python raised; the three are binaries</li>
 %% <li>`{unsupported_term, Why}': an argument or the result has no counterpart on the other side</li>
@@ -16,12 +19,12 @@
 %%
 %% Terms: integers, floats, binaries (`str' if they are UTF-8, else `bytes'; `{bytes, Binary}' always `bytes'), atoms
 %% (`str', but `true', `false', and `none', `nil', `undefined' for `None'), lists, tuples, maps; pids and references come
-%% back as they were. Python's `str' and `bytes' become binaries.
+%% back as they were; `erlang.atom(name)' becomes an atom. Python's `str' and `bytes' become binaries.
 -module(py).
 
--export([start_contexts/0, start_contexts/1, contexts/0, context/0, context/1]).
--export([exec/1, exec/2, eval/1, eval/2, eval/3]).
--export([call/3, call/4, call/5, cast/3, cast/4]).
+-export([start_contexts/0, start_contexts/1, contexts/0, contexts/1, context/0, context/1]).
+-export([exec/1, exec/2, exec/3, eval/1, eval/2, eval/3, eval/4]).
+-export([call/3, call/4, call/5, call/6, cast/3, cast/4, cast/5]).
 -export([register_function/2, register_function/3, unregister_function/1]).
 -export([dup_fd/1, close_fd/1, version/0]).
 -export_type([code/0, name/0, kwargs/0, result/0, request_error/0]).
@@ -31,8 +34,12 @@
 -type code() :: unicode:chardata().
 -type name() :: atom() | unicode:chardata().
 -type kwargs() :: #{name() => term()}.
+-define(IS_CONTEXT(C), (is_pid(C) orelse is_integer(C))).
+-define(IS_TEXT(T), (is_binary(T) orelse is_list(T))).
+
 -type request_error() ::
-    {python_error, #{type := binary(), message := binary(), traceback := binary()}}
+    timeout
+    | {python_error, #{type := binary(), message := binary(), traceback := binary()}}
     | {unsupported_term, binary()}
     | {bad_argument, atom(), term(), binary()}
     | {context_down, term()}
@@ -51,12 +58,16 @@ start_contexts() ->
 
 %% @doc Sees to it that contexts 1 to `Count' run, and returns them in that order.
 %%
-%% Given a number, contexts that run already are left as they are. Given a map with options (`count', `mode', and those of
-%% {@link py_options:options()}), all are started with them: one that runs already is an error,
+%% Given a number, contexts that run already are left as they are. Given a map with options (`count', or `contexts', which is
+%% the same; `mode', and those of {@link py_options:options()}), all are started with them: one that runs already is an error,
 %% `{already_started, Pid}'. When one fails to start, those that this call started are stopped again.
 -spec start_contexts(pos_integer() | map()) -> {ok, [pid()]} | {error, term()}.
 start_contexts(Count) when is_integer(Count) ->
     start_each(Count, fun py_context_sup:ensure/1);
+start_contexts(#{count := _, contexts := Count}) ->
+    {error, {bad_option, contexts, Count, <<"is the same as count: give one of them">>}};
+start_contexts(#{contexts := Count} = Settings) ->
+    start_contexts((maps:remove(contexts, Settings))#{count => Count});
 start_contexts(Settings) when is_map(Settings) ->
     Mode = maps:get(mode, Settings, worker),
     Options = maps:without([count, mode], Settings),
@@ -86,6 +97,11 @@ start_each([Id | Ids], Start, Before, Pids) ->
 contexts() ->
     [Pid || {_Id, Pid} <- py_reactor_table:pids()].
 
+%% @doc The same, each with its number.
+-spec contexts(numbered) -> [{py_options:id(), pid()}].
+contexts(numbered) ->
+    py_reactor_table:pids().
+
 %% @doc As `context(1)'.
 -spec context() -> pid().
 context() ->
@@ -109,60 +125,89 @@ started(Id) ->
 %% @doc As `exec(1, Code)'.
 -spec exec(code()) -> ok | {error, request_error()}.
 exec(Code) ->
-    run_exec(default, Code).
+    run_exec(default, Code, infinity).
+
+%% @doc As `exec(1, Code, Timeout)' when the first argument is text, else as `exec(Context, Code, infinity)'.
+-spec exec(context() | code(), code() | timeout()) -> ok | {error, request_error()}.
+exec(Code, Timeout) when ?IS_TEXT(Code) ->
+    run_exec(default, Code, Timeout);
+exec(Context, Code) ->
+    run_exec(Context, Code, infinity).
 
 %% @doc Runs statements in the globals of a context.
--spec exec(context(), code()) -> ok | {error, request_error()}.
-exec(Context, Code) ->
-    run_exec(Context, Code).
+-spec exec(context(), code(), timeout()) -> ok | {error, request_error()}.
+exec(Context, Code, Timeout) ->
+    run_exec(Context, Code, Timeout).
 
 %% @doc As `eval(1, Expression, #{})'.
 -spec eval(code()) -> result().
 eval(Expression) ->
-    run_eval(default, Expression, #{}).
+    run_eval(default, Expression, #{}, infinity).
 
-%% @doc As `eval(1, Expression, Locals)' when the second argument is a map, else as `eval(Context, Expression, #{})'.
+%% @doc As `eval(1, Expression, Locals)' when the first argument is text, else as `eval(Context, Expression, #{})'.
 -spec eval(context() | code(), code() | kwargs()) -> result().
-eval(Expression, Locals) when is_map(Locals) ->
-    run_eval(default, Expression, Locals);
+eval(Expression, Locals) when ?IS_TEXT(Expression) ->
+    run_eval(default, Expression, Locals, infinity);
 eval(Context, Expression) ->
-    run_eval(Context, Expression, #{}).
+    run_eval(Context, Expression, #{}, infinity).
+
+%% @doc As `eval(1, Expression, Locals, Timeout)' when the first argument is text, else as
+%% `eval(Context, Expression, Locals, infinity)'.
+-spec eval(context() | code(), code() | kwargs(), kwargs() | timeout()) -> result().
+eval(Expression, Locals, Timeout) when ?IS_TEXT(Expression) ->
+    run_eval(default, Expression, Locals, Timeout);
+eval(Context, Expression, Locals) ->
+    run_eval(Context, Expression, Locals, infinity).
 
 %% @doc The value of an expression, which sees the globals of a context and these local names.
--spec eval(context(), code(), kwargs()) -> result().
-eval(Context, Expression, Locals) ->
-    run_eval(Context, Expression, Locals).
+-spec eval(context(), code(), kwargs(), timeout()) -> result().
+eval(Context, Expression, Locals, Timeout) ->
+    run_eval(Context, Expression, Locals, Timeout).
 
 %% @doc As `call(1, Module, Function, Args, #{})'.
 -spec call(name(), name(), list()) -> result().
 call(Module, Function, Args) ->
-    run_call(default, Module, Function, Args, #{}).
+    run_call(default, Module, Function, Args, #{}, infinity).
 
 %% @doc As `call(Context, Module, Function, Args, #{})' when the first argument is a context, else as
 %% `call(1, Module, Function, Args, Kwargs)'.
 -spec call(context() | name(), name(), name() | list(), list() | kwargs()) -> result().
-call(Context, Module, Function, Args) when is_pid(Context); is_integer(Context) ->
-    run_call(Context, Module, Function, Args, #{});
+call(Context, Module, Function, Args) when ?IS_CONTEXT(Context) ->
+    run_call(Context, Module, Function, Args, #{}, infinity);
 call(Module, Function, Args, Kwargs) ->
-    run_call(default, Module, Function, Args, Kwargs).
+    run_call(default, Module, Function, Args, Kwargs, infinity).
+
+%% @doc As `call(Context, Module, Function, Args, Kwargs, infinity)' when the first argument is a context, else as
+%% `call(1, Module, Function, Args, Kwargs, Timeout)'.
+-spec call(context() | name(), name(), name() | list(), list() | kwargs(), kwargs() | timeout()) -> result().
+call(Context, Module, Function, Args, Kwargs) when ?IS_CONTEXT(Context); is_map(Kwargs) ->
+    run_call(Context, Module, Function, Args, Kwargs, infinity);
+call(Module, Function, Args, Kwargs, Timeout) ->
+    run_call(default, Module, Function, Args, Kwargs, Timeout).
 
 %% @doc Calls a function of a module, which is imported if need be; `<<"__main__">>' is the context's own globals. If the
 %% function returns a coroutine it is run to its end, and what it returns is the result.
--spec call(context(), name(), name(), list(), kwargs()) -> result().
-call(Context, Module, Function, Args, Kwargs) ->
-    run_call(Context, Module, Function, Args, Kwargs).
+-spec call(context(), name(), name(), list(), kwargs(), timeout()) -> result().
+call(Context, Module, Function, Args, Kwargs, Timeout) ->
+    run_call(Context, Module, Function, Args, Kwargs, Timeout).
 
-%% @doc As `cast(1, Module, Function, Args)'.
+%% @doc As `cast(1, Module, Function, Args, #{})'.
 -spec cast(name(), name(), list()) -> ok | {error, request_error()}.
 cast(Module, Function, Args) ->
     queue_call(default, Module, Function, Args, #{}).
 
-%% @doc As {@link call/4}, but returns as soon as the call is queued. An exception is logged.
+%% @doc As `cast(Context, Module, Function, Args, #{})' when the first argument is a context, else as
+%% `cast(1, Module, Function, Args, Kwargs)'.
 -spec cast(context() | name(), name(), name() | list(), list() | kwargs()) -> ok | {error, request_error()}.
-cast(Context, Module, Function, Args) when is_pid(Context); is_integer(Context) ->
+cast(Context, Module, Function, Args) when ?IS_CONTEXT(Context) ->
     queue_call(Context, Module, Function, Args, #{});
 cast(Module, Function, Args, Kwargs) ->
     queue_call(default, Module, Function, Args, Kwargs).
+
+%% @doc As {@link call/5}, but returns as soon as the call is queued. An exception is logged.
+-spec cast(context(), name(), name(), list(), kwargs()) -> ok | {error, request_error()}.
+cast(Context, Module, Function, Args, Kwargs) ->
+    queue_call(Context, Module, Function, Args, Kwargs).
 
 %% @doc Lets Python call a function, by `erlang.call(name, *args)': any fun, which takes as many arguments as are passed.
 %% What was registered under the name before is replaced. The application keeps it until it stops, or until
@@ -241,30 +286,32 @@ version() ->
             Error
     end.
 
--spec run_exec(target(), term()) -> ok | {error, request_error()}.
-run_exec(Target, Code) ->
-    case prepared(Target, [{code, Code}]) of
-        {ok, Pid, Ctx, [Text]} ->
-            case py_request:run(Pid, fun(Ref) -> py_nif:exec(Ctx, Ref, Text) end) of
-                {ok, _None} -> ok;
-                {error, _} = Error -> Error
-            end;
+-spec run_exec(target(), term(), term()) -> ok | {error, request_error()}.
+run_exec(Target, Code, Timeout) ->
+    Send = fun(Ctx, Ref, [Text]) -> py_nif:exec(Ctx, Ref, Text) end,
+    case run(Target, [{code, Code}], Timeout, Send) of
+        {ok, _None} -> ok;
+        {error, _} = Error -> Error
+    end.
+
+-spec run_eval(target(), term(), term(), term()) -> result().
+run_eval(Target, Expression, Locals, Timeout) ->
+    Send = fun(Ctx, Ref, [Text, Names]) -> py_nif:eval(Ctx, Ref, Text, Names) end,
+    run(Target, [{expression, Expression}, {locals, Locals}], Timeout, Send).
+
+-spec run_call(target(), term(), term(), term(), term(), term()) -> result().
+run_call(Target, Module, Function, Args, Kwargs, Timeout) ->
+    Send = fun(Ctx, Ref, [M, F, A, K]) -> py_nif:call(Ctx, Ref, M, F, A, K) end,
+    run(Target, call_arguments(Module, Function, Args, Kwargs), Timeout, Send).
+
+-spec run(target(), [py_request:argument()], term(), Send) -> result() when
+    Send :: fun((py_nif:ctx(), py_nif:asker(), list()) -> ok | {error, term()}).
+run(Target, Arguments, Timeout, Send) ->
+    case prepared(Target, [{timeout, Timeout} | Arguments]) of
+        {ok, Pid, Ctx, [Limit | Encoded]} ->
+            py_request:run_or_give_up(Pid, Ctx, fun(Ref) -> Send(Ctx, Ref, Encoded) end, Limit);
         {error, _} = Error ->
             Error
-    end.
-
--spec run_eval(target(), term(), term()) -> result().
-run_eval(Target, Expression, Locals) ->
-    case prepared(Target, [{expression, Expression}, {locals, Locals}]) of
-        {ok, Pid, Ctx, [Text, Names]} -> py_request:run(Pid, fun(Ref) -> py_nif:eval(Ctx, Ref, Text, Names) end);
-        {error, _} = Error -> Error
-    end.
-
--spec run_call(target(), term(), term(), term(), term()) -> result().
-run_call(Target, Module, Function, Args, Kwargs) ->
-    case prepared(Target, call_arguments(Module, Function, Args, Kwargs)) of
-        {ok, Pid, Ctx, [M, F, A, K]} -> py_request:run(Pid, fun(Ref) -> py_nif:call(Ctx, Ref, M, F, A, K) end);
-        {error, _} = Error -> Error
     end.
 
 -spec queue_call(target(), term(), term(), term(), term()) -> ok | {error, request_error()}.

@@ -6,16 +6,20 @@
 -module(py_context_server).
 -behaviour(gen_server).
 
--export([start_link/3, ask_to_stop/2, await/1, await_end/1]).
+-export([start_link/3, ask_to_stop/2, await/1, await_end/1, settings/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -record(state, {
     id :: py_options:id(),
     ctx :: py_nif:ctx() | lost,
     ref :: reference(),
+    mode :: py_options:mode(),
+    options :: py_options:complete(),
     drain_ms :: non_neg_integer(),
     log = py_reactor_log:new() :: py_reactor_log:limit(),
-    ticking = false :: boolean()
+    ticking = false :: boolean(),
+    %% A message that nobody knows has come.
+    puzzled = false :: boolean()
 }).
 
 %% Beyond the time to drain, for a thread that is in the middle of a callback: it waits for the kernel and then for other
@@ -68,6 +72,15 @@ await_end(Pid) ->
         {'DOWN', Monitor, process, Pid, _Reason} -> ok
     end.
 
+%% What it was started with, if it answers in time.
+-spec settings(pid(), timeout()) -> {ok, {py_options:mode(), py_options:complete()}} | error.
+settings(Pid, TimeoutMs) ->
+    try
+        {ok, gen_server:call(Pid, settings, TimeoutMs)}
+    catch
+        exit:_ -> error
+    end.
+
 -spec init({pid(), reference(), py_options:id(), py_options:mode(), py_options:complete()}) ->
     {ok, #state{}} | ignore.
 init({Starter, StarterRef, Id, Mode, Options}) ->
@@ -80,7 +93,10 @@ init({Starter, StarterRef, Id, Mode, Options}) ->
                 {ok, Ctx, Ref} ->
                     ok = py_reactor_table:ready(Id, Ctx),
                     ok = py_nif:notify_arm(Ctx),
-                    {ok, #state{id = Id, ctx = Ctx, ref = Ref, drain_ms = map_get(drain_ms, Options)}};
+                    DrainMs = map_get(drain_ms, Options),
+                    {ok, #state{
+                        id = Id, ctx = Ctx, ref = Ref, mode = Mode, options = Options, drain_ms = DrainMs
+                    }};
                 {error, Reason} ->
                     ok = py_reactor_table:release(),
                     refuse(Starter, StarterRef, Reason)
@@ -123,18 +139,20 @@ start_thread(Id, Mode, #{start_timeout_ms := TimeoutMs} = Options) ->
 %% The set-up code may never return by itself.
 -spec given_up(py_nif:ctx(), Reason) -> {error, Reason}.
 given_up(Ctx, Reason) ->
-    _ = py_nif:context_interrupt(Ctx, make_ref()),
+    ok = py_nif:context_kill(Ctx),
     {error, Reason}.
 
 -spec handle_call(term(), gen_server:from(), #state{}) -> {reply, term(), #state{}}.
 handle_call(ctx, _From, State) ->
     {reply, State#state.ctx, State};
+handle_call(settings, _From, #state{mode = Mode, options = Options} = State) ->
+    {reply, {Mode, Options}, State};
 handle_call(Request, _From, State) ->
-    {reply, {error, {unknown_request, Request}}, State}.
+    {reply, {error, {unknown_request, Request}}, puzzled(Request, State)}.
 
 -spec handle_cast(term(), #state{}) -> {noreply, #state{}}.
-handle_cast(_Unknown, State) ->
-    {noreply, State}.
+handle_cast(Unknown, State) ->
+    {noreply, puzzled(Unknown, State)}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, term(), #state{}}.
 handle_info({select, _Notices, _, ready_input}, State) ->
@@ -156,8 +174,39 @@ handle_info({'DOWN', _Monitor, process, {py_reactor_sup, _Node}, _Reason}, State
     {stop, {shutdown, application_stopped}, State};
 handle_info({'EXIT', _Pid, Reason}, State) when Reason =/= normal ->
     {stop, Reason, State};
-handle_info(_Unknown, State) ->
-    {noreply, State}.
+handle_info({'EXIT', _Pid, normal}, State) ->
+    {noreply, State};
+handle_info({fd_handoff, Fd, Info}, State) ->
+    ok = hand_over(Fd, Info, State),
+    {noreply, State};
+handle_info(Unknown, State) ->
+    {noreply, puzzled(Unknown, State)}.
+
+%% As `py_reactor_context:handoff', for who cannot wait for an answer: a refusal is logged.
+-spec hand_over(term(), term(), #state{}) -> ok.
+hand_over(Fd, Info, #state{ctx = Ctx} = State) when is_integer(Fd) ->
+    case py_reactor_socket:hand_over(Ctx, Fd, Info) of
+        ok -> ok;
+        {error, Reason} -> refused(Fd, Reason, State)
+    end;
+hand_over(Other, _Info, State) ->
+    refused(Other, {bad_fd, Other}, State).
+
+-spec refused(term(), term(), #state{}) -> ok.
+refused(Fd, Reason, State) ->
+    Text = "descriptor ~tP of a message {fd_handoff, Fd, Info} is not served: ~tP; handoff/3 of py_reactor_context "
+        "answers its caller",
+    logger:log(warning, Text, [Fd, 10, Reason, 20], meta(State)).
+
+%% Once: whoever sends one may send many.
+-spec puzzled(term(), #state{}) -> #state{}.
+puzzled(_Message, #state{puzzled = true} = State) ->
+    State;
+puzzled(Message, State) ->
+    Text = "this context does not know the message ~tP, and drops it; it says so once. A context serves "
+        "{fd_handoff, Fd, Info} and the functions of py_reactor_context",
+    logger:log(warning, Text, [Message, 20], meta(State)),
+    State#state{puzzled = true}.
 
 %% What a library that was purged has left can only be left: the end of this process ends it.
 -spec terminate(term(), #state{}) -> ok.

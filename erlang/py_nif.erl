@@ -15,6 +15,11 @@
     context_stop/2,
     context_drain/3,
     context_interrupt/2,
+    context_kill/1,
+    context_stacks/2,
+    context_load/1,
+    ticket/0,
+    give_up/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -24,7 +29,7 @@
     notify_arm/1,
     notify_take/1,
     connection_ask/4,
-    connection_list/2,
+    connection_list/3,
     relay_take/0,
     answer_call/2,
     dup_fd/1,
@@ -36,7 +41,7 @@
     listener_accept/3,
     listener_close/1
 ]).
--export_type([ctx/0, listener/0, how/0, event/0, call_answer/0, waiter/0, reply_ref/0]).
+-export_type([ticket/0, asker/0, ctx/0, listener/0, how/0, event/0, call_answer/0, waiter/0, reply_ref/0]).
 
 -nifs([
     loaded/0,
@@ -45,6 +50,11 @@
     context_stop/2,
     context_drain/3,
     context_interrupt/2,
+    context_kill/1,
+    context_stacks/2,
+    context_load/1,
+    ticket/0,
+    give_up/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -54,7 +64,7 @@
     notify_arm/1,
     notify_take/1,
     connection_ask/4,
-    connection_list/2,
+    connection_list/3,
     relay_take/0,
     answer_call/2,
     dup_fd/1,
@@ -81,7 +91,10 @@
 %% Where the answer to a call from Python goes.
 -type waiter() :: reference() | {Waiter :: pid(), reference(), Callers :: [pid()]}.
 %% Who waits for a reply, if not the caller, and the contexts that wait for it meanwhile.
--type reply_ref() :: waiter() | undefined.
+-type ticket() :: reference().
+%% By which a request may be given up. It goes with one request to one context.
+-type asker() :: waiter() | {ticket(), waiter()}.
+-type reply_ref() :: asker() | undefined.
 %% The reply is `{Ref, {ok, Term} | {error, Reason}}'; with `undefined' there is none.
 
 %% Its Python and its threads end with the process only.
@@ -145,6 +158,11 @@ context_start(_Ref, _Id, _Mode, _Options) ->
 context_stop(_Ctx, _DrainMs) ->
     erlang:nif_error(undef).
 
+%% Ends the thread as soon as it looks, and interrupts the Python code that runs on it.
+-spec context_kill(ctx()) -> ok.
+context_kill(_Ctx) ->
+    erlang:nif_error(undef).
+
 %% Takes no new connections; `{Ref, {ok, 0}}' when the open ones have dealt with what had arrived and are closed,
 %% `{Ref, {error, {connections, N}}}' if that takes longer than `WithinMs'.
 -spec context_drain(ctx(), waiter(), WithinMs :: non_neg_integer()) -> ok | {error, busy | stopped}.
@@ -155,6 +173,17 @@ context_drain(_Ctx, _Ref, _WithinMs) ->
 %% `{Ref, {error, idle}}' when the code had ended before.
 -spec context_interrupt(ctx(), waiter()) -> ok | {error, idle | busy | {resources, atom()}}.
 context_interrupt(_Ctx, _Ref) ->
+    erlang:nif_error(undef).
+
+%% `{Ref, {ok, [{Thread, Stack}]} | {error, Why}}' as soon as Python lets another thread look: the threads of the context's
+%% interpreter, its own first.
+-spec context_stacks(ctx(), waiter()) -> ok | {error, busy | {resources, atom()}}.
+context_stacks(_Ctx, _Ref) ->
+    erlang:nif_error(undef).
+
+%% How many commands wait for the thread, and whether Python code may be running on it.
+-spec context_load(ctx()) -> {non_neg_integer(), boolean()}.
+context_load(_Ctx) ->
     erlang:nif_error(undef).
 
 %% Joins the thread, after `py_thread_end' only: it waits without limit. `panic' if it ended by a fault of the library.
@@ -170,11 +199,21 @@ handoff(_Ctx, _Fd, _Info, _How) ->
 stats(_Ctx) ->
     erlang:nif_error(undef).
 
--spec exec(ctx(), waiter(), binary()) -> ok | {error, term()}.
+%% A new one.
+-spec ticket() -> ticket().
+ticket() ->
+    erlang:nif_error(undef).
+
+%% Nobody waits for that request any more: if it has not begun, it does not; if it runs, what runs is interrupted.
+-spec give_up(ctx(), ticket()) -> ok.
+give_up(_Ctx, _Ticket) ->
+    erlang:nif_error(undef).
+
+-spec exec(ctx(), asker(), binary()) -> ok | {error, term()}.
 exec(_Ctx, _Ref, _Code) ->
     erlang:nif_error(undef).
 
--spec eval(ctx(), waiter(), binary(), map()) -> ok | {error, term()}.
+-spec eval(ctx(), asker(), binary(), map()) -> ok | {error, term()}.
 eval(_Ctx, _Ref, _Expression, _Locals) ->
     erlang:nif_error(undef).
 
@@ -200,8 +239,8 @@ connection_ask(_Ctx, _Ref, _Connection, _Request) ->
     erlang:nif_error(undef).
 
 %% The reply is `{Ref, {ok, [py_reactor_context:connection_info()]}}'.
--spec connection_list(ctx(), waiter()) -> ok | {error, busy | stopped}.
-connection_list(_Ctx, _Ref) ->
+-spec connection_list(ctx(), waiter(), Whole :: boolean()) -> ok | {error, busy | stopped}.
+connection_list(_Ctx, _Ref, _Whole) ->
     erlang:nif_error(undef).
 
 %% Messages of Python for other nodes, oldest first; some of them, `[]' when there are none.

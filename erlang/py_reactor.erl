@@ -3,7 +3,7 @@
 -module(py_reactor).
 
 -export([start_listener/2, stop_listener/1, listeners/0]).
--export([start_context/3]).
+-export([start_context/3, dump/1]).
 -export_type([listener_options/0, listener_info/0]).
 
 -type listener_options() :: #{
@@ -81,3 +81,26 @@ listeners() ->
 -spec start_context(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
 start_context(Id, Mode, Options) ->
     py_context_sup:start_context(Id, Mode, Options).
+
+%% @doc What is known of a context, to look for a fault or to send along with a report: `io:format("~tp~n", [Dump])' prints it.
+%%
+%% `stats', `versions', `options', `mode', how many commands are `queued' and whether Python code `runs' are known at once.
+%% The `stacks' of Python are looked at by another thread, which needs Python's lock; `connections' (at most 256, the others
+%% are counted) are told by the context's own thread. Each has half a second, and is `{unknown, Why}' after that: so a
+%% context that never returns answers all but the second, and one that keeps Python's lock for itself answers the rest.
+%%
+%% What clients or secrets might stand in is left out: `client_info', bytes of connections, the text of `setup_code' and the
+%% values of variables of the environment. Stacks show lines of your source.
+-spec dump(py_reactor_context:context()) ->
+    py_dump:dump() | {error, {no_context, term()} | {would_deadlock, binary()} | stopped | {unreachable, node(), term()}}.
+dump(Context) when is_pid(Context), node(Context) =/= node() ->
+    try
+        erpc:call(node(Context), ?MODULE, dump, [Context])
+    catch
+        error:{erpc, Why} -> {error, {unreachable, node(Context), Why}}
+    end;
+dump(Context) ->
+    case py:version() of
+        #{} = Versions -> py_dump:dump(Context, Versions);
+        {error, _} = Error -> Error
+    end.

@@ -229,25 +229,15 @@ handoff(Source, Info) ->
 %% see to it that it is not closed before the answer.
 -spec handoff(context(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
 handoff(Context, Source, Info) ->
-    case {py_context_lookup:resolve(Context), py_info:normalise(Info)} of
-        {{ok, _Pid, Ctx}, {ok, ClientInfo}} -> take_and_hand_over(Ctx, Source, ClientInfo);
-        {{error, _} = Error, _} -> discarded(Source, Error);
-        {_, {error, _} = Error} -> discarded(Source, Error)
+    case py_context_lookup:resolve(Context) of
+        {ok, _Pid, Ctx} -> py_reactor_socket:hand_over(Ctx, Source, Info);
+        {error, _} = Error -> discarded(Source, Error)
     end.
 
 -spec discarded(py_reactor_socket:source(), Error) -> Error when Error :: {error, term()}.
 discarded(Source, Error) ->
     ok = py_reactor_socket:discard(Source),
     Error.
-
--spec take_and_hand_over(py_nif:ctx(), py_reactor_socket:source(), py_info:info()) -> ok | {error, term()}.
-take_and_hand_over(Ctx, Source, ClientInfo) ->
-    case py_reactor_socket:take(Source) of
-        {ok, {Fd, How, _Port} = Taken} ->
-            py_reactor_socket:release(Taken, py_nif:handoff(Ctx, Fd, ClientInfo, How));
-        {error, _} = Error ->
-            Error
-    end.
 
 %% @doc The connections of a context, of any node, in no order. Its thread is asked and does nothing else meanwhile: this
 %% is for people and for starting up, not for every message.
@@ -334,5 +324,5 @@ request(Context, What) ->
 
 -spec native(py_nif:ctx(), reference(), list | {connection(), close | {send, binary()} | {notify, term()}}) ->
     ok | {error, term()}.
-native(Ctx, Ref, list) -> py_nif:connection_list(Ctx, Ref);
+native(Ctx, Ref, list) -> py_nif:connection_list(Ctx, Ref, false);
 native(Ctx, Ref, {Connection, Request}) -> py_nif:connection_ask(Ctx, Ref, Connection, Request).

@@ -15,7 +15,7 @@
 %% @private
 -module(py_reactor_socket).
 
--export([take/1, release/2, discard/1]).
+-export([hand_over/3, take/1, release/2, discard/1]).
 -export_type([source/0, taken/0]).
 
 -type source() :: integer() | gen_tcp:socket() | gen_udp:socket() | socket:socket().
@@ -24,6 +24,20 @@
 
 %% A descriptor is a C int.
 -define(FD_MAX, 16#7FFFFFFF).
+
+%% Takes a source and gives it to a context, or says why not.
+-spec hand_over(py_nif:ctx(), source(), py_info:info()) -> ok | {error, term()}.
+hand_over(Ctx, Source, Info) ->
+    case py_info:normalise(Info) of
+        {ok, ClientInfo} ->
+            case take(Source) of
+                {ok, {Fd, How, _Port} = Taken} -> release(Taken, py_nif:handoff(Ctx, Fd, ClientInfo, How));
+                {error, _} = Error -> Error
+            end;
+        {error, _} = Error ->
+            ok = discard(Source),
+            Error
+    end.
 
 %% Makes a number or a socket ready to be handed over.
 -spec take(source() | term()) -> {ok, taken()} | {error, term()}.

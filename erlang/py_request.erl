@@ -3,19 +3,24 @@
 %% @private
 -module(py_request).
 
--export([encode/1, run/2, run_within/3, run_anyway/2, awaited_by/1, refused/1]).
--export([wait/4]).
+-export([encode/1, run/2, run_or_give_up/4, run_within/3, run_anyway/2, run_anyway/3, awaited_by/1, refused/1]).
+-export([wait/5]).
 -export_type([argument/0, send/0]).
 
--type argument() :: {code | expression | module | function | args | locals | kwargs, term()}.
--type send() :: fun((py_nif:waiter()) -> ok | {error, term()}).
+-type argument() :: {code | expression | module | function | args | locals | kwargs | timeout, term()}.
+-type send() :: fun((py_nif:asker()) -> ok | {error, term()}).
 %% To be answered as that says.
+-type give_up() :: fun(() -> ok) | none.
+%% What is done when the time is over.
+
+%% What a timer takes.
+-define(TIMEOUT_MAX, 16#FFFFFFFF).
 
 %% In the process dictionary: the contexts that wait for this process.
 -define(WAITING, py_waiting_contexts).
 
 %% Code and names become binaries, as do the keys of keyword arguments and locals.
--spec encode([argument()]) -> {ok, [binary() | list() | map()]} | {error, {bad_argument, atom(), term(), binary()}}.
+-spec encode([argument()]) -> {ok, [binary() | list() | map() | timeout()]} | {error, {bad_argument, atom(), term(), binary()}}.
 encode(Arguments) ->
     try
         {ok, [encode_one(Name, Value) || {Name, Value} <- Arguments]}
@@ -23,11 +28,15 @@ encode(Arguments) ->
         throw:{bad_argument, _, _, _} = Reason -> {error, Reason}
     end.
 
--spec encode_one(atom(), term()) -> binary() | list() | map().
+-spec encode_one(atom(), term()) -> binary() | list() | map() | timeout().
 encode_one(args, Value) when is_list(Value), length(Value) >= 0 ->
     Value;
 encode_one(args, Value) ->
     bad(args, Value, <<"arguments are a proper list">>);
+encode_one(timeout, Value) when Value =:= infinity; is_integer(Value), Value >= 0, Value =< ?TIMEOUT_MAX ->
+    Value;
+encode_one(timeout, Value) ->
+    bad(timeout, Value, <<"a timeout is infinity or milliseconds, from 0">>);
 encode_one(Name, Value) when Name =:= kwargs; Name =:= locals ->
     named(Name, Value);
 encode_one(Name, Value) when Name =:= module; Name =:= function ->
@@ -72,14 +81,34 @@ run(ContextPid, Send) ->
 -spec run_within(pid(), send(), timeout()) -> {ok, term()} | {error, term()}.
 run_within(ContextPid, Send, Timeout) ->
     case refused(ContextPid) of
-        ok -> run(ContextPid, Send, Timeout, waiting());
+        ok -> run(ContextPid, Send, Timeout, none, waiting());
         {error, _} = Error -> Error
+    end.
+
+%% As {@link run_within/3}; then a request that has not begun is dropped, and one that runs is interrupted, also if the
+%% caller has died meanwhile.
+-spec run_or_give_up(pid(), py_nif:ctx(), send(), timeout()) -> {ok, term()} | {error, term()}.
+run_or_give_up(ContextPid, _Ctx, Send, infinity) ->
+    run(ContextPid, Send);
+run_or_give_up(ContextPid, Ctx, Send, Timeout) ->
+    case refused(ContextPid) of
+        ok ->
+            Ticket = py_nif:ticket(),
+            SendWithTicket = fun(Waiter) -> Send({Ticket, Waiter}) end,
+            GiveUp = fun() -> py_nif:give_up(Ctx, Ticket) end,
+            run(ContextPid, SendWithTicket, Timeout, GiveUp, waiting());
+        {error, _} = Error ->
+            Error
     end.
 
 %% As {@link run/2}, where the answer does not depend on the thread.
 -spec run_anyway(pid(), send()) -> {ok, term()} | {error, term()}.
 run_anyway(ContextPid, Send) ->
-    run(ContextPid, Send, infinity, []).
+    run_anyway(ContextPid, Send, infinity).
+
+-spec run_anyway(pid(), send(), timeout()) -> {ok, term()} | {error, term()}.
+run_anyway(ContextPid, Send, Timeout) ->
+    run(ContextPid, Send, Timeout, none, []).
 
 %% These contexts wait for the calling process from now on.
 -spec awaited_by([pid()]) -> ok.
@@ -105,10 +134,10 @@ refused(ContextPid) ->
     end.
 
 %% The caller sends the request by itself: what it says is copied once, and not for the one who waits.
--spec run(pid(), send(), timeout(), [pid()]) -> {ok, term()} | {error, term()}.
-run(ContextPid, Send, Timeout, Waiting) ->
+-spec run(pid(), send(), timeout(), give_up(), [pid()]) -> {ok, term()} | {error, term()}.
+run(ContextPid, Send, Timeout, GiveUp, Waiting) ->
     Ref = make_ref(),
-    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Ref, self(), ContextPid, Timeout]),
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Ref, self(), ContextPid, Timeout, GiveUp]),
     try Send({Waiter, Ref, Waiting}) of
         ok ->
             receive
@@ -129,19 +158,33 @@ forget(Waiter, Monitor) ->
     true = demonitor(Monitor, [flush]),
     exit(Waiter, kill).
 
--spec wait(reference(), pid(), pid(), timeout()) -> no_return().
-wait(Ref, Caller, ContextPid, Timeout) ->
+-spec wait(reference(), pid(), pid(), timeout(), give_up()) -> no_return().
+wait(Ref, Caller, ContextPid, Timeout, GiveUp) ->
     OfCaller = monitor(process, Caller),
     OfContext = monitor(process, ContextPid),
+    Over = timer(Timeout),
+    await(Ref, {OfCaller, OfContext, Over}, GiveUp).
+
+-spec await(reference(), {reference(), reference(), reference() | none}, give_up()) -> no_return().
+await(Ref, {OfCaller, OfContext, Over} = Awaited, GiveUp) ->
     receive
         {Ref, Result} ->
             exit({Ref, Result});
-        {'DOWN', OfCaller, process, Caller, _} ->
+        {'DOWN', OfCaller, process, _, _} when GiveUp =:= none ->
             exit(normal);
-        {'DOWN', OfContext, process, ContextPid, Reason} ->
+        {'DOWN', OfCaller, process, _, _} ->
+            %% The time holds also for what nobody waits for.
+            await(Ref, Awaited, GiveUp);
+        {'DOWN', OfContext, process, _, Reason} ->
             receive
                 {Ref, Result} -> exit({Ref, Result})
             after 0 -> exit({Ref, {error, {context_down, Reason}}})
-            end
-    after Timeout -> exit({Ref, {error, timeout}})
+            end;
+        {timeout, Over, over} ->
+            _ = is_function(GiveUp) andalso GiveUp(),
+            exit({Ref, {error, timeout}})
     end.
+
+-spec timer(timeout()) -> reference() | none.
+timer(infinity) -> none;
+timer(Timeout) -> erlang:start_timer(Timeout, self(), over).

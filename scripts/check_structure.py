@@ -45,7 +45,7 @@ ERLANG_FLOORS = (
     ("py_reactor_sup", "py_service_sup"),
     ("py_reactor", "py"),
     ("py_listener_sup",),
-    ("py_reactor_listener", "py_reactor_context"),
+    ("py_reactor_listener", "py_reactor_context", "py_dump"),
     ("py_context_sup",),
     ("py_context_keeper",),
     ("py_connection_monitor",),

@@ -18,7 +18,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([readme/1, index/1, getting_started/1, reactor/1, contexts/1, architecture/1, backends/1, invariants/1, security/1, benchmarks/1, performance/1]).
+-export([readme/1, index/1, getting_started/1, reactor/1, contexts/1, architecture/1, backends/1, invariants/1, migrating/1, security/1, benchmarks/1, performance/1]).
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
 -export([suites_are_described/1, options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
 
@@ -31,7 +31,7 @@ all() ->
 
 groups() ->
     [
-        {blocks, [], [readme, index, getting_started, reactor, contexts, architecture, backends, invariants, performance, security, benchmarks]},
+        {blocks, [], [readme, index, getting_started, reactor, contexts, architecture, backends, invariants, migrating, performance, security, benchmarks]},
         {facts, [], [
             every_document_is_run,
             few_blocks_are_not_run,
@@ -81,6 +81,7 @@ contexts(Config) -> run_document("docs/contexts.md", Config).
 architecture(Config) -> run_document("docs/architecture.md", Config).
 backends(Config) -> run_document("docs/backends.md", Config).
 invariants(Config) -> run_document("docs/invariants.md", Config).
+migrating(Config) -> run_document("docs/migrating.md", Config).
 security(Config) -> run_document("docs/security.md", Config).
 benchmarks(Config) -> run_document("docs/benchmarks.md", Config).
 performance(Config) -> run_document("docs/performance.md", Config).
@@ -95,6 +96,7 @@ every_document_is_run(Config) ->
         "docs/contexts.md",
         "docs/getting-started.md",
         "docs/invariants.md",
+        "docs/migrating.md",
         "docs/performance.md",
         "docs/reactor.md",
         "docs/security.md"

@@ -16,6 +16,8 @@ all() ->
         floats,
         text_and_bytes,
         atoms,
+        atoms_of_python,
+        new_atoms_are_bounded,
         opaque_terms_come_back,
         opaque_terms_in_python,
         depth_is_bounded,
@@ -162,6 +164,34 @@ atoms(Config) ->
     ?assertEqual(atom_to_binary(Long), back(Config, Long)),
     LongWide = list_to_atom(lists:duplicate(255, 16#65e5)),
     ?assertEqual(atom_to_binary(LongWide), back(Config, LongWide)).
+
+%% What comes back is a str, as any atom; what is no name of one is refused.
+atoms_of_python(Config) ->
+    [
+        ?assertEqual({ok, Atom}, eval(Config, ["erlang.atom('", atom_to_binary(Atom), "')"]))
+     || Atom <- [ok, true, none, '', 'with space', 'é', '日本', list_to_atom(lists:duplicate(255, 16#65E5))]
+    ],
+    ?assertEqual({ok, {ok, [1, #{key => <<"ok">>}]}}, eval(Config, "erlang.atom('ok'), [1, {erlang.atom('key'): 'ok'}]")),
+    ?assertEqual({ok, [true, false, true]}, eval(Config, "[a == erlang.atom('a') for a in [erlang.atom('a')]] + [erlang.atom('a') == 'a', len({erlang.atom('a'), erlang.atom('a')}) == 1]")),
+    ?assertEqual({ok, <<"a <erlang.Atom a>">>}, eval(Config, "f\"{erlang.atom('a')} {erlang.atom('a')!r}\"")),
+    [
+        ?assertMatch({error, {python_error, #{type := Type}}}, eval(Config, Expression))
+     || {Type, Expression} <- [
+            {<<"TypeError">>, "erlang.atom(b'a')"},
+            {<<"TypeError">>, "erlang.atom([])"},
+            {<<"ValueError">>, "erlang.atom('a' * 256)"},
+            {<<"UnicodeEncodeError">>, "erlang.atom('\\ud800')"}
+        ]
+    ].
+
+%% Those that the VM has do not count.
+new_atoms_are_bounded(Config) ->
+    Unique = reactor_test:tag(),
+    Make = fun(Expression) -> eval(Config, ["len('", Unique, "') and ", Expression]) end,
+    {ok, [_ | _]} = Make(["[erlang.atom(f'", Unique, "_{n}') for n in range(9000)]"]),
+    {ok, [_ | _]} = Make(["[erlang.atom(f'", Unique, "_{n}') for n in range(9000)]"]),
+    ?assertMatch({error, {unsupported_term, _}}, Make(["[erlang.atom(f'", Unique, "_{n}') for n in range(10001)]"])),
+    ?assertEqual({ok, ok}, eval(Config, "erlang.atom('ok')")).
 
 opaque_terms_come_back(Config) ->
     Fun = fun(X) -> X + 1 end,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from erlang._native import native
+from erlang._terms import Atom
 
 if TYPE_CHECKING:
     from erlang._terms import Pid
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["self", "send"]
 
 
-def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
+def send(to: Pid | Atom | str | tuple[str, str], term: Any, /) -> None:
     """Send a message to an Erlang process, as ``To ! Term`` does. Any thread may, in any interpreter.
 
     Args:
-        to: a pid, the name of a process of this node, or a tuple (name, node). Messages from one
+        to: a pid, the name of a process of this node (``str``, or an atom), or a tuple (name, node). Messages from one
             thread to one pid or name arrive in order. What goes to a process that has ended, or to
             another node that cannot be reached, is lost. A name or node in a tuple becomes an atom,
             and atoms stay for ever: do not make names of what clients send.
@@ -28,7 +29,7 @@ def send(to: Pid | str | tuple[str, str], term: Any, /) -> None:
         BlockingIOError: too many messages to other nodes wait. This one was not sent.
         RuntimeError: outside the Erlang VM.
     """
-    native.send(to, term)
+    native.send(str(to) if isinstance(to, Atom) else to, term)
 
 
 def self() -> Pid:

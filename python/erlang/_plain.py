@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from erlang._terms import Pid
+    from erlang.testing import Peer
+    from erlang.reactor import Action
 
 
 class _Handle:
@@ -55,8 +57,8 @@ class Protocol:
         handle: names this connection and no later one, wherever a number does; None before it is
             made, kept after it is closed.
 
-    The callbacks return an action (:data:`erlang.reactor.Action`). Overrides may be annotated
-    ``-> str``, or ``-> Action`` to have the type checker look at each value.
+    The callbacks return an action (:data:`erlang.reactor.Action`). Overrides are annotated
+    ``-> Action``, or not at all; the type checker then looks at each value.
     """
 
     __slots__ = ("_extra", "_handle", "client_info", "closed", "fd", "peer_closed", "write_buffer")
@@ -92,7 +94,7 @@ class Protocol:
         self.fd = fd
         self.client_info = client_info
 
-    def data_received(self, data: ReactorBuffer) -> str:
+    def data_received(self, data: ReactorBuffer) -> Action:
         """Bytes have arrived; every protocol defines this.
 
         Args:
@@ -112,7 +114,7 @@ class Protocol:
         """
         raise NotImplementedError(f"{type(self).__qualname__} does not define data_received()")
 
-    def write_ready(self) -> str:
+    def write_ready(self) -> Action:
         """The connection can take data. By default: writes out ``write_buffer``.
 
         Returns:
@@ -131,7 +133,7 @@ class Protocol:
             drain_by_write(self, buffer)
         return "continue" if self.write_buffer else "read_pending"
 
-    def eof_received(self) -> str:
+    def eof_received(self) -> Action:
         """The peer will send nothing more, but may still read.
 
         Returns:
@@ -139,7 +141,7 @@ class Protocol:
         """
         return "close"
 
-    def datagram_received(self, data: ReactorBuffer, addr: Any, /) -> str:
+    def datagram_received(self, data: ReactorBuffer, addr: Any, /) -> Action:
         """A datagram has arrived on a datagram socket: whole, perhaps empty.
 
         By default calls :meth:`data_received` with the data alone; :meth:`write` then answers the
@@ -158,7 +160,7 @@ class Protocol:
     def error_received(self, exc: OSError, /) -> None:
         """A datagram could not be sent or was refused by its receiver; the socket goes on."""
 
-    def message_received(self, message: Any, /) -> str:
+    def message_received(self, message: Any, /) -> Action:
         """A message from Erlang (``py_reactor_context:notify/3``) or from another protocol.
 
         Comes in any mode, between two other callbacks, in the order in which messages were sent;
@@ -193,6 +195,8 @@ class Protocol:
             raise ValueError(f"size must be positive, not {size}")
         if self.closed:
             return b""
+        if (wire := in_memory.get(self.fd)) is not None:
+            return wire.read_now(size)
         try:
             return os.read(self.fd, size)
         except BlockingIOError:
@@ -213,6 +217,8 @@ class Protocol:
         """
         if self.closed:
             return 0
+        if (wire := in_memory.get(self.fd)) is not None:
+            return wire.write_now(data)
         try:
             return os.write(self.fd, data)
         except OSError:
@@ -244,7 +250,7 @@ class Protocol:
         Returns:
             Whether the connection is there.
         """
-        return _by_hand.is_served(self._handle)
+        return _by_hand.signal(self._handle)
 
     def close(self) -> None:
         """As :func:`erlang.reactor.close_connection` of this connection; from any thread."""
@@ -268,8 +274,14 @@ class Protocol:
             What was found, once and for all; after the connection is gone what was asked before,
             and the peer of a TCP connection as ``client_info`` has it.
         """
-        duplicate = None if self._handle is None or self.closed else os.dup(self._handle[0])
+        duplicate = None
+        if self._handle is not None and not self.closed and self._handle[0] not in in_memory:
+            duplicate = os.dup(self._handle[0])
         return _extra_info.get(duplicate, self._extra, self.client_info, name, default)
+
+
+# Connections of erlang.testing, which have no descriptor.
+in_memory: dict[int, Peer] = {}
 
 
 def drain_by_write(protocol: Protocol, buffer: bytearray) -> None:
@@ -320,6 +332,11 @@ class ReactorBuffer(bytes):
     def __new__(cls, data: Buffer = b"") -> Self:
         # The view refuses what bytes() would take for a length or a sequence of numbers.
         return super().__new__(cls, builtins.memoryview(data))
+
+    @classmethod
+    def fromhex(cls, string: str, /) -> bytes:  # type: ignore[override]
+        """As ``bytes.fromhex``: plain bytes."""
+        return bytes.fromhex(string)
 
     def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
         # Pickled and copied as bytes: whoever loads them needs no reactor.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Fun", "Opaque", "Pid", "Port", "Ref"]
+__all__ = ["Atom", "Fun", "Opaque", "Pid", "Port", "Ref", "atom"]
+
+_ATOM_CHARS_MAX = 255
 
 
 class Opaque:
@@ -46,3 +48,30 @@ class Fun(Opaque):
     """An Erlang fun."""
 
     __slots__ = ()
+
+
+class Atom(Opaque):
+    """An Erlang atom, for Erlang: see :func:`atom`. An atom that comes from Erlang is a ``str``."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def atom(name: str, /) -> Atom:
+    """The atom of that name, wherever Python gives a term to Erlang; a ``str`` becomes a binary there.
+
+    Not needed for ``true``, ``false`` and ``none``, which Python's ``True``, ``False`` and ``None`` become.
+    Erlang never forgets an atom, so that 10000 new ones can be made in all; beyond that a term with one is
+    refused (``ValueError``). Those that Erlang knows already do not count.
+
+    Raises:
+        TypeError: ``name`` is not a ``str``.
+        ValueError: it has more than 255 characters, or some that UTF-8 has not.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an atom is a str, not {type(name).__name__}")
+    if len(name) > _ATOM_CHARS_MAX:
+        raise ValueError(f"the name of an atom has at most {_ATOM_CHARS_MAX} characters, not {len(name)}")
+    return Atom(name.encode(), name)

@@ -122,7 +122,7 @@ def signal_write_ready(connection: Connection) -> bool:
     Returns:
         Whether ``connection`` is being served.
     """
-    return native.signal_write_ready(connection) or _by_hand.is_served(connection)
+    return native.signal_write_ready(connection) or _by_hand.signal(connection)
 
 
 def connection_handle(connection: Connection) -> tuple[int, int, int] | None:
@@ -176,13 +176,19 @@ def init_connection(fd: int, client_info: Mapping[Any, Any]) -> Protocol:
             Protocol or serves another descriptor.
         Whatever the factory or ``connection_made`` raises; then ``fd`` is not served.
     """
+    return _serve(fd, client_info)
+
+
+def _serve(
+    fd: int, client_info: Mapping[Any, Any], factory: Callable[[], Protocol] | None = None
+) -> Protocol:
     if fd < 0:
         raise ValueError(f"fd must not be negative, got {fd}")
     if fd in _by_hand.connections or native.is_served(fd):
         raise RuntimeError(f"fd {fd} is already being served; call close_connection({fd}) first")
     info = _client_info.convert(client_info)
     variables = contextvars.copy_context()
-    proto = variables.run(_new_protocol)
+    proto = variables.run(_new_protocol, factory)
     served = _by_hand.Served(proto, native.drive_by_hand(proto, fd, info), variables)
     _by_hand.connections[fd] = served
     try:
@@ -275,8 +281,9 @@ def close_connection(connection: Connection) -> None:
         _by_hand.close(connection)
 
 
-def _new_protocol() -> Protocol:
-    factory = native.get_protocol_factory()
+def _new_protocol(factory: Callable[[], Protocol] | None) -> Protocol:
+    if factory is None:
+        factory = native.get_protocol_factory()
     if factory is None:
         factory = _factory
     if factory is None:

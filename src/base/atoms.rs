@@ -67,6 +67,8 @@ rustler::atoms! {
     received,
     sent,
     monitors,
+    operations,
+    machine,
     // Requests.
     send,
     notify,

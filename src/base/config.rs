@@ -127,6 +127,9 @@ pub const COPIED_TEXT_BYTES_MAX: usize = 1024 * 1024;
 /// Messages to other nodes that may wait for the process that sends them.
 pub const RELAYED_MAX: usize = 1024;
 
+/// New atoms that `erlang.atom` may make, in all.
+pub const ATOMS_MAX: usize = 10_000;
+
 /// Names of processes and nodes that Python may make atoms.
 pub const REMOTE_NAMES_MAX: usize = 4096;
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub mod atom_names;
 pub mod call_reply;
 pub mod dirty;
 pub mod relay;

@@ -161,7 +161,7 @@ impl Commands {
 
     /// Queues a command. Answers whether there was room.
     pub fn post(&self) -> bool {
-        self.0.post(Command::Run { job: Job::Exec(String::new()), reply: None }).is_ok()
+        self.0.post(Command::Run { job: Job::Exec(String::new()), reply: None, ticket: None }).is_ok()
     }
 
     /// Takes a batch, as a reactor that was woken does. Answers how many there were.

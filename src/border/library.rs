@@ -9,6 +9,7 @@ use crate::beam::call_reply::Answer;
 use crate::beam::resource::{keep, register};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
+use crate::mail::ticket::Ticket;
 use crate::module;
 use crate::python::interpreter;
 use crate::reactor::own_loop;
@@ -71,6 +72,7 @@ unsafe fn begin(env: *mut ErlNifEnv, private: *mut *mut c_void) -> c_int {
             && register::<Selectable>(env)
             && register::<ContextHandle>(env)
             && register::<Answer>(env)
+            && register::<Ticket>(env)
     });
     // SAFETY: the caller's promise.
     unsafe { *private = (&raw const MARK).cast_mut().cast() };
@@ -82,4 +84,5 @@ pub fn loaded() {
     keep::<Selectable>();
     keep::<ContextHandle>();
     keep::<Answer>();
+    keep::<Ticket>();
 }

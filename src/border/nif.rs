@@ -23,9 +23,10 @@ use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
+use crate::mail::ticket::Ticket;
 use crate::python::audit;
 use crate::python::subinterpreter::HAS_OWN_GIL;
-use crate::reactor::thread;
+use crate::reactor::{stacks, thread};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, Term};
 
 use std::io;
@@ -151,6 +152,15 @@ fn context_stop(context: Context, drain_ms: u64) -> Atom {
     atoms::ok()
 }
 
+/// Ends the thread as soon as it looks, and the Python code that runs on it.
+#[rustler::nif]
+fn context_kill(context: Context) -> Atom {
+    context.mailbox.inbox.kill();
+    // Where none runs, none begins.
+    let _ = context.mailbox.running.interrupt(drop);
+    atoms::ok()
+}
+
 #[rustler::nif]
 fn context_drain<'a>(env: Env<'a>, context: Context, reference: Term<'a>, within_ms: u64) -> Term<'a> {
     let reply = ReplyTo::new(env.pid(), reference);
@@ -168,7 +178,11 @@ fn context_interrupt<'a>(env: Env<'a>, context: Context, reference: Term<'a>) ->
             false => (atoms::error(), atoms::idle()).encode(env),
         });
     };
-    match context.mailbox.running.interrupt(done) {
+    interrupted(env, context.mailbox.running.interrupt(done))
+}
+
+fn interrupted(env: Env<'_>, begun: Result<(), NoInterrupt>) -> Term<'_> {
+    match begun {
         Ok(()) => atoms::ok().encode(env),
         Err(NoInterrupt::Idle) => (atoms::error(), atoms::idle()).encode(env),
         Err(NoInterrupt::Busy) => (atoms::error(), atoms::busy()).encode(env),
@@ -176,6 +190,17 @@ fn context_interrupt<'a>(env: Env<'a>, context: Context, reference: Term<'a>) ->
             (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env)
         }
     }
+}
+
+#[rustler::nif]
+fn context_stacks<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
+    interrupted(env, stacks::tell(&context.mailbox, ReplyTo::new(env.pid(), reference)))
+}
+
+/// How many commands wait, and whether Python code may be running.
+#[rustler::nif]
+fn context_load(context: Context) -> (usize, bool) {
+    (context.mailbox.inbox.waiting(), !context.mailbox.running.number().is_multiple_of(2))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
@@ -232,9 +257,30 @@ fn stats(env: Env<'_>, context: Context) -> NifResult<Term<'_>> {
     map.map_put(atoms::backend(), Atom::from_str(env, backend)?)?.map_put(atoms::backend_note(), note)
 }
 
+/// `reference` is `{Ticket, Reference}` where the request can be given up.
 fn run<'a>(env: Env<'a>, context: &Context, reference: Term<'a>, job: Job) -> Term<'a> {
+    let (ticket, reference) = match reference.decode::<(Ref<Ticket>, Term<'a>)>() {
+        Ok((ticket, reference)) => (Some(ticket), reference),
+        Err(_) => (None, reference),
+    };
     let reply = (!reference.is_atom()).then(|| ReplyTo::new(env.pid(), reference));
-    answer(env, context.mailbox.inbox.post(Command::Run { job, reply }))
+    answer(env, context.mailbox.inbox.post(Command::Run { job, reply, ticket }))
+}
+
+#[rustler::nif]
+fn ticket() -> Ref<Ticket> {
+    Ref::new(Ticket::new())
+}
+
+#[rustler::nif]
+fn give_up(context: Context, ticket: Ref<Ticket>) -> Atom {
+    if let Some(stretch) = ticket.give_up()
+        && let Err(error) = context.mailbox.running.interrupt_stretch(stretch)
+    {
+        let message = format!("a request whose time is over could not be interrupted, for want of a thread: {error}");
+        context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+    }
+    atoms::ok()
 }
 
 fn answer(env: Env<'_>, posted: Result<(), (Refused, Command)>) -> Term<'_> {
@@ -311,8 +357,8 @@ fn connection_ask<'a>(
 }
 
 #[rustler::nif]
-fn connection_list<'a>(env: Env<'a>, context: Context, reference: Term<'a>) -> Term<'a> {
-    answer(env, context.mailbox.inbox.post(Command::List { reply: ReplyTo::new(env.pid(), reference) }))
+fn connection_list<'a>(env: Env<'a>, context: Context, reference: Term<'a>, whole: bool) -> Term<'a> {
+    answer(env, context.mailbox.inbox.post(Command::List { whole, reply: ReplyTo::new(env.pid(), reference) }))
 }
 
 #[rustler::nif]

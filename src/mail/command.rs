@@ -5,9 +5,11 @@
 use crate::base::atoms;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
+use crate::beam::resource::Ref;
 use crate::driver::descriptor::Descriptor;
 use crate::mail::inbox::{Class, Queued, Refused};
 use crate::mail::place::Place;
+use crate::mail::ticket::Ticket;
 use pyo3::{Py, PyAny};
 use rustler::{Encoder, Env, Term};
 use std::net::SocketAddr;
@@ -71,6 +73,8 @@ pub enum Command {
         job: Job,
         /// Who waits for the result; without anybody, an exception is logged.
         reply: Option<ReplyTo>,
+        /// By which that may be given up.
+        ticket: Option<Ref<Ticket>>,
     },
     /// Do something with a connection.
     Ask {
@@ -83,6 +87,8 @@ pub enum Command {
     },
     /// Tell of all connections.
     List {
+        /// With what only people who look for a fault want to know.
+        whole: bool,
         /// Who is told `{ok, [Map]}`.
         reply: ReplyTo,
     },
@@ -132,7 +138,7 @@ impl Command {
             Command::Adopt { mut descriptor, .. } => descriptor.promise(),
             Command::Run { reply: Some(reply), .. }
             | Command::Ask { reply, .. }
-            | Command::List { reply }
+            | Command::List { reply, .. }
             | Command::Drain { reply, .. } => reply.stopped(),
             Command::Run { reply: None, .. }
             | Command::Disown { .. }

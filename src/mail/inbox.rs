@@ -126,6 +126,11 @@ impl<C: Queued> Inbox<C> {
         self.wake();
     }
 
+    /// How many commands wait.
+    pub fn waiting(&self) -> usize {
+        lock(&self.commands).queue.len()
+    }
+
     /// Ends the thread as soon as it looks.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);

@@ -19,8 +19,9 @@ use rustler::LocalPid;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Log records that wait, and how many came when there was no room for them.
 #[derive(Default)]
@@ -47,6 +48,8 @@ pub struct Mailbox {
     pub backend: OnceLock<(&'static str, String)>,
     /// What its thread is asked to do.
     pub inbox: Inbox<Command>,
+    /// Somebody looks at its stacks.
+    pub looked_at: AtomicBool,
     notices: Mutex<Notices>,
     notices_wake: Wake,
 }
@@ -67,6 +70,7 @@ impl Mailbox {
             running: Arc::new(Running::new()),
             backend: OnceLock::new(),
             inbox: Inbox::new()?,
+            looked_at: AtomicBool::new(false),
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
         })
@@ -90,14 +94,19 @@ impl Mailbox {
     /// logged if it was slow.
     pub fn pause(&self, py: Python<'_>) {
         if let Some(took) = self.running.pause(py) {
-            let message = format!(
-                "Python code outside of callbacks took at least {} ms (a destructor, the text of an exception, the \
+            self.was_slow_between(took);
+        }
+    }
+
+    /// Logs that Python code outside of callbacks was slow.
+    pub fn was_slow_between(&self, took: Duration) {
+        let message = format!(
+            "Python code outside of callbacks took at least {} ms (a destructor, the text of an exception, the \
                  conversion of a result, or what ran at the context's end); meanwhile its context served \
                  nobody (slow_callback_ms)",
-                took.as_millis()
-            );
-            self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
-        }
+            took.as_millis()
+        );
+        self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
     }
 
     /// Queues a log record, or counts it when nobody takes them fast enough.

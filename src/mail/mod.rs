@@ -7,3 +7,4 @@ pub mod notice;
 pub mod place;
 pub mod running;
 pub mod stats;
+pub mod ticket;

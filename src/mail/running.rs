@@ -4,6 +4,7 @@
 //! user may run as well: a destructor, the text of an exception, the conversion of a result. Nobody has to say where. That
 //! costs a callback two stores and five loads, and no look at the clock.
 
+use crate::base::gil::Wait;
 use crate::base::sleeper::Sleeper;
 use crate::base::sync::{Mutex, lock};
 use pyo3::ffi;
@@ -38,6 +39,8 @@ pub struct Running {
     slow_between_ms: AtomicU64,
     /// An interrupt is under way.
     interrupting: AtomicBool,
+    /// The stretch that is to be interrupted whatever else is under way; 0: none.
+    doomed: AtomicU64,
     /// Taken away, by a detached thread, before the interpreter may end.
     target: Mutex<Option<Target>>,
 }
@@ -75,6 +78,7 @@ impl Running {
             slow: Mutex::new(None),
             slow_between_ms: AtomicU64::new(0),
             interrupting: AtomicBool::new(false),
+            doomed: AtomicU64::new(0),
             target: Mutex::new(None),
         }
     }
@@ -198,43 +202,86 @@ impl Running {
         if number.is_multiple_of(2) {
             return Err(NoInterrupt::Idle);
         }
-        if self.interrupting.swap(true, Ordering::AcqRel) {
+        self.start_interrupt(number, done)
+    }
+
+    /// Interrupts the stretch of that number, and no other, if it still runs once Python lets us.
+    ///
+    /// # Errors
+    /// The system refused a thread.
+    pub fn interrupt_stretch(self: &Arc<Self>, number: u64) -> io::Result<()> {
+        // One that is under way looks at this when it is over.
+        self.doomed.store(number, Ordering::SeqCst);
+        match self.start_interrupt(number, drop) {
+            Ok(()) | Err(NoInterrupt::Idle | NoInterrupt::Busy) => Ok(()),
+            Err(NoInterrupt::Resources(error)) => Err(error),
+        }
+    }
+
+    fn start_interrupt(
+        self: &Arc<Self>,
+        number: u64,
+        done: impl FnOnce(bool) + Send + 'static,
+    ) -> Result<(), NoInterrupt> {
+        if self.interrupting.swap(true, Ordering::SeqCst) {
             return Err(NoInterrupt::Busy);
         }
         let running = Arc::clone(self);
         // It waits for the GIL, for as long as an extension module keeps that.
         let spawned = std::thread::Builder::new().name("py_interrupt".into()).spawn(move || {
             let raised = running.raise(number);
-            running.interrupting.store(false, Ordering::Release);
+            running.interrupting.store(false, Ordering::SeqCst);
             done(raised);
+            let doomed = running.doomed.load(Ordering::SeqCst);
+            if doomed != number && doomed == running.number() {
+                // There is this thread, which ends now: so there is one for it.
+                let _ = running.start_interrupt(doomed, drop);
+            }
         });
         spawned.map(drop).map_err(|error| {
-            self.interrupting.store(false, Ordering::Release);
+            self.interrupting.store(false, Ordering::SeqCst);
             NoInterrupt::Resources(error)
         })
     }
 
     /// Has the exception raised in the stretch of that number, if it still runs. On a thread that Python does not know.
     fn raise(&self, number: u64) -> bool {
-        let target = lock(&self.target);
-        let Some(Target { interpreter, thread, exception }) = &*target else { return false };
-        // SAFETY: I7: the interpreter does not end while the lock is held. The state is this thread's, used here only.
-        // Attached, so that no stretch ends or begins between the comparison and the exception.
-        unsafe {
-            let state = ffi::PyThreadState_New(*interpreter);
-            if state.is_null() {
-                return false;
-            }
-            ffi::PyEval_RestoreThread(state);
-            let raised = self.number() == number && ffi::PyThreadState_SetAsyncExc(*thread, exception.as_ptr()) == 1;
+        self.enter(|target| {
+            // SAFETY: I7: attached, so that no stretch ends or begins between the comparison and the exception.
+            let raised = self.number() == number
+                && unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
             if raised {
                 self.raised.store(true, Ordering::Relaxed);
                 self.interrupted.store(true, Ordering::Relaxed);
                 self.noted.store(true, Ordering::Release);
             }
+            raised
+        })
+        .unwrap_or_default()
+    }
+
+    /// Runs `f` attached to the context's interpreter, as soon as Python lets us, with Python's number of the context's thread;
+    /// `None` if that has ended. On a thread that Python does not know.
+    pub fn visit<R>(&self, f: impl FnOnce(c_long) -> R) -> Option<R> {
+        self.enter(|target| f(target.thread))
+    }
+
+    fn enter<R>(&self, f: impl FnOnce(&Target) -> R) -> Option<R> {
+        let target = lock(&self.target);
+        let target = target.as_ref()?;
+        // SAFETY: I7: the interpreter does not end while the lock is held. The state is this thread's, used here only.
+        unsafe {
+            let state = ffi::PyThreadState_New(target.interpreter);
+            if state.is_null() {
+                return None;
+            }
+            let wait = Wait::begin();
+            ffi::PyEval_RestoreThread(state);
+            drop(wait);
+            let result = f(target);
             ffi::PyThreadState_Clear(state);
             ffi::PyThreadState_DeleteCurrent();
-            raised
+            Some(result)
         }
     }
 }

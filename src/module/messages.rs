@@ -2,6 +2,7 @@
 
 use crate::base::config::REMOTE_NAMES_MAX;
 use crate::beam;
+use crate::beam::atom_names::{self, Budget, NoAtom};
 use crate::beam::relay::{self, Full};
 use crate::python::glue::{class_name, guarded_object};
 
@@ -15,7 +16,6 @@ use pyo3::types::{PyString, PyTuple};
 use rustler::env::{OwnedEnv, SavedTerm};
 use rustler::{Encoder, Env, LocalPid, Term};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Whom a message is for.
 enum To {
@@ -76,7 +76,7 @@ fn deliver(py: Python<'_>, to: &Bound<'_, PyAny>, term: &Bound<'_, PyAny>) -> Py
 
 fn destination<'a>(mail: &OwnedEnv, env: Env<'a>, converter: &TermConverter, to: &Bound<'_, PyAny>) -> PyResult<To> {
     if let Ok(name) = to.cast::<PyString>() {
-        let pid = existing_atom(env, name.to_str()?).and_then(|name| env.whereis_pid(name));
+        let pid = atom_names::existing(env, name.to_str()?).and_then(|name| env.whereis_pid(name));
         return pid.map(To::Process).ok_or_else(|| no_process(to));
     }
     if let Ok(parts) = to.cast::<PyTuple>()
@@ -100,33 +100,14 @@ fn no_process(name: &Bound<'_, PyAny>) -> PyErr {
     PyLookupError::new_err(format!("no process of this node is registered as {name}"))
 }
 
-/// An atom in the external format: version, tag, length in two bytes, UTF-8.
-fn external_atom(name: &str) -> Option<Vec<u8>> {
-    let len = u16::try_from(name.len()).ok()?.to_be_bytes();
-    Some([&[131, 118], &len, name.as_bytes()].concat())
-}
-
-/// The atom, if the VM has it: names that nobody knows must not fill its table.
-fn existing_atom<'a>(env: Env<'a>, name: &str) -> Option<Term<'a>> {
-    env.binary_to_term(&external_atom(name)?).map(|(atom, _)| atom)
-}
-
 /// An atom that only the other node may know, so that it is made here; so many and no more (I9).
 fn remote_atom<'a>(env: Env<'a>, name: &str) -> PyResult<Term<'a>> {
-    static MADE: AtomicUsize = AtomicUsize::new(0);
-    if let Some(atom) = existing_atom(env, name) {
-        return Ok(atom);
-    }
-    let refused = || PyValueError::new_err(format!("{name:?} cannot be an atom: at most 255 characters"));
-    let external = external_atom(name).ok_or_else(refused)?;
-    if MADE.fetch_add(1, Ordering::Relaxed) >= REMOTE_NAMES_MAX {
-        MADE.fetch_sub(1, Ordering::Relaxed);
-        return Err(PyValueError::new_err(format!(
-            "{name:?} is no atom of this node, and {REMOTE_NAMES_MAX} names have been made atoms for other nodes, \
-             which stay for ever; send to a pid instead"
-        )));
-    }
-    // SAFETY: I10: the bytes are an atom in the external format, by construction.
-    let made = unsafe { env.binary_to_term_trusted(&external) };
-    made.map(|(atom, _)| atom).ok_or_else(refused)
+    static BUDGET: Budget = Budget::new(REMOTE_NAMES_MAX);
+    BUDGET.atom(env, name).map_err(|why| match why {
+        NoAtom::TooLong => PyValueError::new_err(format!("{name:?} cannot be an atom: at most 255 characters")),
+        NoAtom::TooMany(max) => PyValueError::new_err(format!(
+            "{name:?} is no atom of this node, and {max} names have been made atoms for other nodes, which stay for ever; \
+             send to a pid instead"
+        )),
+    })
 }

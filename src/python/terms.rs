@@ -4,8 +4,9 @@
 #![forbid(unsafe_code)]
 
 use crate::base::atoms;
-use crate::base::config::{TERM_DEPTH_MAX, TERM_PARTS_MAX, TERM_STACK_BYTES};
+use crate::base::config::{ATOMS_MAX, TERM_DEPTH_MAX, TERM_PARTS_MAX, TERM_STACK_BYTES};
 use crate::base::stack;
+use crate::beam::atom_names::{Budget, NoAtom};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
@@ -185,6 +186,9 @@ impl TermConverter {
             return Ok(map);
         }
         if object.is_instance(&self.module.bind(object.py()).getattr("Opaque")?)? {
+            if object.is_instance(&self.module.bind(object.py()).getattr("Atom")?)? {
+                return atom_term(env, &object.str()?);
+            }
             let external = object.getattr("_external")?;
             let external = external.cast::<PyBytes>()?.as_bytes();
             return env.binary_to_term(external).map(|(term, _)| term).ok_or_else(|| invalid(rustler::Error::BadArg));
@@ -226,6 +230,18 @@ fn atom_object<'py>(py: Python<'py>, term: Term<'_>) -> PyResult<Bound<'py, PyAn
         return Ok(PyFloat::new(py, value).into_any());
     }
     Ok(PyString::new(py, &name(term)?).into_any())
+}
+
+fn atom_term<'a>(env: Env<'a>, name: &Bound<'_, PyString>) -> PyResult<Term<'a>> {
+    static BUDGET: Budget = Budget::new(ATOMS_MAX);
+    let name = name.to_str()?;
+    BUDGET.atom(env, name).map_err(|why| match why {
+        NoAtom::TooLong => PyValueError::new_err(format!("{name:?} cannot be an atom: at most 255 characters")),
+        NoAtom::TooMany(max) => PyValueError::new_err(format!(
+            "erlang.atom({name:?}) is no atom of this node, and Python has made {max} new ones already, which stay for ever; \
+             send names that are not fixed as str"
+        )),
+    })
 }
 
 fn integer_object<'py>(py: Python<'py>, term: Term<'_>) -> PyResult<Bound<'py, PyAny>> {

@@ -67,11 +67,12 @@ impl Reactor {
                 command.abandon();
             }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
-            Command::Run { job, mut reply } => {
+            Command::Run { job, mut reply, ticket } => {
                 let globals = self.python.globals.bind(py);
                 self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
                 context_loop::outside(py, &self.context, || {
-                    jobs::run(py, &self.python.converter, globals, job, reply, &self.context.mailbox);
+                    let asked = jobs::Asked { job, reply, ticket };
+                    jobs::run(py, &self.python.converter, globals, asked, &self.context.mailbox);
                 });
                 self.context.callers.replace(None);
             }
@@ -80,7 +81,7 @@ impl Reactor {
                 self.ask(py, name, request, reply);
                 self.context.callers.replace(None);
             }
-            Command::List { reply } => self.list(py, reply),
+            Command::List { whole, reply } => self.list(py, whole, reply),
             Command::Message { id, message } => self.message_received(py, id, message.bind(py)),
             Command::Disown { id } => self.disown(py, id),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),

@@ -2,10 +2,12 @@
 
 use crate::base::atoms;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
+use crate::beam::resource::Ref;
 use crate::connection::callbacks::{describe_exception, format_exception};
 use crate::mail::command::Job;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::mail::ticket::Ticket;
 use crate::python::glue::class_name;
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::PyException;
@@ -37,21 +39,32 @@ fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
     }
 }
 
-/// Runs `job` with `globals` and answers `reply`; without anybody to answer, an exception becomes a log record.
+/// What Erlang asked for.
+pub struct Asked {
+    /// What to run.
+    pub job: Job,
+    /// Who waits.
+    pub reply: Option<ReplyTo>,
+    /// By which it may be given up.
+    pub ticket: Option<Ref<Ticket>>,
+}
+
+/// Runs a job with `globals` and answers; without anybody to answer, an exception becomes a log record. Of one that was
+/// given up nothing begins any more, and nobody is answered.
 pub fn run(
     py: Python<'_>,
     converter: &TermConverter,
     globals: &Bound<'_, PyDict>,
-    job: Job,
-    reply: Option<ReplyTo>,
+    Asked { job, reply, ticket }: Asked,
     mailbox: &Mailbox,
 ) {
+    let is_wanted = || ticket.as_ref().is_none_or(|ticket| ticket.runs(mailbox.running.number()));
     let work = || match job {
         Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
         Job::Eval(code, locals) => eval(converter, globals, &code, &locals),
         Job::Call(module, function, args) => call(converter, globals, &module, &function, &args),
     };
-    let (result, _slow) = mailbox.running.call(py, work);
+    let (Some(result), _slow) = mailbox.running.call(py, || is_wanted().then(work)) else { return };
     let Some(reply) = reply else {
         let why = match result {
             Ok(_) => return,
@@ -61,13 +74,27 @@ pub fn run(
         return mailbox.notify(Notice { level: "error", message: format!("a cast {why}"), meta: Vec::new(), fd: None });
     };
     reply.send(|env| {
-        let term = result.and_then(|value| converter.to_term(env, &value).map_err(unsupported(py)));
-        match term {
-            Ok(term) => (atoms::ok(), term).encode(env),
-            Err(Failure::Raised(error)) => (atoms::error(), error_term(py, env, &error)).encode(env),
-            Err(Failure::Unsupported(why)) => (atoms::error(), (atoms::unsupported_term(), why)).encode(env),
+        // A stretch of its own, which the ticket can name: what makes a term, or a text, may run the user's code.
+        let answer = || is_wanted().then(|| answer(py, converter, env, result));
+        let (answer, slow) = mailbox.running.call(py, answer);
+        if let Some(took) = slow {
+            mailbox.was_slow_between(took);
         }
+        answer.unwrap_or_else(|| (atoms::error(), atoms::idle()).encode(env))
     });
+}
+
+fn answer<'a>(
+    py: Python<'_>,
+    converter: &TermConverter,
+    env: Env<'a>,
+    result: Result<Bound<'_, PyAny>, Failure>,
+) -> Term<'a> {
+    match result.and_then(|value| converter.to_term(env, &value).map_err(unsupported(py))) {
+        Ok(term) => (atoms::ok(), term).encode(env),
+        Err(Failure::Raised(error)) => (atoms::error(), error_term(py, env, &error)).encode(env),
+        Err(Failure::Unsupported(why)) => (atoms::error(), (atoms::unsupported_term(), why)).encode(env),
+    }
 }
 
 /// `{python_error, #{type, message, traceback}}`.

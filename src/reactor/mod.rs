@@ -17,6 +17,7 @@ pub mod own_loop;
 mod preparation;
 mod requests;
 mod share;
+pub mod stacks;
 pub mod thread;
 pub mod watchdog;
 pub mod workspace;

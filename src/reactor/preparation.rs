@@ -18,11 +18,13 @@ use crate::reactor::backend;
 use crate::reactor::jobs;
 use crate::reactor::watchdog;
 use crate::reactor::workspace::Workspace;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 /// Prepares the calling thread, which is attached to the interpreter of its context.
 ///
@@ -103,7 +105,7 @@ struct Entered<'py>(Connected<'py>);
 impl Entered<'_> {
     fn set_up(self, options: &Options, mailbox: &Arc<Mailbox>) -> Result<Reactor, Failure> {
         let Connected { furnished: Furnished { imported, python }, pool, driver, context } = self.0;
-        run_set_up(&imported.native, &python, options).map_err(Failure::Setup)?;
+        run_set_up(&imported.native, &python, options, mailbox).map_err(Failure::Setup)?;
         // Until now nobody was to be served: `start_timeout_ms` bounds that.
         if let Some(threshold) = options.slow_callback {
             watchdog::add(mailbox, threshold);
@@ -113,7 +115,7 @@ impl Entered<'_> {
 }
 
 /// What an interpreter needs to be a context's, and the user's own code.
-fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Options) -> PyResult<()> {
+fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Options, mailbox: &Mailbox) -> PyResult<()> {
     let py = native.py();
     if options.mode != Mode::Worker {
         py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,))?;
@@ -126,7 +128,15 @@ fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Option
     py.import("erlang._console")?.call_method1("install", (&log,))?;
     let logging = py.import("erlang._logging")?;
     logging.call_method1("prepare", (log,))?;
-    jobs::exec(python.globals.bind(py), &options.setup_code)?;
+    let (ran, _slow) = mailbox.running.call(py, || {
+        // Whoever gives up says so before it interrupts: so either this sees it, or the interrupt comes.
+        fence(Ordering::SeqCst);
+        match mailbox.inbox.is_killed() {
+            true => Err(PyRuntimeError::new_err("nobody waits for this context any more")),
+            false => jobs::exec(python.globals.bind(py), &options.setup_code),
+        }
+    });
+    ran?;
     logging.call_method0("install").map(drop)
 }
 

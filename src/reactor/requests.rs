@@ -42,6 +42,8 @@ struct ConnectionInfo {
     unsent: usize,
     traffic: Traffic,
     monitors: usize,
+    operations: Vec<&'static str>,
+    machine: Option<String>,
 }
 
 impl Reactor {
@@ -107,17 +109,17 @@ impl Reactor {
         self.settle(py, id);
     }
 
-    pub(super) fn list(&mut self, py: Python<'_>, reply: ReplyTo) {
+    pub(super) fn list(&mut self, py: Python<'_>, whole: bool, reply: ReplyTo) {
         // First all are copied: the conversion may run Python.
         let ids = self.context.table.borrow().ids();
-        let connections: Vec<_> = ids.into_iter().filter_map(|id| self.info(py, id)).collect();
+        let connections: Vec<_> = ids.into_iter().filter_map(|id| self.info(py, whole, id)).collect();
         reply.send(|env| {
             let maps: Vec<_> = connections.iter().map(|info| self.info_term(py, env, info)).collect();
             (atoms::ok(), maps).encode(env)
         });
     }
 
-    fn info(&self, py: Python<'_>, id: ConnId) -> Option<ConnectionInfo> {
+    fn info(&self, py: Python<'_>, whole: bool, id: ConnId) -> Option<ConnectionInfo> {
         self.with(id, |connection| ConnectionInfo {
             fd: connection.descriptor.number(),
             serial: connection.entry.as_ref().map(Entry::serial).unwrap_or_default(),
@@ -136,6 +138,8 @@ impl Reactor {
             },
             traffic: connection.traffic,
             monitors: connection.monitors.len(),
+            operations: connection.machine.link.operations().collect(),
+            machine: whole.then(|| format!("{:?}", connection.machine)),
         })
     }
 
@@ -155,6 +159,10 @@ impl Reactor {
             (atoms::sent(), info.traffic.sent.encode(env)),
             (atoms::monitors(), info.monitors.encode(env)),
         ];
+        if let Some(machine) = &info.machine {
+            pairs.push((atoms::operations(), info.operations.encode(env)));
+            pairs.push((atoms::machine(), machine.encode(env)));
+        }
         // Whoever has set it to something else hears of that in write_ready.
         let buffer = instance::write_buffer(protocol).ok();
         pairs.extend(buffer.map(|buffer| (atoms::write_buffer(), buffer.len().encode(env))));

@@ -39,6 +39,7 @@ impl Workspace {
         let globals = PyDict::new(py);
         globals.set_item("__name__", "__main__")?;
         globals.set_item("__builtins__", py.import("builtins")?)?;
+        globals.set_item("erlang", py.import("erlang")?)?;
         Ok(Workspace {
             names: Names::new(py, &module::protocol::BASE_METHODS)?,
             converter: TermConverter::new(py)?,

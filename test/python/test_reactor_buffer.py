@@ -128,3 +128,9 @@ def test_it_is_made_of_bytes_only(wrong):
 
 def test_an_empty_one():
     assert ReactorBuffer() == b"" == ReactorBuffer(b"")
+
+
+def test_hexadecimal_digits_make_plain_bytes() -> None:
+    for made in (ReactorBuffer.fromhex("61 62"), ReactorBuffer(b"x").fromhex("6162")):
+        assert made == b"ab"
+        assert type(made) is bytes

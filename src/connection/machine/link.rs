@@ -364,6 +364,17 @@ impl Link {
         self.eof == Eof::Told
     }
 
+    /// The operations that run, for people.
+    pub fn operations(&self) -> impl Iterator<Item = &'static str> {
+        let receive = match self.receive {
+            Receive::Idle => None,
+            Receive::Running => Some("receive"),
+            Receive::Cancelling => Some("receive (being cancelled)"),
+        };
+        let listen = (self.ear != Ear::Off).then_some("listen for the end");
+        [receive, self.sending.then_some("send"), listen].into_iter().flatten()
+    }
+
     /// Accepted bytes that the kernel has not taken.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes

@@ -1,0 +1,48 @@
+//! What the threads of a context's interpreter do, for people who look for a fault: asked by a thread of its own, so that a
+//! context that never returns is told of as well.
+
+#![forbid(unsafe_code)]
+
+use crate::base::atoms;
+use crate::beam::reply::ReplyTo;
+use crate::mail::mailbox::Mailbox;
+use crate::mail::running::NoInterrupt;
+use crate::python::glue;
+use pyo3::prelude::*;
+use rustler::Encoder;
+use std::ffi::c_long;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::Builder;
+
+/// What each thread is, and its stack.
+type Stacks = Vec<(String, String)>;
+
+/// Tells `reply` `{ok, [{Thread, Stack}]}`, the context's own first, or `{error, Why}`, as soon as Python lets us look.
+///
+/// # Errors
+/// The system refused a thread, or somebody else is looking.
+pub fn tell(mailbox: &Arc<Mailbox>, reply: ReplyTo) -> Result<(), NoInterrupt> {
+    if mailbox.looked_at.swap(true, Ordering::AcqRel) {
+        return Err(NoInterrupt::Busy);
+    }
+    let theirs = Arc::clone(mailbox);
+    let spawned = Builder::new().name("py_dump".into()).spawn(move || {
+        let stacks = theirs.running.visit(|thread| glue::guarded(None, |py| Ok(Some(stacks(py, thread)))));
+        theirs.looked_at.store(false, Ordering::Release);
+        reply.send(|env| match stacks.flatten() {
+            Some(Ok(stacks)) => (atoms::ok(), stacks).encode(env),
+            Some(Err(why)) => (atoms::error(), why).encode(env),
+            None => (atoms::error(), atoms::stopped()).encode(env),
+        });
+    });
+    spawned.map(drop).map_err(|error| {
+        mailbox.looked_at.store(false, Ordering::Release);
+        NoInterrupt::Resources(error)
+    })
+}
+
+fn stacks(py: Python<'_>, thread: c_long) -> Result<Stacks, String> {
+    let ask = || py.import("erlang._dump")?.call_method1("stacks", (thread,))?.extract();
+    ask().map_err(|error: PyErr| format!("Python could not tell: {error}"))
+}

@@ -1,0 +1,102 @@
+%% py_reactor:dump: what is known of a context, whatever that does.
+-module(dump_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-compile([export_all, nowarn_export_all]).
+
+-import(reactor_test, [client/2, client/3, send/2, expect/2, with_context/3, serving/3, wait_until/1]).
+
+all() ->
+    [{group, Backend} || Backend <- reactor_test:backends()].
+
+groups() ->
+    reactor_test:backend_groups([
+        connections_and_operations,
+        an_endless_callback,
+        other_threads,
+        python_keeps_its_lock,
+        nothing_that_is_secret,
+        of_a_function_that_it_calls,
+        no_context
+    ]).
+
+init_per_group(Group, Config) ->
+    reactor_test:init_group(Group, Config).
+
+end_per_group(_Group, _Config) ->
+    ok.
+
+connections_and_operations(Config) ->
+    serving(Config, "streams.Echo", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        send(Client, <<"x">>),
+        expect(Client, <<"x">>),
+        #{mode := Mode, runs := _, queued := 0, options := #{buffers := 1024}, versions := #{kernel := _, python := _, otp := _}} =
+            Dump = py_reactor:dump(Context),
+        ?assertEqual(reactor_test:mode(Config), Mode),
+        #{connections := [#{state := read, operations := Operations, machine := Machine, received := 1, sent := 1}]} = Dump,
+        ?assert(lists:member(<<"receive">>, Operations)),
+        ?assertNotEqual(nomatch, string:find(Machine, "Open")),
+        #{stats := #{connections := 1, backend := _}, stacks := [#{thread := <<"the context's thread">>} | _]} = Dump,
+        ?assert(io_lib:printable_unicode_list(lists:flatten(io_lib:format("~tp", [Dump]))))
+    end).
+
+an_endless_callback(Config) ->
+    serving(Config, "endless.Endless", fun(Context) ->
+        Flag = unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())),
+        {Client, _} = client(Context, Config, #{endless => <<"data_received">>, flag => Flag}),
+        send(Client, <<"x">>),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        #{runs := true, connections := {unknown, _}, stats := #{connections := 1}, stacks := Stacks} = py_reactor:dump(Context),
+        [#{thread := <<"the context's thread">>, stack := Stack} | _] = Stacks,
+        ?assertNotEqual([], [Line || Line <- Stack, string:find(Line, "_spin") =/= nomatch]),
+        ok = py_reactor_context:interrupt(Context)
+    end).
+
+other_threads(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import threading\ngo = threading.Event()\nthreading.Thread(target=go.wait, name='waits for go').start()"),
+        #{stacks := Stacks} = py_reactor:dump(Context),
+        ?assertMatch([_], [Stack || #{thread := Thread, stack := Stack} <- Stacks, string:find(Thread, "waits for go") =/= nomatch]),
+        ok = py:exec(Context, "go.set()")
+    end).
+
+%% Code of an extension module that lets nobody else run: the stacks are not to be had, and the rest is.
+python_keeps_its_lock(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, "import collections, itertools"),
+        Flag = unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())),
+        Code = ["open('", Flag, "', 'x').close()\ncollections.deque(itertools.repeat(0, 300000000), maxlen=0)"],
+        Asked = spawn_monitor(fun() -> exit({answer, py:exec(Context, Code)}) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        ?assertMatch(#{stacks := _, connections := _, stats := _, options := #{}}, py_reactor:dump(Context)),
+        {Pid, Monitor} = Asked,
+        receive {'DOWN', Monitor, process, Pid, {answer, ok}} -> ok end,
+        ?assertMatch(#{stacks := [_ | _], connections := []}, py_reactor:dump(Context))
+    end).
+
+nothing_that_is_secret(Config) ->
+    SetUp = reactor_test:factory("streams.Echo") ++ "\npassword = 'hidden'",
+    with_context(Config, #{setup_code => SetUp}, fun(Context) ->
+        _ = client(Context, Config, #{password => <<"hidden">>}),
+        Text = io_lib:format("~tp", [py_reactor:dump(Context)]),
+        ?assertEqual(nomatch, string:find(Text, "hidden"))
+    end).
+
+%% The context waits for the function, which looks at it.
+of_a_function_that_it_calls(Config) ->
+    Name = reactor_test:tag(),
+    Test = self(),
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(Name, fun() -> Test ! {dump, py_reactor:dump(Context)}, ok end),
+        {ok, <<"ok">>} = py:eval(Context, "erlang.call(name)", #{name => Name}),
+        receive
+            {dump, Dump} -> ?assertMatch(#{runs := true, stacks := [_ | _], connections := {unknown, _}}, Dump)
+        end
+    end),
+    py:unregister_function(Name).
+
+no_context(_Config) ->
+    ?assertEqual({error, {no_context, 999999}}, py_reactor:dump(999999)),
+    ?assertEqual({error, {no_context, nonsense}}, py_reactor:dump(nonsense)).
