@@ -61,7 +61,7 @@ soak: compile ## bad clients, faults and restarts at full load on each backend (
 loom: setup ## models of what threads share, in every interleaving (models/)
 	cargo run --locked --quiet --manifest-path models/Cargo.toml --target-dir target/models
 
-bench: compile ## compare with other servers, on this machine (ARGS="--quick" for two minutes, ARGS="--help")
+bench: compile ## compare with other servers, on this machine (ARGS="--quick" for two minutes, after a first build of some more; ARGS="--help")
 	bash benches/servers/setup.sh
 	cargo run --release --locked $(HARNESS) -- $(ARGS)
 

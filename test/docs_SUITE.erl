@@ -22,8 +22,8 @@
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
 -export([suites_are_described/1, options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
 
-%% `make run', `make test', `rebar3 shell', a mix.exs, and `make bench' twice.
--define(NOT_RUN_MAX, 5).
+%% `make run' and `make test', `rebar3 shell', pip, a mix.exs twice, mix, and `make bench' twice.
+-define(NOT_RUN_MAX, 8).
 -define(RECEIVE_MS, 5000).
 
 all() ->
@@ -265,7 +265,7 @@ run({block, _, "sh not-run", Text}, {_, Dir, Config} = State) ->
     ok = file:write_file(File, Text),
     _ = shell("bash -n " ++ File, [], Config),
     {ok, Makefile} = file:read_file(absolute("Makefile", Config)),
-    {match, _} = re:run(Text, "^(make|rebar3) ", [multiline]),
+    {match, _} = re:run(Text, "^(make|rebar3|mix|python3) ", [multiline]),
     Targets =
         case re:run(Text, "^make (\\w+)", [global, multiline, {capture, [1], list}]) of
             {match, Found} -> Found;

@@ -38,7 +38,8 @@ pub struct Cli {
     /// Messages per second in the cases with a fixed rate [default: half of what the baseline can do]
     #[arg(long, value_parser = positive, allow_negative_numbers = true, value_name = "PER_SECOND")]
     pub rate: Option<f64>,
-    /// A few cases in two minutes, without counting system calls
+    /// A few cases in two minutes, without counting system calls (`make bench` builds the library, the harness and the
+    /// servers first, which takes longer than that the first time)
     #[arg(long, conflicts_with = "seconds")]
     pub quick: bool,
     /// Let the kernel choose the CPUs. Otherwise the load generator has one for itself where the servers keep one for
