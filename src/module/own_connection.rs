@@ -7,7 +7,7 @@ use crate::mail::command::Name;
 use crate::mail::inbox::Signal;
 use crate::module::connections::{boolean, handle_object, leave, signal};
 use crate::python::glue::{argument, guarded_object};
-use crate::python::instance::{self, Link, instance};
+use crate::python::instance::{self, Attachment, instance};
 use crate::python::types;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -28,13 +28,13 @@ enum Own {
 
 fn own(protocol: &Bound<'_, PyAny>) -> Own {
     // SAFETY: I7, by the token; methods of the type are called with its instances only.
-    let link = unsafe { (*instance(protocol)).link };
-    match (instance::handle(protocol), link) {
-        (Some(_), Link::Plain) => Own::ByHand,
-        (Some((fd, context, serial)), Link::Served(_)) => {
+    let attachment = unsafe { (*instance(protocol)).attachment };
+    match (instance::handle(protocol), attachment) {
+        (Some(_), Attachment::Plain) => Own::ByHand,
+        (Some((fd, context, serial)), Attachment::Served(_)) => {
             find(Name { fd, exactly: Some((context, serial)) }).map_or(Own::Nothing, Own::Served)
         }
-        (_, Link::Lost) | (None, _) => Own::Nothing,
+        (_, Attachment::Lost) | (None, _) => Own::Nothing,
     }
 }
 

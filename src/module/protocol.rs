@@ -8,7 +8,7 @@ use crate::connection::write_buffer;
 use crate::module::manual_io;
 use crate::module::own_connection;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
-use crate::python::instance::{self, Instance, Link, instance};
+use crate::python::instance::{self, Attachment, Instance, instance};
 use crate::python::types;
 use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::ffi;
@@ -28,12 +28,12 @@ enum Route {
 fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
     let this = instance(protocol);
     // SAFETY: I7, by the token; methods of the type are called with its instances only.
-    let (link, fd, closed) = unsafe { ((*this).link, (*this).fd, (*this).closed) };
-    match link {
-        Link::Lost => Ok(Route::Nowhere),
-        Link::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
-        Link::Plain => Ok(Route::Descriptor(fd)),
-        Link::Served(id) => match context::current(protocol.py()) {
+    let (attachment, fd, closed) = unsafe { ((*this).attachment, (*this).fd, (*this).closed) };
+    match attachment {
+        Attachment::Lost => Ok(Route::Nowhere),
+        Attachment::Plain if closed != 0 || fd < 0 => Ok(Route::Nowhere),
+        Attachment::Plain => Ok(Route::Descriptor(fd)),
+        Attachment::Served(id) => match context::current(protocol.py()) {
             Some(current)
                 if Some(current.mailbox.serial) == instance::handle(protocol).map(|(_, context, _)| context) =>
             {

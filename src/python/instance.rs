@@ -17,9 +17,9 @@ use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an instance's `write` and `read` reach.
+/// What an instance is attached to: what its `write` and `read` reach.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum Attachment {
     /// The descriptor `fd`, by system calls.
     Plain,
     /// A connection of a context, by what the context calls it.
@@ -49,7 +49,7 @@ pub struct Instance {
     /// Which methods of the base class its class had then.
     pub inherited: u8,
     /// What `write` and `read` reach.
-    pub link: Link,
+    pub attachment: Attachment,
     /// The number of the descriptor.
     pub fd: c_int,
     /// Whether the connection is gone.
@@ -121,13 +121,13 @@ pub fn attach(
     // SAFETY: I7: the caller checked the type, so this is the layout; attached; the old objects are released after the
     // new ones are in place.
     unsafe {
-        if (*this).link != Link::Plain || (*this).fd >= 0 {
+        if (*this).attachment != Attachment::Plain || (*this).fd >= 0 {
             return Err(PyRuntimeError::new_err(format!(
                 "the protocol factory returned an instance that already served fd {}: make a new one for each connection",
                 (*this).fd
             )));
         }
-        (*this).link = Link::Served(id);
+        (*this).attachment = Attachment::Served(id);
         (*this).handle = handle;
         (*this).fd = handle.0;
         (*this).closed = 0;
@@ -144,7 +144,7 @@ pub fn detach(protocol: &Bound<'_, PyAny>) {
     let this = instance(protocol);
     // SAFETY: I7, by the token; only served protocols, whose type was checked, get here.
     unsafe {
-        (*this).link = Link::Lost;
+        (*this).attachment = Attachment::Lost;
         (*this).closed = 1;
     }
 }
@@ -200,7 +200,7 @@ pub fn drive_by_hand(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyA
     // SAFETY: I7, by the token; only instances of our type get here; the old dicts are released after the new one is in
     // place.
     unsafe {
-        if (*this).link != Link::Plain {
+        if (*this).attachment != Attachment::Plain {
             return Err(PyRuntimeError::new_err(format!(
                 "the protocol factory returned an instance that already served fd {}: make a new one for each connection",
                 (*this).fd
@@ -267,7 +267,7 @@ pub fn introduce(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>)
     // SAFETY: I7, by the token; only instances of our type get here; the old object is released after the new one is in
     // place.
     unsafe {
-        if (*this).link == Link::Plain {
+        if (*this).attachment == Attachment::Plain {
             (*this).fd = fd;
             let old = ptr::replace(&raw mut (*this).client_info, info.into_ptr());
             ffi::Py_XDECREF(old);
@@ -301,7 +301,7 @@ pub unsafe extern "C" fn new(
             let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("Protocol cannot be made"))?;
             let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
             let this = instance(&object);
-            (*this).link = Link::Plain;
+            (*this).attachment = Attachment::Plain;
             (*this).fd = -1;
             (*this).handle = (-1, 0, 0);
             (*this).client_info = PyDict::new(py).into_ptr();
