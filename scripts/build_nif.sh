@@ -19,7 +19,8 @@ fi
 if [ -n "${RUSTFLAGS:-}" ] && [[ $RUSTFLAGS != *pyo3_disable_reference_pool* ]]; then
     export RUSTFLAGS="$RUSTFLAGS --cfg pyo3_disable_reference_pool"
 fi
-cargo build --release --locked ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
+# Only the library that the VM loads: a crate for Rust beside it would be compiled once more.
+cargo rustc --release --locked --lib --crate-type cdylib ${CARGO_FEATURES:+--features "$CARGO_FEATURES"}
 
 # A library that is loaded must never be written to, only replaced.
 install_file() {
