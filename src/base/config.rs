@@ -65,7 +65,7 @@ pub struct Options {
 pub const CALLBACKS_PER_TURN: u32 = 64;
 
 /// And bytes, and time, after which what else has arrived for it waits.
-pub const BYTES_PER_TURN: usize = 32 * 1024;
+pub const BYTES_PER_TURN: usize = 64 * 1024;
 
 /// See [`BYTES_PER_TURN`].
 pub const MICROSECONDS_PER_TURN: u64 = 200;

@@ -44,6 +44,20 @@ unsafe fn raw_send(fd: RawFd, start: *const u8, len: usize, flags: i32) -> libc:
     unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, 0usize) as libc::ssize_t }
 }
 
+/// Receives what is there, from a socket, into one buffer after the other. Answers as [`receive`], of which `buffer` is the
+/// first and the length is that of all.
+///
+/// # Safety
+/// Each of `vectors` has the room that it says.
+pub unsafe fn receive_gathered(fd: RawFd, buffer: u16, vectors: &mut [libc::iovec]) -> Option<Outcome> {
+    // SAFETY: I2, kept here: of zeroes it is a valid one, without an address and without control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len());
+    // SAFETY: I2, the caller's promise; the arguments are those of recvmsg(2), and outlive the call.
+    let len = unsafe { libc::syscall(libc::SYS_recvmsg, fd, &raw mut message, libc::MSG_DONTWAIT) };
+    received(Io::Socket, buffer, usize::try_from(len).map_err(|_| errno()))
+}
+
 /// Receives what is there into `buffer` of the pool, which lies at `address`. Answers nothing where nothing is there yet, so
 /// that readiness is to be waited for. The buffer is filled only if the answer has one ([`Outcome::has_buffer`]).
 ///

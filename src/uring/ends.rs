@@ -29,7 +29,7 @@ impl Uring {
         // Refused, it is as if nobody listened: the end shows itself when something is received or sent.
         let held = self.ears.change(target.fd, id, interest(before), interest(ear)).is_ok();
         let slot = self.slot(id);
-        (slot.ear, slot.listener) = if held { (ear, Some(id)) } else { (Ear::Off, None) };
+        slot.ear = if held { ear } else { Ear::Off };
         if ear != Ear::Off && !self.ears_polled {
             self.poll_ears();
         }
@@ -65,7 +65,7 @@ impl Uring {
             let Some((id, readiness)) = self.ears.ready(nth) else { continue };
             let Some(heard) = readiness.heard else { continue };
             let slot = &mut self.slots[id.index as usize];
-            if slot.ear == Ear::Off || slot.listener != Some(id) {
+            if slot.ear == Ear::Off || slot.id != Some(id) {
                 strays = true;
                 continue;
             }
@@ -87,7 +87,7 @@ impl Uring {
             let _ = ears.watch(fd);
         }
         for slot in self.slots.iter().filter(|slot| slot.ear != Ear::Off) {
-            if let Some(id) = slot.listener {
+            if let Some(id) = slot.id {
                 let _ = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear));
             }
         }

@@ -10,6 +10,7 @@
 mod buffer_ring;
 mod drain;
 mod ends;
+mod floods;
 mod probe;
 mod readiness;
 mod slot;
@@ -56,6 +57,8 @@ pub struct Uring {
     /// Receives without a buffer of the ring, and without one for a call: tried again when one comes back.
     starved: Starved,
     starved_calls: Starved,
+    /// Who is received from by calls, and perhaps some that were.
+    flooding: VecDeque<ConnId>,
     /// What each connection's operations are on, by slot: needed to submit them again.
     slots: Vec<Slot>,
     /// Events made here, without a completion.
@@ -94,6 +97,7 @@ impl Uring {
             backlog: VecDeque::new(),
             starved: Starved::default(),
             starved_calls: Starved::default(),
+            flooding: VecDeque::new(),
             slots: Vec::new(),
             made: Vec::new(),
             ears,
@@ -143,9 +147,10 @@ impl Uring {
     /// tells of the end.
     fn arm_receive(&mut self, id: ConnId) {
         let Slot { target: Target { fd, io }, floods, .. } = *self.slot(id);
-        let multishot = if self.features.multishot && !floods { RECV_MULTISHOT } else { 0 };
+        let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
         let receive = match io {
             _ if self.receives_by_call(io) => return self.poll_receive(id),
+            Io::Socket if floods => return self.receive_by_calls(id),
             Io::Datagram => {
                 opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.held.datagram_shape, BUFFER_GROUP).ioprio(0).build()
             }
@@ -204,8 +209,14 @@ impl Uring {
         if self.slots.len() <= index {
             self.slots.resize(index + 1, UNUSED);
         }
-        self.slots[index].target = target;
-        &mut self.slots[index]
+        let slot = &mut self.slots[index];
+        if slot.id != Some(id) {
+            // I4: the connection before has no operation left.
+            debug_assert!(slot.receive == Life::Idle && slot.send == Life::Idle && slot.ear == Ear::Off);
+            *slot = Slot { id: Some(id), ..UNUSED };
+        }
+        slot.target = target;
+        slot
     }
 
     /// Ends the send of `id` for whoever keeps its memory.
@@ -230,6 +241,12 @@ impl Uring {
         let slot = self.slot(id);
         (slot.receive, slot.place) = (Life::Idle, None);
         Event { id, outcome }
+    }
+
+    /// No operation runs: the last event of the receive is ours to make (I5).
+    fn tell_cancelled(&mut self, id: ConnId) {
+        let ended = self.receive_ended(id, Outcome::ReceiveFailed(libc::ECANCELED));
+        self.made.push(ended);
     }
 
     /// Hands buffers that came back to the kernel, and lets receives that lacked one go on: the oldest, and only as many as
@@ -389,10 +406,9 @@ impl Driver for Uring {
             Cancel::Leave(place) => {
                 let queue = if self.receives_by_call(io) { &mut self.starved_calls } else { &mut self.starved };
                 queue.leave(place);
-                // No operation runs: the last event of this receive is ours to make (I5).
-                let ended = self.receive_ended(id, Outcome::ReceiveFailed(libc::ECANCELED));
-                self.made.push(ended);
+                self.tell_cancelled(id);
             }
+            Cancel::Tell => self.tell_cancelled(id),
         }
     }
 
@@ -419,14 +435,18 @@ impl Driver for Uring {
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.refill(pool);
         self.push_backlog();
-        // Completions left from the last batch, or submissions that did not fit, must not wait for new ones.
-        let ready = !self.made.is_empty() || !self.backlog.is_empty() || !self.ring.completion().is_empty();
+        // Completions left from the last batch, submissions that did not fit, and who floods must not wait for new ones.
+        let ready = !self.made.is_empty()
+            || !self.backlog.is_empty()
+            || !self.flooding.is_empty()
+            || !self.ring.completion().is_empty();
         self.enter(u32::from(!ready), timeout)?;
         events.append(&mut self.made);
         for _ in 0..BATCH {
             let Some(entry) = self.ring.completion().next() else { break };
             events.extend(self.complete(&entry, pool));
         }
+        self.receive_floods(pool, events);
         Ok(())
     }
 

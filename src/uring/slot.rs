@@ -17,6 +17,8 @@ pub(super) enum Life {
     Polling,
     /// A receive that lacks a buffer: nothing of it is in the kernel.
     Starved(Place),
+    /// A receive from one that floods, which the next wait does by calls: nothing of it is in the kernel.
+    Called,
     /// The kernel has been asked to end it, or to end its wait; it is not tried again.
     Cancelling {
         polling: bool,
@@ -32,6 +34,8 @@ pub(super) enum Cancel {
     Nothing,
     /// To take it out of the queue of the starved.
     Leave(Place),
+    /// To say that it has ended.
+    Tell,
     /// A cancel of the operation, or of its wait for readiness.
     Submit { polling: bool },
 }
@@ -44,6 +48,10 @@ impl Life {
             Life::Starved(place) => {
                 *self = Life::Idle;
                 return Cancel::Leave(place);
+            }
+            Life::Called => {
+                *self = Life::Idle;
+                return Cancel::Tell;
             }
             Life::Submitted | Life::Renewing => false,
             Life::Polling => true,
@@ -85,9 +93,11 @@ impl Life {
 /// What the driver remembers of a connection.
 #[derive(Clone, Copy)]
 pub(super) struct Slot {
+    /// The connection.
+    pub(super) id: Option<ConnId>,
     pub(super) target: Target,
     pub(super) receive: Life,
-    /// It was stopped when it had got too much: it gets one buffer at a time, until there is no more.
+    /// It was stopped when it had got too much: it is received from by calls, until there is no more (`floods`).
     pub(super) floods: bool,
     /// Where the receive waited before it was fed, until it gets something.
     pub(super) place: Option<Place>,
@@ -96,11 +106,10 @@ pub(super) struct Slot {
     pub(super) payload: Option<Payload>,
     /// What the ears hold for the descriptor.
     pub(super) ear: Ear,
-    /// Whose that is.
-    pub(super) listener: Option<ConnId>,
 }
 
 pub(super) const UNUSED: Slot = Slot {
+    id: None,
     target: Target { fd: -1, io: Io::Socket },
     receive: Life::Idle,
     floods: false,
@@ -108,7 +117,6 @@ pub(super) const UNUSED: Slot = Slot {
     send: Life::Idle,
     payload: None,
     ear: Ear::Off,
-    listener: None,
 };
 
 #[cfg(test)]
@@ -124,6 +132,7 @@ mod tests {
             (Life::Submitted, Cancel::Submit { polling: false }, Life::Cancelling { polling: false }),
             (Life::Polling, Cancel::Submit { polling: true }, Life::Cancelling { polling: true }),
             (Life::Starved(place), Cancel::Leave(place), Life::Idle),
+            (Life::Called, Cancel::Tell, Life::Idle),
             (Life::Renewing, Cancel::Submit { polling: false }, Life::Cancelling { polling: false }),
             (Life::Cancelling { polling: true }, Cancel::Submit { polling: true }, Life::Cancelling { polling: true }),
         ] {
@@ -135,8 +144,8 @@ mod tests {
     #[test]
     fn only_what_the_kernel_does_alone_is_renewed() {
         let place = Starved::default().join(ConnId { index: 0, generation: 0 }, None);
-        let others =
-            [Life::Idle, Life::Polling, Life::Starved(place), Life::Cancelling { polling: false }, Life::Renewing];
+        let cancelling = Life::Cancelling { polling: false };
+        let others = [Life::Idle, Life::Polling, Life::Starved(place), Life::Called, cancelling, Life::Renewing];
         for life in others {
             let mut now = life;
             assert!(!now.renew(), "{life:?}");

@@ -82,3 +82,120 @@ fn a_receive_that_has_missed_the_end_is_renewed() {
     pool.release(buffer);
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
+
+/// A connection whose receive was stopped, as of one that floods; and its peer.
+fn flooding(driver: &mut Uring, pool: &mut Pool, index: usize) -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    receive(driver, index, &ours);
+    assert_eq!(turn(driver, pool), []);
+    driver.cancel_receive(id(index));
+    let cancelled = Event { id: id(index), outcome: Outcome::ReceiveFailed(libc::ECANCELED) };
+    assert_eq!(turn(driver, pool), [cancelled]);
+    (ours, theirs)
+}
+
+/// What has arrived for `index`: the length of each buffer, which is given back. The receive has ended with the last.
+fn arrived(events: &[Event], index: usize, pool: &mut Pool) -> Vec<u32> {
+    let mut goes_on = true;
+    let lengths = events.iter().filter(|event| event.id == id(index)).map(|event| {
+        let Outcome::Received { buffer, len, more } = event.outcome else { panic!("{event:?}") };
+        assert!(goes_on, "it had ended");
+        goes_on = more;
+        pool.release(buffer);
+        len
+    });
+    let lengths = lengths.collect();
+    assert!(!goes_on, "the receive of {index} goes on");
+    lengths
+}
+
+/// I9: of those that flood each gets a few buffers a turn, and whoever else has something is told first.
+#[test]
+fn who_floods_is_received_from_a_few_buffers_a_turn() {
+    let (mut driver, mut pool) = driver(1024);
+    let mut pairs: Vec<_> = (0..17).map(|index| flooding(&mut driver, &mut pool, index)).collect();
+    for (index, (ours, theirs)) in pairs.iter_mut().enumerate() {
+        theirs.write_all(&[0; 64 * 40]).unwrap();
+        receive(&mut driver, index, ours);
+    }
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    receive(&mut driver, 17, &ours);
+    theirs.write_all(b"ping").unwrap();
+    let events = turn(&mut driver, &mut pool);
+    assert!(matches!(events[0], Event { outcome: Outcome::Received { buffer: _, len: 4, more: true }, .. }));
+    for index in 0..16 {
+        assert_eq!(arrived(&events, index, &mut pool), [64; 32]);
+    }
+    assert!(events.iter().all(|event| event.id != id(16)), "it waits for the next turn");
+    let events = turn(&mut driver, &mut pool);
+    assert_eq!(arrived(&events, 16, &mut pool), [64; 32]);
+    // The rest is no flood: what follows is the ring's.
+    receive(&mut driver, 16, &pairs[16].0);
+    let events = turn(&mut driver, &mut pool);
+    assert_eq!(arrived(&events, 16, &mut pool), [64; 8]);
+    receive(&mut driver, 16, &pairs[16].0);
+    assert_eq!(turn(&mut driver, &mut pool), []);
+    assert_eq!(driver.slots[16].receive, Life::Submitted);
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
+}
+
+#[test]
+fn the_end_of_a_flood_is_told_after_its_data() {
+    let (mut driver, mut pool) = driver(256);
+    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
+    receive(&mut driver, 0, &ours);
+    theirs.write_all(&[0; 64 * 32]).unwrap();
+    drop(theirs);
+    let events = turn(&mut driver, &mut pool);
+    assert_eq!(arrived(&events, 0, &mut pool), [64; 32]);
+    receive(&mut driver, 0, &ours);
+    assert_eq!(turn(&mut driver, &mut pool), [Event { id: id(0), outcome: Outcome::EndOfFile }]);
+    assert_eq!(driver.slots[0].receive, Life::Idle);
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
+}
+
+/// I5: and a connection that comes after it is no flood yet.
+#[test]
+fn a_receive_by_calls_is_cancelled_once() {
+    let (mut driver, mut pool) = driver(8);
+    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
+    receive(&mut driver, 0, &ours);
+    driver.cancel_receive(id(0));
+    driver.cancel_receive(id(0));
+    theirs.write_all(b"late").unwrap();
+    let later = ConnId { index: 0, generation: 1 };
+    driver.receive(later, Target { fd: ours.as_raw_fd(), io: Io::Socket });
+    let events = turn(&mut driver, &mut pool);
+    let [first, Event { id: of, outcome: Outcome::Received { len: 4, more: true, .. } }] = events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(first, Event { id: id(0), outcome: Outcome::ReceiveFailed(libc::ECANCELED) });
+    assert_eq!(of, later);
+    assert_eq!(driver.slots[0].receive, Life::Submitted);
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
+}
+
+/// B4: where no buffer is left, it waits among the others.
+#[test]
+fn a_flood_without_buffers_waits_for_one() {
+    let (mut driver, mut pool) = driver(4);
+    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
+    receive(&mut driver, 0, &ours);
+    theirs.write_all(&[0; 64 * 8]).unwrap();
+    let taken: Vec<_> = std::iter::from_fn(|| pool.post()).map(|(slot, _)| slot).collect();
+    assert_eq!(turn(&mut driver, &mut pool), []);
+    for slot in taken {
+        pool.reap(slot);
+        pool.release(slot);
+    }
+    let mut bytes = 0;
+    for _ in 0..20 {
+        for event in turn(&mut driver, &mut pool) {
+            let Outcome::Received { buffer, len, more: true } = event.outcome else { panic!("{event:?}") };
+            bytes += len;
+            pool.release(buffer);
+        }
+    }
+    assert_eq!(bytes, 64 * 8);
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
+}
