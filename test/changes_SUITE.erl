@@ -18,6 +18,7 @@ groups() ->
         a_patched_base_class,
         an_attribute_that_code_decides_about,
         another_connection_is_not_concerned,
+        other_attributes,
         a_datagram_received_of_the_instance,
         a_datagram_received_from_the_beginning,
         another_class_on_a_datagram_socket
@@ -75,10 +76,18 @@ another_connection_is_not_concerned(Config) ->
                 expect(Client, Answer)
             end
          || {Client, Line, Answer} <- [
-                {One, "nothing", "x"}, {Two, "own_write_ready", "[x]"}, {One, "nothing", "x"}, {Two, "nothing", "[x]"}
+                {One, "nothing", "x"}, {Two, "own_write_ready", "[x]"}, {One, "nothing", "x"}, {Two, "nothing", "[x]"},
+                {One, "own_write_ready", "[x]"}, {Two, "without_own_write_ready", "x"}, {One, "nothing", "[x]"}
             ]
         ]
     end).
+
+%% Few, and so many that they get a dict.
+other_attributes(Config) ->
+    dialogue(Config, "changes.Plain", [
+        {"some_attributes", "x"}, {"nothing", "x"}, {"own_write_ready", "[x]"}, {"without_own_write_ready", "x"},
+        {"many_attributes", "x"}, {"nothing", "x"}, {"own_write_ready", "[x]"}, {"without_own_write_ready", "x"}
+    ]).
 
 datagrams(Config, Factory, Lines) ->
     serving(Config, Factory, fun(Context) ->

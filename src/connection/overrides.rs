@@ -2,9 +2,10 @@
 //!
 //! A class may be patched, an instance may get a method or another class, at any time. What was seen of the class holds as
 //! long as it has the version that it had: CPython changes that with every change of the class and its bases, and no two
-//! classes ever have the same. What the instance has is looked up each time, in its dict.
+//! classes ever have the same. What the instance has is looked at each time (`own_attributes`).
 
 use crate::python::instance::instance;
+use crate::python::own_attributes::lacks;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -35,22 +36,10 @@ pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method,
     let (version, seen, inherited) =
         unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
     let inherited = if version == seen && seen != 0 { inherited } else { look(protocol, base) };
-    inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || !has_own(protocol, name))
-}
-
-/// Whether the instance has an attribute of that name, which goes before the class's.
-#[inline]
-fn has_own(protocol: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
-    // SAFETY: I7, by the token; an object, which has a dict, and a `str`.
-    unsafe {
-        let dict = ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut());
-        let found = if dict.is_null() { -1 } else { ffi::PyDict_Contains(dict, name.as_ptr()) };
-        if found < 0 {
-            ffi::PyErr_Clear();
-        }
-        ffi::Py_XDECREF(dict);
-        found != 0
-    }
+    // SAFETY: I7, as above; no Python code runs while it is borrowed.
+    let seen_names = unsafe { &mut (*this).seen_names };
+    let names = |name: &str| base.iter().any(|(_, ours, _)| *ours == name);
+    inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || lacks(protocol, name, names, seen_names))
 }
 
 /// Looks at the class.
@@ -60,11 +49,9 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
     // Where code decides what an attribute is, it has to be asked each time.
     let is_plain = || class.getattr("__getattribute__").is_ok_and(|found| found.is(object_getattribute(class.py())));
     let is_ours = |name: &str, function| class.getattr(name).is_ok_and(|found| is_method(&found, function));
-    // SAFETY: I7, by the token; an object. Where there is no dict it fails.
-    let dict = unsafe {
-        Bound::from_owned_ptr_or_err(class.py(), ffi::PyObject_GenericGetDict(protocol.as_ptr(), ptr::null_mut()))
-    };
-    let mut inherited = if dict.is_ok() { HAS_DICT } else { 0 };
+    // SAFETY: I7, by the token; the type of an object.
+    let has_dict = unsafe { (*protocol.get_type_ptr()).tp_dictoffset != 0 };
+    let mut inherited = if has_dict { HAS_DICT } else { 0 };
     if is_plain() {
         for (method, name, function) in *base {
             inherited |= if is_ours(name, function) { method as u8 } else { 0 };
@@ -75,6 +62,7 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
     // looked up; 0: CPython gives this class none.
     unsafe {
         (*this).inherited = inherited;
+        (*this).seen_names = -1;
         (*this).seen_version = (*protocol.get_type_ptr()).tp_version_tag;
     }
     inherited

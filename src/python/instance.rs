@@ -48,6 +48,8 @@ pub struct Instance {
     pub seen_version: c_uint,
     /// Which methods of the base class its class had then.
     pub inherited: u8,
+    /// What `own_attributes` has seen since then.
+    pub seen_names: ffi::Py_ssize_t,
     /// What `write` and `read` reach.
     pub attachment: Attachment,
     /// The number of the descriptor.

@@ -8,6 +8,7 @@ pub mod describe;
 pub mod glue;
 pub mod instance;
 pub mod interpreter;
+pub mod own_attributes;
 pub mod reactor_buffer;
 pub mod subinterpreter;
 pub mod terms;

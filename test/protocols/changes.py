@@ -15,6 +15,13 @@ class Plain(recorder.Recording):
     def nothing(self):
         pass
 
+    def some_attributes(self):
+        self.one, self.two = 1, 2
+
+    def many_attributes(self):
+        for number in range(50):
+            setattr(self, f"attribute_{number}", number)
+
     def other_class(self):
         self.__class__ = Wrapped
 
