@@ -222,8 +222,32 @@ def test_the_work_is_done_once_for_each_message(monkeypatch: pytest.MonkeyPatch)
         assert done == [7] * messages
 
 
+@pytest.mark.parametrize("name", PYTHON_NAMES)
+def test_a_sink_answers_those_that_begin_with_a_message(start: Start, name: str) -> None:
+    server = start(name, "sink")
+    with server.connect() as flood, server.connect() as client:
+        flood.sendall(bytes(4_000_000))
+        for seed in range(20):
+            client.sendall(data := random.Random(seed).randbytes(64))
+            assert receive(client, 64) == data
+        flood.sendall(bytes(64))
+        assert_silent(flood)
+
+
+@pytest.mark.parametrize("name", PYTHON_NAMES)
+def test_a_document_is_an_answer_to_what_is_no_message(start: Start, name: str) -> None:
+    server = start(name, "document")
+    with server.connect() as reader, server.connect() as client:
+        for _ in range(2):
+            reader.sendall(b"?" * 128)
+            client.sendall(b"x" * 64)
+            assert receive(client, 64) == b"x" * 64
+            assert receive(reader, 50 * 1024 * 1024) == bytes(range(256)) * 204_800
+        assert_silent(reader)
+
+
 def cases_of(name: str) -> list[str]:
-    python = ["http", "cpu"] if name in PYTHON_NAMES else []
+    python = ["http", "cpu", "sink", "document"] if name in PYTHON_NAMES else []
     return ["echo", *(["udp"] if name in DATAGRAM_NAMES else []), *python]
 
 
@@ -346,7 +370,7 @@ def test_the_backlog_is_long(start: Start, name: str) -> None:
     [
         (name, case)
         for name in NAMES
-        for case in ("http", "cpu", "udp")
+        for case in ("http", "cpu", "sink", "document", "udp")
         if case not in cases_of(name)
     ],
 )

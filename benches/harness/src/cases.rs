@@ -1,5 +1,7 @@
 //! What is measured. The names are those of the command line.
 
+const KIB: usize = 1024;
+
 /// What a server must do: the second argument of `benches/servers/run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
@@ -11,6 +13,10 @@ pub enum Service {
     Udp,
     /// Sends 64-byte messages back, after 50 µs of Python each.
     Cpu,
+    /// Sends 64-byte messages back, and takes whatever else a connection sends, without an answer.
+    Sink,
+    /// Sends 64-byte messages back, and answers longer ones with [`DOCUMENT_BYTES`] bytes.
+    Document,
 }
 
 impl Service {
@@ -21,6 +27,8 @@ impl Service {
             Service::Http => "http",
             Service::Udp => "udp",
             Service::Cpu => "cpu",
+            Service::Sink => "sink",
+            Service::Document => "document",
         }
     }
 }
@@ -47,7 +55,24 @@ pub enum Traffic {
         /// Bytes of a datagram.
         size: usize,
     },
+    /// One connection says a message of 64 bytes after the other; the others move as much as they can.
+    Beside(Bulk),
 }
+
+/// What moves beside the messages of a neighbour. It is what counts; the latencies are the neighbour's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bulk {
+    /// They send.
+    Flood,
+    /// Each asks for a document after the other.
+    Document,
+}
+
+/// As much is counted as one, of what moves in bulk.
+pub const PIECE_BYTES: usize = 64 * KIB;
+
+/// How long a document is: all byte values, again and again.
+pub const DOCUMENT_BYTES: usize = 50 * KIB * KIB;
 
 /// When the next message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +119,10 @@ impl Case {
             Traffic::Http => "requests",
             Traffic::Connect { .. } => "connections",
             Traffic::Datagrams { .. } => "datagrams",
+            Traffic::Beside(_) => "pieces",
         }
     }
 }
-
-const KIB: usize = 1024;
 
 const fn echo(name: &'static str, title: &'static str, connections: usize, size: usize) -> Case {
     let traffic = Traffic::Echo { size, depth: 1 };
@@ -124,7 +148,7 @@ const fn open(case: Case) -> Case {
 }
 
 /// Every case, in the order in which they are run and shown.
-pub const CASES: [Case; 19] = [
+pub const CASES: [Case; 21] = [
     echo("echo-1", "Echo, 1 connection, 64 B", 1, 64),
     quick(echo("echo-64", "Echo, 64 connections, 64 B", 64, 64)),
     quick(echo("echo-1000", "Echo, 1000 connections, 64 B", 1000, 64)),
@@ -156,6 +180,16 @@ pub const CASES: [Case; 19] = [
         service: Service::Cpu,
         contexts: 2,
         ..echo("cpu-2", "50 µs of Python per message, 2 contexts, 32 connections", 32, 64)
+    },
+    Case {
+        service: Service::Sink,
+        traffic: Traffic::Beside(Bulk::Flood),
+        ..echo("ping-under-flood", "Pings of 64 B beside 4 connections that send all they can; pieces of 64 KiB", 5, 64)
+    },
+    Case {
+        service: Service::Document,
+        traffic: Traffic::Beside(Bulk::Document),
+        ..echo("large-document", "Pings of 64 B beside documents of 50 MiB; pieces of 64 KiB", 2, 64)
     },
     open(echo("open-1", "Fixed rate, 1 connection, 64 B", 1, 64)),
     quick(open(echo("open-64", "Fixed rate, 64 connections, 64 B", 64, 64))),

@@ -31,11 +31,11 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn one_measurement_of_each_kind() {
     let dir = tempfile::tempdir().unwrap();
-    let cases = "echo-64,pipelined,connect,http,udp,cpu-2,open-64,echo-1000";
+    let cases = "echo-64,pipelined,connect,http,udp,cpu-2,ping-under-flood,open-64,echo-1000";
     let output = bench(dir.path(), &[&SHORT[..], &["--case", cases, "--server", "honest,absent"]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let results = results(dir.path());
-    assert_eq!(results.cases.len(), 8);
+    assert_eq!(results.cases.len(), 9);
     for case in &results.cases {
         let measured = case.measured("honest").unwrap_or_else(|| panic!("{} was not measured", case.name));
         let summary = &measured.summary;

@@ -1,6 +1,6 @@
 //! The load generator against servers that do what they should, and servers that do not.
 
-use py_reactor_bench::cases::{CASES, Case, Loop, Service, Traffic};
+use py_reactor_bench::cases::{Bulk, CASES, Case, DOCUMENT_BYTES, Loop, PIECE_BYTES, Service, Traffic};
 use py_reactor_bench::load::{Fault, Generator, Observer, Outcome, Window};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -112,6 +112,50 @@ fn http_is_compared_to_the_byte() {
     assert!(run(&http, answer(PAGE.to_vec())).unwrap().messages > 0);
     let wrong = PAGE.to_ascii_lowercase();
     assert!(matches!(run(&http, answer(wrong)), Err(Fault::WrongByte { position: 0, .. })));
+}
+
+/// Sends messages of up to 64 bytes back. Where one is longer, and from then on, `answer` says what to send.
+fn beside(answer: impl Fn() -> Vec<u8> + Clone + Send + 'static) -> SocketAddr {
+    serve(move |mut stream| {
+        let mut buffer = [0; 65_536];
+        let mut long = false;
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            long |= count > 64;
+            let bytes = if long { answer() } else { buffer[..count].to_vec() };
+            if stream.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_flood_is_counted_and_its_neighbour_timed() {
+    let outcome = run(&case(3, Traffic::Beside(Bulk::Flood)), beside(Vec::new)).unwrap();
+    assert!(outcome.messages > 0 && outcome.latencies.samples() > 0);
+    assert!(outcome.bytes.abs_diff(outcome.messages * PIECE_BYTES as u64) <= 2 * PIECE_BYTES as u64);
+    let talkative = beside(|| vec![1]);
+    assert!(matches!(run(&case(3, Traffic::Beside(Bulk::Flood)), talkative), Err(Fault::Surplus { count: 1.., .. })));
+    let deaf = serve(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+    });
+    assert!(matches!(run(&case(3, Traffic::Beside(Bulk::Flood)), deaf), Err(Fault::Ended { connection: 0 })));
+}
+
+#[test]
+fn documents_are_compared_to_the_byte() {
+    let document = |wrong_at: Option<usize>| {
+        move || {
+            let mut bytes: Vec<u8> = (0..DOCUMENT_BYTES).map(|at| at as u8).collect();
+            wrong_at.into_iter().for_each(|at| bytes[at] ^= 1);
+            bytes
+        }
+    };
+    let documents = case(2, Traffic::Beside(Bulk::Document));
+    let outcome = run(&documents, beside(document(None))).unwrap();
+    assert!(outcome.messages > 0 && outcome.latencies.samples() > 0);
+    let wrong = run(&documents, beside(document(Some(300_000))));
+    assert!(matches!(wrong, Err(Fault::WrongByte { connection: 1, position: 300_000, .. })));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""The servers on asyncio and on uvloop: ``event_loop_server.py asyncio|uvloop echo|http|udp|cpu``.
+"""The servers on asyncio and on uvloop: ``event_loop_server.py asyncio|uvloop CASE``.
 
 CONTEXTS processes, each with an event loop and a socket of its own on one port (SO_REUSEPORT): what
 a user of asyncio would start on so many cores. Ends at the end of standard input, and on SIGTERM.
@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import Any, cast
 
 import uvloop
+from beside import Library, Sink
 from http_answers import HttpAnswers
 from work import Worker
 
@@ -54,6 +55,18 @@ class Cpu(Worker, Connection):
         self.transport.write(self.answer(data))
 
 
+class Flooded(Sink, Connection):
+    def data_received(self, data: bytes) -> None:
+        answer = self.answer(data)
+        if answer:
+            self.transport.write(answer)
+
+
+class Document(Library, Connection):
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(self.answer(data))
+
+
 class Udp(asyncio.DatagramProtocol):
     transport: asyncio.DatagramTransport
 
@@ -64,7 +77,13 @@ class Udp(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-STREAMS: dict[str, type[Connection]] = {"echo": Echo, "http": Http, "cpu": Cpu}
+STREAMS: dict[str, type[Connection]] = {
+    "echo": Echo,
+    "http": Http,
+    "cpu": Cpu,
+    "sink": Flooded,
+    "document": Document,
+}
 
 
 def open_sockets(kind: socket.SocketKind, count: int) -> list[socket.socket]:

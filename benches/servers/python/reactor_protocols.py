@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from beside import Library, Sink
 from work import Worker
 
 import erlang.reactor as reactor
@@ -81,6 +82,30 @@ class CpuZerocopy(Worker, AnswersZerocopy):
     pass
 
 
+class Flooded(Sink, Answers):
+    pass
+
+
+class FloodedDoc(WritesInPython, Flooded):
+    pass
+
+
+class FloodedZerocopy(Sink, AnswersZerocopy):
+    pass
+
+
+class Document(Library, Answers):
+    pass
+
+
+class DocumentDoc(WritesInPython, Document):
+    pass
+
+
+class DocumentZerocopy(Library, AnswersZerocopy):
+    pass
+
+
 class Udp(reactor.Protocol):
     def data_received(self, data: reactor.ReactorBuffer) -> reactor.Action:
         self.write(data)
@@ -100,6 +125,12 @@ PROTOCOLS: dict[tuple[str, str], type[reactor.Protocol]] = {
     ("cpu", "base"): Cpu,
     ("cpu", "doc"): CpuDoc,
     ("cpu", "zerocopy"): CpuZerocopy,
+    ("sink", "base"): Flooded,
+    ("sink", "doc"): FloodedDoc,
+    ("sink", "zerocopy"): FloodedZerocopy,
+    ("document", "base"): Document,
+    ("document", "doc"): DocumentDoc,
+    ("document", "zerocopy"): DocumentZerocopy,
     ("udp", "base"): Udp,
     ("udp", "doc"): UdpDoc,
 }

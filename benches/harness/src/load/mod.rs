@@ -2,8 +2,10 @@
 //!
 //! [`Generator::run`] opens the connections of a case, drives them through a warm-up and a window, waits for the last
 //! answers and closes. Every byte that comes back is compared. The window and its latencies are the
-//! [`recorder`](self::recorder)'s; what happens on a connection is that of [`stream`], [`churn`] or [`datagram`].
+//! [`recorder`](self::recorder)'s; what happens on a connection is that of [`stream`], [`churn`], [`datagram`] or
+//! [`beside`].
 
+mod beside;
 mod churn;
 mod connect;
 mod datagram;
@@ -45,9 +47,9 @@ pub trait Observer {
 /// What a window saw.
 #[derive(Clone)]
 pub struct Outcome {
-    /// Messages, requests, connections or datagrams that were complete within the window.
+    /// Messages, requests, connections, datagrams or pieces that were complete within the window.
     pub messages: u64,
-    /// Bytes that the server sent back within the window.
+    /// Bytes that the server sent back within the window; of a flood, that it took.
     pub bytes: u64,
     /// How long the window was.
     pub elapsed: Duration,
@@ -168,6 +170,10 @@ impl Generator {
                 churn::run(target, case.connections, &script, &mut self.sources, &mut self.scratch, recorder)
             }
             Traffic::Datagrams { .. } => datagram::run(target, case.connections, &script, &mut self.scratch, recorder),
+            Traffic::Beside(bulk) => {
+                let sockets = connect::all(target, case.connections, &mut self.sources)?;
+                beside::run(sockets, bulk, &script, &mut self.scratch, recorder)
+            }
         }
     }
 }

@@ -101,9 +101,21 @@ impl<'a> Recorder<'a> {
     /// inside it, and latencies if it began inside: the slowest messages are those that the end would hide.
     #[inline]
     pub(super) fn message(&mut self, since: Instant, now: Instant) {
+        self.moved(1);
+        self.latency(since, now);
+    }
+
+    /// So much was done that is counted.
+    #[inline]
+    pub(super) fn moved(&mut self, messages: u64) {
         if self.phase == Phase::Open {
-            self.outcome.messages += 1;
+            self.outcome.messages += messages;
         }
+    }
+
+    /// What was sent at `since` is complete, as [`Recorder::message`], but does not count.
+    #[inline]
+    pub(super) fn latency(&mut self, since: Instant, now: Instant) {
         if self.phase != Phase::WarmUp && since >= self.opens && since < self.closes {
             self.outcome.latencies.record(now.saturating_duration_since(since));
         }

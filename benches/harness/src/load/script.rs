@@ -20,6 +20,7 @@ impl Script {
         let (size, depth) = match traffic {
             Traffic::Echo { size, depth } => (size, depth),
             Traffic::Connect { size } | Traffic::Datagrams { size } => (size, 1),
+            Traffic::Beside(_) => (64, 1),
             Traffic::Http => return Script::Http,
         };
         Script::Echo { pattern: Pattern::new(size * depth), size, depth }
