@@ -43,6 +43,7 @@ while read -r test; do
 done < <(./crate_tests --list driver:: uring:: fallback:: | sed -n 's/: test$//p')
 echo "guest: crate: $good passed; $bad failed"
 
+mkdir -p /tmp/logs
 for suite in $(cat kernel_suites); do
     echo "{groups, \"/py_reactor/_build/test/lib/py_reactor/test\", ${suite}_SUITE, [uring]}."
 done >/tmp/kernel.spec
