@@ -2,11 +2,12 @@
 %% @private
 -module(py_context_lookup).
 
--export([pid/1, resolve/1]).
+-export([pid/1, resolve/1, absent/1]).
 
--type unresolved() :: {no_context, term()} | {would_deadlock, binary()} | stopped.
+-type absent() :: {no_context, term()} | {remote_context, node(), binary()}.
+-type unresolved() :: absent() | {would_deadlock, binary()} | stopped.
 
--spec pid(py_reactor_context:context() | term()) -> {ok, pid()} | {error, {no_context, term()}}.
+-spec pid(py_reactor_context:context() | term()) -> {ok, pid()} | {error, absent()}.
 pid(Pid) when is_pid(Pid), node(Pid) =:= node() ->
     {ok, Pid};
 pid(Id) when is_integer(Id) ->
@@ -15,7 +16,17 @@ pid(Id) when is_integer(Id) ->
         error -> {error, {no_context, Id}}
     end;
 pid(Other) ->
-    {error, {no_context, Other}}.
+    {error, absent(Other)}.
+
+%% Why there is no such context on this node.
+-spec absent(term()) -> absent().
+absent(Pid) when is_pid(Pid), node(Pid) =/= node() ->
+    Why =
+        <<"of contexts on other nodes connections/1, send/3, notify/3, close/2 and monitor_connection/2 take care; ask for the "
+          "rest there, with erpc:call/4">>,
+    {remote_context, node(Pid), Why};
+absent(Other) ->
+    {no_context, Other}.
 
 %% Both. Waits for one that is just starting.
 -spec resolve(py_reactor_context:context() | term()) -> {ok, pid(), py_nif:ctx()} | {error, unresolved()}.

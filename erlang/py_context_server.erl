@@ -236,8 +236,8 @@ drained(Deadline, #state{id = Id, ctx = Ctx, ref = Ref} = State) ->
 
 -spec warn_of_held_thread(py_options:id()) -> ok.
 warn_of_held_thread(Id) ->
-    Text = "the context's thread did not end in time: a callback, or a thread that Python code started, is still running",
-    logger:log(warning, Text, [], #{py_context => Id}).
+    Text = "context ~b: its thread did not end in time: a callback, or a thread that Python code started, is still running",
+    logger:log(warning, Text, [Id], #{py_context => Id}).
 
 -spec ended(#state{}) -> ok.
 ended(State) ->

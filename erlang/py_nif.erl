@@ -2,7 +2,7 @@
 %% a caller that breaks their rules (a context used by a process that does not own it, say) gets no second warning.
 %% Use {@link py}, {@link py_reactor_context} and {@link py_reactor}.
 %%
-%% Every function returns at once, but `context_join/1', which runs on a dirty I/O scheduler, and what copies a large
+%% Every function returns at once, but `context_join/1' and `pause_program/1', which run on a dirty I/O scheduler, and what copies a large
 %% term, which goes on on a dirty CPU scheduler.
 %% @private
 -module(py_nif).
@@ -35,6 +35,7 @@
     dup_fd/1,
     close_fd/1,
     allow_subprocess/1,
+    pause_program/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -70,6 +71,7 @@
     dup_fd/1,
     close_fd/1,
     allow_subprocess/1,
+    pause_program/1,
     version/0,
     listen/3,
     listener_arm/1,
@@ -171,7 +173,7 @@ context_drain(_Ctx, _Ref, _WithinMs) ->
 
 %% Raises an exception in the Python code that runs, and in no other. `{Ref, {ok, none}}' when that is done,
 %% `{Ref, {error, idle}}' when the code had ended before.
--spec context_interrupt(ctx(), waiter()) -> ok | {error, idle | busy | {resources, atom()}}.
+-spec context_interrupt(ctx(), waiter()) -> ok | {error, idle | busy | {resources, binary()}}.
 context_interrupt(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
@@ -264,6 +266,12 @@ close_fd(_Fd) ->
 %% Whether Python code may start programs, in the whole process, from now on.
 -spec allow_subprocess(boolean()) -> ok.
 allow_subprocess(_Allowed) ->
+    erlang:nif_error(undef).
+
+%% What the end of a Python program does, in the main interpreter, which goes on: runs what `atexit' knows, writes what files
+%% have in memory. What takes longer is interrupted. Whether it has ended, in about a second after that.
+-spec pause_program(PatienceMs :: non_neg_integer()) -> boolean().
+pause_program(_PatienceMs) ->
     erlang:nif_error(undef).
 
 -spec version() -> #{nif := binary(), python := binary(), kernel := binary(), rust := binary()}.

@@ -19,6 +19,7 @@
     setup_code => unicode:chardata(),
     python_path => [unicode:chardata()],
     venv => none | unicode:chardata(),
+    env => #{unicode:chardata() => unicode:chardata() | false} | [{unicode:chardata(), unicode:chardata() | false}],
     max_connections => pos_integer(),
     write_high_bytes => pos_integer(),
     write_low_bytes => non_neg_integer(),
@@ -38,6 +39,8 @@
 %% <dt>`python_path' (empty)</dt><dd>directories put on `sys.path', after that of the package `erlang'</dd>
 %% <dt>`venv' (`none')</dt><dd>a virtual environment whose packages can be imported; in mode `worker' the first one holds
 %%     for all</dd>
+%% <dt>`env' (empty)</dt><dd>environment variables, from names to values or to `false', which takes one away: a map, or a list
+%%     such as `os:env/0' answers; in mode `worker' they are the process's, otherwise only `os.environ' has them</dd>
 %% <dt>`max_connections' (65536)</dt><dd>further ones are refused and closed</dd>
 %% <dt>`write_high_bytes', `write_low_bytes' (262144, 65536)</dt><dd>unsent bytes of one connection: no more than the
 %%     first are accepted; `write_ready' is called once they are down to the second</dd>
@@ -56,6 +59,7 @@
     setup_code := binary(),
     python_path := [binary()],
     venv := none | binary(),
+    env := [{binary(), binary() | false}],
     max_connections := pos_integer(),
     write_high_bytes := pos_integer(),
     write_low_bytes := non_neg_integer(),
@@ -115,6 +119,7 @@ defaults() ->
         setup_code => <<>>,
         python_path => [],
         venv => none,
+        env => [],
         max_connections => 65536,
         write_high_bytes => 262144,
         write_low_bytes => 65536,
@@ -131,9 +136,10 @@ defaults() ->
 
 %% @private
 -spec native(complete()) -> native().
-native(#{python_path := Directories} = Options) ->
+native(#{python_path := Directories, env := Variables} = Options) ->
     Ours = unicode:characters_to_binary(filename:join(py_nif:priv_dir(), "python")),
-    Native = maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories]}),
+    Set = [{Name, unset_is_nil(Value)} || {Name, Value} <- Variables],
+    Native = maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories], env := Set}),
     maps:map(fun(_Key, Value) -> plain(Value) end, Native).
 
 %% Never is 0, no directory the empty one.
@@ -141,6 +147,10 @@ native(#{python_path := Directories} = Options) ->
 plain(infinity) -> 0;
 plain(none) -> <<>>;
 plain(Value) -> Value.
+
+-spec unset_is_nil(binary() | false) -> binary() | nil.
+unset_is_nil(false) -> nil;
+unset_is_nil(Value) -> Value.
 
 %% @doc Whether Python code may start programs: `allow_subprocess' in the environment of the application, `false' unless it
 %% is set. It holds for the whole process, so that no context has it for an option.
@@ -197,6 +207,8 @@ check(venv, none) ->
     {ok, none};
 check(venv, Value) ->
     venv(existing(text(Value)));
+check(env, Value) ->
+    variables(Value);
 check(max_connections, Value) ->
     integer(1, 1 bsl 24, Value);
 check(write_high_bytes, Value) ->
@@ -236,6 +248,40 @@ power_of_two({ok, Value}) when Value band (Value - 1) =/= 0 ->
     {error, "must be a power of two"};
 power_of_two(Checked) ->
     Checked.
+
+-spec variables(term()) -> {ok, [{binary(), binary() | false}]} | {error, iodata()}.
+variables(Value) when is_map(Value) ->
+    variables(maps:to_list(Value));
+variables(Value) when is_list(Value), length(Value) >= 0 ->
+    Variables = [variable(Variable) || Variable <- Value],
+    case [Why || {error, Why} <- Variables] of
+        [] -> {ok, [Variable || {ok, Variable} <- Variables]};
+        [Why | _] -> {error, Why}
+    end;
+variables(_Value) ->
+    {error, "must be a map from names to values, or a list of pairs of them"}.
+
+-spec variable(term()) -> {ok, {binary(), binary() | false}} | {error, iodata()}.
+variable({Name, Value}) ->
+    case {text(Name), value(Value)} of
+        {{ok, <<>>}, _} ->
+            {error, "the name of a variable must not be empty"};
+        {{ok, Text}, {ok, Good}} ->
+            case binary:match(Text, <<"=">>) of
+                nomatch -> {ok, {Text, Good}};
+                _ -> {error, ["the name of a variable must not contain =: ", Text]}
+            end;
+        {{error, Why}, _} ->
+            {error, ["the name of a variable ", Why]};
+        {{ok, Text}, {error, Why}} ->
+            {error, ["the value of ", Text, " ", Why, ", or false"]}
+    end;
+variable(_Other) ->
+    {error, "must be pairs of a name and a value"}.
+
+-spec value(term()) -> {ok, binary() | false} | {error, iodata()}.
+value(false) -> {ok, false};
+value(Value) -> text(Value).
 
 -spec directories(term()) -> {ok, [binary()]} | {error, iodata()}.
 directories([Char | _]) when is_integer(Char) ->

@@ -53,7 +53,7 @@ numbers([], Numbers) ->
 numbers([Pid | Rest], Numbers) when is_pid(Pid) ->
     case py_reactor_table:id(Pid) of
         {ok, Id} -> numbers(Rest, [Id | Numbers]);
-        error -> {error, {no_context, Pid}}
+        error -> {error, py_context_lookup:absent(Pid)}
     end;
 numbers([Id | Rest], Numbers) ->
     case py_context_sup:ensure(Id) of

@@ -5,6 +5,9 @@
 
 -export([start/2, prep_stop/1, stop/1]).
 
+%% How long the functions of `atexit' may take in the main interpreter, before they are interrupted.
+-define(PAUSE_MS, 5000).
+
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Arguments) ->
     case code:ensure_loaded(py_nif) of
@@ -46,6 +49,11 @@ prep_stop(State) ->
     Pids = [Pid || {_Id, Pid} <- py_reactor_table:pids()],
     ok = lists:foreach(fun(Pid) -> py_context_server:ask_to_stop(Pid, default) end, Pids),
     ok = lists:foreach(fun py_context_server:await_end/1, Pids),
+    %% Contexts of mode `worker' leave an interpreter behind that ends with the process: without a word.
+    case py_nif:pause_program(?PAUSE_MS) of
+        true -> ok;
+        false -> logger:warning("what Python code registered with atexit, or flushing its files, does not end")
+    end,
     State.
 
 -spec stop(term()) -> ok.

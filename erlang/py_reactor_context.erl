@@ -91,7 +91,8 @@ start_link(Id, Mode, Options) ->
     end.
 
 %% @doc As {@link stop/2} with the context's own `drain_ms' (5000 ms unless it was set).
--spec stop(context()) -> ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
+-spec stop(context()) ->
+    ok | {error, {no_context, term()} | {remote_context, node(), binary()} | {would_deadlock, binary()}}.
 stop(Context) ->
     stop(Context, default).
 
@@ -100,7 +101,7 @@ stop(Context) ->
 %% four seconds after `DrainMs': Python code that has not returned by then is left behind with its thread, which the log
 %% says. A context of the application's own supervisor is not started again.
 -spec stop(context(), DrainMs :: non_neg_integer() | default) ->
-    ok | {error, {no_context, term()} | {would_deadlock, binary()}}.
+    ok | {error, {no_context, term()} | {remote_context, node(), binary()} | {would_deadlock, binary()}}.
 stop(Context, DrainMs) when DrainMs =:= default; is_integer(DrainMs), DrainMs >= 0 ->
     case py_context_lookup:pid(Context) of
         {ok, Pid} ->
@@ -179,7 +180,15 @@ drained(#{connections := Open}) -> {error, {connections, Open}}.
 %% The errors: `idle' when no Python code runs, or when what ran has ended by itself (whatever runs next is never hit);
 %% `busy' when another interrupt of this context is under way; those of a context that is not there.
 -spec interrupt(context()) ->
-    ok | {error, idle | busy | stopped | {no_context, term()} | {context_down, term()} | {resources, atom()}}.
+    ok
+    | {error,
+        idle
+        | busy
+        | stopped
+        | {no_context, term()}
+        | {remote_context, node(), binary()}
+        | {context_down, term()}
+        | {resources, binary()}}.
 interrupt(Context) ->
     case py_context_lookup:resolve(Context) of
         {ok, Pid, Ctx} ->
@@ -192,7 +201,8 @@ interrupt(Context) ->
     end.
 
 %% @doc The figures of a context. They are read without asking its thread, so that a busy context answers at once.
--spec stats(context()) -> stats() | {error, {no_context, term()} | {would_deadlock, binary()} | stopped}.
+-spec stats(context()) -> stats()
+    | {error, {no_context, term()} | {remote_context, node(), binary()} | {would_deadlock, binary()} | stopped}.
 stats(Context) ->
     case py_context_lookup:resolve(Context) of
         {ok, _Pid, Ctx} -> py_nif:stats(Ctx);

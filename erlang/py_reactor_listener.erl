@@ -159,12 +159,17 @@ pause(Trouble, #state{trouble = Trouble} = State) ->
     again_later(State);
 pause(Trouble, #state{name = Name, contexts = Contexts} = State) ->
     logger:log(
-        error,
+        level(Trouble),
         "listener ~tp accepts nothing for now: ~tp; trying again every ~b ms",
         [Name, Trouble, ?PAUSE_MS],
         #{py_listener => Name, py_contexts => Contexts}
     ),
     again_later(State#state{trouble = Trouble}).
+
+%% Somebody drains its contexts: on purpose.
+-spec level(term()) -> logger:level().
+level(draining) -> notice;
+level(_Trouble) -> error.
 
 -spec again_later(#state{}) -> #state{}.
 again_later(State) ->

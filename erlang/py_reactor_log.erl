@@ -30,12 +30,18 @@ log(Events, Meta, Limit) ->
 
 -spec log_one(py_nif:event(), logger:metadata(), limit()) -> limit().
 log_one({log, Level, Message, EventMeta}, Meta, {Lines, Suppressed}) when Lines < ?LINES_MAX ->
-    logger:log(Level, "~ts", [Message], maps:merge(Meta, known(EventMeta))),
+    logger:log(Level, "~ts", [<<(speaker(Meta, EventMeta))/binary, Message/binary>>], maps:merge(Meta, known(EventMeta))),
     {Lines + 1, Suppressed};
 log_one({dropped, Count}, _Meta, {Lines, Suppressed}) ->
     {Lines, Suppressed + Count};
 log_one(_Event, _Meta, {Lines, Suppressed}) ->
     {Lines, Suppressed + 1}.
+
+%% Not every handler shows metadata. What Python code says is left as it is.
+-spec speaker(logger:metadata(), map()) -> binary().
+speaker(_Meta, #{domain := _}) -> <<>>;
+speaker(_Meta, #{python_logger := _}) -> <<>>;
+speaker(#{py_context := Id}, _EventMeta) -> <<"context ", (integer_to_binary(Id))/binary, ": ">>.
 
 %% File, line and domain as `logger' knows them.
 -spec known(map()) -> map().
@@ -54,5 +60,6 @@ tick(_Meta, {0, 0}) ->
 tick(_Meta, {_Lines, 0}) ->
     {busy, new()};
 tick(Meta, {_Lines, Suppressed}) ->
-    logger:log(warning, "suppressed ~b further log lines of this context", [Suppressed], Meta),
+    Text = "~tssuppressed ~b further log lines",
+    logger:log(warning, Text, [speaker(Meta, #{}), Suppressed], Meta),
     {busy, new()}.

@@ -21,6 +21,8 @@ class Protocol:
     client_info: dict[str, Any]
     write_buffer: bytearray
     closed: bool
+    close_errno: int
+    close_reason: str | None
     peer_closed: bool
     @property
     def handle(self) -> tuple[int, int, int] | None: ...

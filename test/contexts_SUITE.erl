@@ -25,7 +25,9 @@ all() ->
         modules_that_refuse_may_be_asked_again,
         every_extension_module_in_two_that_end,
         killed_under_traffic,
-        by_start_contexts
+        by_start_contexts,
+        environment_variables,
+        environment_variables_of_workers
     ] ++ reactor_test:long([two_hundred_under_traffic, a_hundred_at_a_time]).
 
 %% The main interpreter has a thread that stays: it runs before anybody counts.
@@ -350,3 +352,50 @@ by_start_contexts(Config) ->
     ?assertEqual({ok, 1}, py:call(1, apart, count_up, [])),
     ?assertEqual({ok, 2}, py:call(2, apart, count_up, [])),
     [ok = py_reactor_context:stop(C) || C <- [1, 2]].
+
+%% An interpreter of its own has them for itself: neither the process nor another one sees them.
+environment_variables(_Config) ->
+    Name = unset_variable(),
+    Start = fun(Variables) ->
+        %% Set-up code finds them.
+        SetUp = ["import os\nfound = os.environ.get('", Name, "')\n"],
+        {ok, Context} = py_reactor_context:start_link(new_id(), subinterp, #{env => Variables, setup_code => SetUp}),
+        Context
+    end,
+    One = Start(#{Name => "one 日本", <<"HOME">> => false}),
+    Two = Start([{Name, <<"two">>}, {"NEVER" ++ Name, false}]),
+    None = Start(#{}),
+    [
+        ?assertEqual({ok, {Value, Value, Home}}, py:eval(Context, ["(found, os.environ.get('", Name, "'), 'HOME' in os.environ)"]))
+     || {Context, Value, Home} <- [{One, <<"one 日本"/utf8>>, false}, {Two, <<"two">>, true}, {None, none, true}]
+    ],
+    ?assertEqual({ok, {<<"one 日本"/utf8>>, true}}, py:eval(One, ["(os.getenv('", Name, "'), os.environb[b'", Name, "'] == found.encode())"])),
+    ?assertEqual({ok, none}, in_process(Name)),
+    ?assertMatch({ok, <<_, _/binary>>}, in_process("HOME")),
+    [ok = py_reactor_context:stop(Context) || Context <- [One, Two, None]].
+
+%% They share the process's, and so does C code.
+environment_variables_of_workers(_Config) ->
+    Name = unset_variable(),
+    Look = ["__import__('os').environ.get('", Name, "')"],
+    Start = fun(Variables) -> {ok, _} = py_reactor_context:start_link(new_id(), worker, #{env => Variables}) end,
+    {ok, One} = Start(#{Name => "one"}),
+    ?assertEqual({{ok, <<"one">>}, {ok, <<"one">>}}, {py:eval(One, Look), in_process(Name)}),
+    {ok, Two} = Start([{Name, "two"}]),
+    ?assertEqual([{ok, <<"two">>}, {ok, <<"two">>}, {ok, <<"two">>}], [in_process(Name) | [py:eval(Context, Look) || Context <- [One, Two]]]),
+    {ok, Three} = Start(#{Name => false}),
+    ?assertEqual([{ok, none}, {ok, none}], [in_process(Name), py:eval(One, Look)]),
+    %% All that Erlang has.
+    true = os:putenv(Name, "of Erlang"),
+    {ok, Four} = Start(os:env()),
+    ?assertEqual({{ok, <<"of Erlang">>}, {ok, <<"of Erlang">>}}, {py:eval(One, Look), in_process(Name)}),
+    true = os:unsetenv(Name),
+    [ok = py_reactor_context:stop(Context) || Context <- [One, Two, Three, Four]].
+
+unset_variable() ->
+    "PY_REACTOR_TEST_" ++ integer_to_list(new_id()).
+
+%% What C code finds.
+in_process(Name) ->
+    ok = py:exec("import ctypes; getenv = ctypes.pythonapi['getenv']; getenv.restype = ctypes.c_char_p"),
+    py:eval(["(lambda value: value and value.decode())(getenv(b'", Name, "'))"]).

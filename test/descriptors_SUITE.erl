@@ -19,6 +19,7 @@ groups() ->
         udp_many_senders,
         udp_has_nobody_to_write_to,
         udp_refused_is_told_and_survived,
+        udp_to_what_is_no_address,
         udp_to_port_0_is_told_and_survived,
         udp_survives_what_a_datagram_breaks,
         udp_is_counted_in_bytes,
@@ -129,6 +130,12 @@ udp_refused_is_told_and_survived(Config) ->
         {ok, _} = py:call(Context, kinds, close, [Fd]),
         wait_event(Context, Tag, <<"error_received">>),
         ?assertEqual(1, maps:get(connections, py_reactor_context:stats(Context)))
+    end).
+
+udp_to_what_is_no_address(Config) ->
+    serving(Config, "kinds.Lost", fun(Context) ->
+        Expected = ["['TypeError'" | [[", '", Error, "'"] || Error <- lists:duplicate(6, "TypeError") ++ ["ValueError", "ValueError"]]],
+        ?assertEqual(iolist_to_binary([Expected, "]"]), ask(udp(Context, []), <<"x">>))
     end).
 
 %% Whom a protocol answers is for strangers to say.

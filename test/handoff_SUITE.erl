@@ -24,6 +24,7 @@ groups() ->
         handed_over_twice,
         duplicates_are_closed_in_every_answer,
         close_fd_closes_what_dup_fd_made,
+        a_newcomer_with_the_number_of_one_that_lingers,
         a_protocol_that_closes_its_descriptor,
         method_2_coroutine,
         method_2_blocking_wrapper,
@@ -380,6 +381,41 @@ closes_its_own(How, Context, Config) ->
     gen_tcp:close(Alice),
     gen_tcp:close(Bob),
     reactor_test:wait_connections(Context, 0).
+
+%% One that lingers is known to nobody any more, but has its number still: when that is another client's, its end leaves that
+%% one alone.
+a_newcomer_with_the_number_of_one_that_lingers(Config) ->
+    reactor_test:serving(Config, "peers.Leaves", #{linger_ms => 60000}, fun(Context) ->
+        {Alice, _} = reactor_test:client(Context, Config, #{}, [{exit_on_close, false}]),
+        send(Alice, <<"first">>),
+        expect(Alice, <<"first">>),
+        [#{fd := Fd}] = py_reactor_context:connections(Context),
+        Monitor = py_reactor_context:monitor_connection(Context, Fd),
+        send(Alice, <<"leave">>),
+        receive
+            {py_connection_down, Monitor, Fd, closed} -> ok
+        after 30000 -> error(timeout)
+        end,
+        expect_eof(Alice),
+        ?assertMatch(#{connections := 1}, py_reactor_context:stats(Context)),
+        {Bob, Server} = reactor_test:pair(Config),
+        {ok, none} = py:call(Context, os, close, [Fd]),
+        ok = py_reactor_context:handoff(Context, Server, #{tag => reactor_test:tag()}),
+        send(Bob, <<"hello">>),
+        expect(Bob, <<"hello">>),
+        reactor_test:wait_connections(Context, 1),
+        ?assertMatch([#{fd := Fd}], py_reactor_context:connections(Context)),
+        [
+            begin
+                send(Bob, <<"are you there">>),
+                expect(Bob, <<"are you there">>)
+            end
+         || _ <- lists:seq(1, 3)
+        ],
+        ok = py_reactor_context:close(Context, Fd),
+        expect_eof(Bob),
+        [gen_tcp:close(Client) || Client <- [Alice, Bob]]
+    end).
 
 %% The document's asyncio sample, as it stands.
 samples(Config, Fun) ->

@@ -113,7 +113,19 @@ who_is_full_is_passed_over(Config) ->
 clients_wait_while_all_drain(Config) ->
     {_, Port} = listen(Config),
     ok = py_reactor_context:drain(id(Config), 30000),
+    Self = self(),
+    Listens = fun
+        (#{meta := #{py_listener := _}, level := Level} = Event, _) -> Self ! {logged, Level}, Event;
+        (Event, _) -> Event
+    end,
+    ok = logger:add_primary_filter(?MODULE, {Listens, none}),
     Waiting = connect(Port),
+    %% Somebody wants it so.
+    receive
+        {logged, Level} -> ?assertEqual(notice, Level)
+    after 30000 -> error(no_log_line)
+    end,
+    ok = logger:remove_primary_filter(?MODULE),
     ok = py_reactor_context:stop(id(Config), 0),
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
     {ok, _} = py_reactor:start_context(id(Config), reactor_test:mode(Config), Options),

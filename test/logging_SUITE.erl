@@ -22,7 +22,9 @@ groups() ->
         a_flood_is_counted,
         what_is_printed,
         printed_in_parts,
-        a_flood_of_prints_leaves_room
+        a_flood_of_prints_leaves_room,
+        a_line_that_nobody_ends,
+        lines_name_their_context
     ]).
 
 init_per_testcase(_Case, Config) ->
@@ -84,7 +86,7 @@ counted(Count, Logged) when Logged < Count ->
     receive
         {log_collector, #{msg := {_, [<<"flood ", _/binary>>]}}} ->
             counted(Count, Logged + 1);
-        {log_collector, #{msg := {"suppressed" ++ _, [Suppressed]}}} ->
+        {log_collector, #{msg := {"~tssuppressed" ++ _, [_, Suppressed]}}} ->
             counted(Count, Logged + Suppressed);
         {log_collector, _Other} ->
             counted(Count, Logged)
@@ -140,6 +142,23 @@ lines_told(Text) ->
         {match, [Count]} -> list_to_integer(Count);
         nomatch -> 1
     end.
+
+%% It is said when the context ends.
+a_line_that_nobody_ends(Config) ->
+    Text = reactor_test:tag(),
+    Id = with_logs(Config, "", fun(Context, Id) ->
+        ok = py:exec(Context, ["print('the end of ', '", Text, "', sep='', end='')"]),
+        Id
+    end),
+    {notice, _, _} = log_collector:await(Id, [["the end of ", Text]]).
+
+%% Handlers need not show metadata.
+lines_name_their_context(Config) ->
+    with_logs(Config, "", fun(Context, Id) ->
+        ok = py:cast(Context, '__main__', nothing, []),
+        {error, Line, _} = log_collector:await(Id, ["nothing"]),
+        ?assertMatch({0, _}, binary:match(unicode:characters_to_binary(Line), iolist_to_binary(io_lib:format("context ~b: ", [Id]))))
+    end).
 
 own_configuration_counts(Config) ->
     SetUp = "

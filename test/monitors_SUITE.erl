@@ -9,6 +9,8 @@
 
 -include("reactor_suite.hrl").
 
+-define(ECONNRESET, 104).
+
 groups() ->
     reactor_test:backend_groups([
         closed_by_the_protocol,
@@ -39,11 +41,18 @@ ends(Config, Reason, Options, Script, Fun) ->
         Monitor = py_reactor_context:monitor_connection(Context, Fd),
         Fun(Context, Client, Tag, Fd),
         ?assertEqual(Reason, await_down(Monitor, Fd)),
+        %% The protocol knows it, too.
+        receive
+            {<<"lost">>, Fd, Told, Errno} ->
+                ?assertEqual(atom_to_binary(Reason), Told),
+                ?assertEqual(maps:get(Reason, #{reset => ?ECONNRESET}, 0), Errno)
+        after 30000 -> error(not_told)
+        end,
         gen_tcp:close(Client)
     end).
 
 served(Context, Config, Script) ->
-    {Client, Tag} = client(Context, Config, #{script => Script}),
+    {Client, Tag} = client(Context, Config, #{script => Script, watcher => self()}),
     wait_event(Context, Tag, <<"connection_made">>),
     {Client, Tag, mailed_test:fd(Context, Tag)}.
 

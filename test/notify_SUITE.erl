@@ -198,7 +198,7 @@ without_message_received(Config) ->
             ok = py_reactor_context:notify(Context, fd(Context, OtherTag), hello),
             logged(Context, "mailed.Deaf does not define message_received(self, message)"),
             receive
-                {log_collector, #{msg := {_, [Next]}}} -> ?assertMatch("mailed.AlsoDeaf" ++ _, unicode:characters_to_list(Next))
+                {log_collector, #{msg := {_, [Next]}}} -> ?assertNotEqual(nomatch, string:find(Next, "mailed.AlsoDeaf"))
             after 30000 -> error(no_line)
             end,
             [gen_tcp:close(Client) || {Client, _} <- [{Other, OtherTag} | Clients]]

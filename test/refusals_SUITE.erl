@@ -23,6 +23,8 @@ groups() ->
         max_connections_at_a_listener,
         wrong_options,
         wrong_listener_options,
+        contexts_of_other_nodes,
+        no_thread_to_be_had,
         wrong_modes_and_numbers,
         setup_code_that_raises,
         setup_code_that_exits,
@@ -246,6 +248,20 @@ wrong_options(Config) ->
             {backend, [kqueue, "epoll", 1]},
             {setup_code, [atom, 5, <<255>>, [<<"x">>, bad], <<"a\0b">>]},
             {python_path, ["/tmp", <<"/tmp">>, atom, [5], [<<255>>], [["a", 0]]]},
+            {env, [
+                text,
+                5,
+                ["A=1"],
+                [{"A", 1}],
+                [{"A", "1"} | more],
+                #{"" => "1"},
+                #{"A=B" => "1"},
+                #{"A" => "b\0c"},
+                #{"A\0" => "b"},
+                #{"A" => true},
+                #{a => "1"},
+                #{<<255>> => "1"}
+            ]},
             {max_connections, [0, -1, 1.0, infinity, <<"5">>, 1 bsl 70]},
             {write_high_bytes, [0, -1, 2.0, all]},
             {write_low_bytes, [-1, 1.0, 262145]},
@@ -289,6 +305,49 @@ wrong_listener_options(_Config) ->
     ?assertEqual({error, {no_context, self()}}, py_reactor:start_listener(?MODULE, #{contexts => [self()]})),
     ?assertEqual({error, {no_listener, ?MODULE}}, py_reactor:stop_listener(?MODULE)),
     ?assertNot(maps:is_key(?MODULE, py_reactor:listeners())).
+
+%% Most of what is asked of a context is asked on its node.
+contexts_of_other_nodes(Config) ->
+    case messages_SUITE:start_peer() of
+        {ok, Peer, Node} ->
+            {ok, Context} = erpc:call(Node, py_reactor, start_context, [1, reactor_test:mode(Config), options(Config, #{})]),
+            {Client, Server} = reactor_test:pair(Config),
+            [
+                ?assertMatch({{error, {remote_context, Node, <<_, _/binary>>}}, _}, {Ask(), erlang:fun_info(Ask)})
+             || Ask <- [
+                    fun() -> py:exec(Context, "pass") end,
+                    fun() -> py:eval(Context, "1") end,
+                    fun() -> py:eval(Context, "x", #{x => 1}) end,
+                    fun() -> py:call(Context, os, getpid, []) end,
+                    fun() -> py:cast(Context, os, getpid, []) end,
+                    fun() -> py_reactor_context:handoff(Context, Server, #{}) end,
+                    fun() -> py_reactor_context:stats(Context) end,
+                    fun() -> py_reactor_context:drain(Context, 1) end,
+                    fun() -> py_reactor_context:interrupt(Context) end,
+                    fun() -> py_reactor_context:stop(Context) end,
+                    fun() -> py_reactor_context:stop(Context, 0) end,
+                    fun() -> py_reactor:start_listener(?MODULE, #{contexts => [Context]}) end
+                ]
+            ],
+            ?assertEqual([], py_reactor_context:connections(Context)),
+            [gen_tcp:close(Socket) || Socket <- [Client, Server]],
+            peer:stop(Peer);
+        {skip, _} = Skip ->
+            Skip
+    end.
+
+%% In another VM, which has no address space left.
+no_thread_to_be_had(_Config) ->
+    Code =
+        "{ok, _} = py_reactor:start_context(1, worker, #{}),"
+        "ok = py:exec(1, \"import resource\nused = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))\"),"
+        "Answer = py_reactor:start_context(2, worker, #{}),"
+        "ok = py:exec(1, \"resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\"),"
+        "io:format(\"~nanswer ~0p~n\", [Answer]), halt()",
+    {Port, _} = interpreter_SUITE:vm([], Code, []),
+    Answer = interpreter_SUITE:line(Port, "answer "),
+    ?assertMatch({match, _}, re:run(Answer, "error,{resources,<<.no thread was to be had: .*ulimit")).
 
 wrong_modes_and_numbers(Config) ->
     Options = options(Config, #{}),

@@ -96,6 +96,7 @@ def close(connection: Connection | None) -> None:
     if served is None or connections.pop(served.handle[0], None) is not served:
         return
     served.proto.closed = True
+    served.proto.close_reason = "peer_closed" if served.proto.peer_closed else "closed"
     try:
         served.run(served.proto.connection_lost)
     finally:

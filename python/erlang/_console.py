@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import select
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from erlang import _runtime
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Log = Callable[[int, str, "str | None", str, int], bool]
 """Takes level, text, name of the logger or None for ``print``, file and line; False: there is no context to log it."""
+
+Write = Callable[[int, bytes, int], None]
+"""Takes a descriptor, what is to be written, and for how many milliseconds the descriptor may take nothing."""
 
 # A console that takes nothing for so long loses what it was given.
 PATIENCE_MS = 5000
@@ -27,43 +30,64 @@ NOTICE = 25
 # In any second at most twice that, which leaves room: a context may log 100 lines (LINES_MAX of py_reactor_log).
 LOGGED_PER_SECOND = 40
 
+# Threads that may have begun a line each.
+BEGUN_MAX = 1000
 
-class _Patient(io.FileIO):
-    """A descriptor that the VM may have made non-blocking: waits for room as other programs do."""
+
+class _Whole(io.FileIO):
+    """A descriptor to which everything is written whole, by native code.
+
+    There is no `io.BufferedWriter` above it: that raises if a destructor prints while it writes.
+    """
+
+    def __init__(self, fd: int, write: Write) -> None:
+        super().__init__(fd, "wb", closefd=False)
+        self._write = write
 
     def write(self, data: Buffer, /) -> int:
-        written: int | None = super().write(data)
-        while written is None:
-            poller = select.poll()
-            poller.register(self.fileno(), select.POLLOUT)
-            written = super().write(data) if poller.poll(PATIENCE_MS) else memoryview(data).nbytes
-        return written
+        data = bytes(data)
+        self._write(self.fileno(), data, PATIENCE_MS)
+        return len(data)
 
 
-class _Logged(_Patient):
+class _Logged(_Whole):
     """Has each line that is not blank logged as well, up to a rate; the others are counted, and the count is logged."""
 
-    def __init__(self, fd: int, encoding: str, log: Log) -> None:
-        super().__init__(fd, "wb", closefd=False)
+    def __init__(self, fd: int, write: Write, encoding: str, log: Log) -> None:
+        super().__init__(fd, write)
         self._encoding = encoding
         self._log = log
-        self._begun = b""
+        # By thread, what was printed of a line that is not complete.
+        self._begun: dict[int, bytes] = {}
         self._second = 0
         self._logged = 0
         self._left_out = 0
 
     def write(self, data: Buffer, /) -> int:
+        data = bytes(data)
         written = super().write(data)
         # It is on the console; what goes wrong with the copy must not have it written again.
         with contextlib.suppress(Exception):
-            self._copy(bytes(memoryview(data)[:written]))
+            self._copy(data)
         return written
 
     def _copy(self, data: bytes) -> None:
-        *lines, self._begun = (self._begun + data).split(b"\n")
-        if len(self._begun) > _runtime.TRACEBACK_LIMIT_CHARS:
-            lines.append(self._begun)
-            self._begun = b""
+        here = threading.get_ident()
+        *lines, begun = (self._begun.pop(here, b"") + data).split(b"\n")
+        if len(begun) > _runtime.TRACEBACK_LIMIT_CHARS or len(self._begun) >= BEGUN_MAX:
+            lines.append(begun)
+        elif begun:
+            # A destructor may have begun another one meanwhile.
+            self._begun[here] = begun + self._begun.get(here, b"")
+        self._lines(lines)
+
+    def end_lines(self) -> None:
+        """Log the lines that nobody has ended, since nobody will."""
+        while self._begun:
+            with contextlib.suppress(KeyError):
+                self._lines([self._begun.popitem()[1]])
+
+    def _lines(self, lines: list[bytes]) -> None:
         for line in lines:
             if line.strip():
                 self._line(_runtime.shorten(line.decode(self._encoding, "replace")))
@@ -92,7 +116,7 @@ class _Lines(io.TextIOWrapper):
     """Ours, so that it is made once in each interpreter."""
 
 
-def install(log: Log) -> None:
+def install(log: Log, write: Write) -> None:
     """Have ``sys.stdout`` and ``sys.stderr`` write whole lines, each in one system call, and log those of ``stdout``.
 
     Several interpreters and the VM write to the same descriptor: their lines must not mix.
@@ -101,9 +125,20 @@ def install(log: Log) -> None:
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:
             fd = stream.fileno()
-            raw = _Logged(fd, stream.encoding, log) if name == "stdout" else _Patient(fd, "wb", closefd=False)
-            lines = _Lines(
-                io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True
-            )
+            raw = _Logged(fd, write, stream.encoding, log) if name == "stdout" else _Whole(fd, write)
+            # All that it asks of what it writes to is there.
+            buffer = cast("BinaryIO", raw)
+            lines = _Lines(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
             setattr(sys, name, lines)
             setattr(sys, f"__{name}__", lines)
+
+
+def end_lines() -> None:
+    """Show, and log, what was printed of lines that nobody has ended: the context ends."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if isinstance(stream, _Lines):
+            # Python code may have closed it.
+            with contextlib.suppress(ValueError):
+                stream.flush()
+                if isinstance(stream.buffer, _Logged):
+                    stream.buffer.end_lines()

@@ -1,8 +1,12 @@
-"""What an interpreter of a context's own does before CPython takes it apart; called by native code."""
+"""What an interpreter does at its end, and the main one, which stays, when the application stops; called by native code."""
 
 from __future__ import annotations
 
+import _io
 import atexit
+import contextlib
+import gc
+import sys
 import threading
 from typing import Any
 
@@ -29,12 +33,70 @@ def end_program() -> None:
         internals._shutdown = _nothing
         atexit._run_exitfuncs()
         _join_late_ones()
+        flush_files()
     finally:
         internals._shutdown = _nothing
         # What 3.13 remembers of a thread that it did not start complains once its module is gone.
         local = getattr(threading, "_thread_local_info", None)
         if local is not None:
             vars(local).clear()
+
+
+def pause_program() -> None:
+    """Do what the end of a Python program does in the main interpreter, which goes on: the application may start again.
+
+    Its threads are not waited for: they are nobody's.
+    """
+    try:
+        atexit._run_exitfuncs()
+    finally:
+        _register_again()
+        # First, because the collector closes what lies below a file in a circle before the file is flushed.
+        flush_files()
+        # What contexts have left in circles.
+        gc.collect()
+        flush_files()
+
+
+def _register_again() -> None:
+    """Put back, or end, what modules register or start once, when they are imported, and may be needed again."""
+    # What is set here is theirs alone.
+    modules: dict[str, Any] = dict(sys.modules)
+    if logging := modules.get("logging"):
+        atexit.register(logging.shutdown)
+    if util := modules.get("multiprocessing.util"):
+        util._exiting = False
+        atexit.register(util._exit_function)
+    if server := modules.pop("multiprocessing.forkserver", None):
+        # It ends with the program. Its socket has gone, and whether there may be another is asked when it is imported.
+        with contextlib.suppress(OSError):
+            server._forkserver._stop()
+        for name in ("forkserver", "popen_forkserver"):
+            sys.modules.pop(f"multiprocessing.{name}", None)
+            vars(modules["multiprocessing"]).pop(name, None)
+    if weakref := modules.get("weakref"):
+        # It registers itself with the next one that is made.
+        weakref.finalize._shutdown = False
+        weakref.finalize._registered_with_atexit = False
+
+
+def flush_files() -> None:
+    """Write what open files have in memory, as the end of a program does by closing them."""
+    kinds: Any = _io
+    # By the type: `isinstance` would ask objects for their class, and run the code of proxies.
+    files = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds._IOBase)]
+    # Text lies above bytes, and passes `flush` on.
+    for file in sorted(files, key=lambda file: not issubclass(type(file), kinds._TextIOBase)):
+        try:
+            if not file.closed:
+                file.flush()
+        except Exception as error:
+            print(f"what was written to {_name(file)} is lost: {error}", file=sys.stderr)
+
+
+def _name(file: Any) -> str:
+    name = getattr(file, "name", None)
+    return repr(name) if isinstance(name, str | bytes | int) else f"a {type(file).__name__}"
 
 
 def _join_late_ones() -> None:

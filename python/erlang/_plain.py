@@ -52,6 +52,14 @@ class Protocol:
             ``"type"`` (str: ``"tcp"``, ``"unix"``...) by convention; each may be missing.
         write_buffer: output that the default :meth:`write_ready` drains.
         closed: True as soon as the connection is closed.
+        close_reason: why it is, as :meth:`connection_lost` is called; None before. ``"closed"``: by
+            its protocol, or by somebody's ``close``. ``"peer_closed"``: by the peer, and then by
+            the protocol. ``"reset"``: the peer is gone, or the network to it. ``"idle"``,
+            ``"stalled"``: a timeout. ``"exception"``: a callback raised, or returned no action.
+            ``"stopped"``, ``"killed"``: its context was. Driven by hand, it is one of the first two
+            (``"exception"`` if ``connection_made`` raised).
+        close_errno: what the system said of a connection that was ``"reset"``, ``errno.ECONNRESET``
+            say; 0 where nothing is known.
         peer_closed: True as soon as it is known that the peer sends no more, in whatever mode; what
             it sent before may still have to be delivered, and it may still read.
         handle: names this connection and no later one, wherever a number does; None before it is
@@ -61,10 +69,12 @@ class Protocol:
     ``-> Action``, or not at all; the type checker then looks at each value.
     """
 
-    __slots__ = ("_extra", "_handle", "client_info", "closed", "fd", "peer_closed", "write_buffer")
+    __slots__ = ("_extra", "_handle", "client_info", "close_errno", "close_reason", "closed", "fd", "peer_closed", "write_buffer")
 
     fd: int
     client_info: dict[str, Any]
+    close_errno: int
+    close_reason: str | None
     closed: bool
     peer_closed: bool
     write_buffer: bytearray
@@ -76,6 +86,8 @@ class Protocol:
         self = super().__new__(cls)
         self.fd = -1
         self.client_info = {}
+        self.close_errno = 0
+        self.close_reason = None
         self.closed = False
         self.peer_closed = False
         self.write_buffer = bytearray()
@@ -391,7 +403,9 @@ _serials = itertools.count(1)
 
 def drive_by_hand(proto: Protocol, fd: int, info: dict[str, Any], /) -> tuple[int, int, int]:
     """Have ``proto`` serve ``fd``, perhaps not for the first time. Answers its handle."""
-    proto.fd, proto.client_info, proto.closed = fd, info, False
+    proto.fd, proto.client_info = fd, info
+    proto.closed, proto.peer_closed = False, False
+    proto.close_reason, proto.close_errno = None, 0
     proto._handle, proto._extra = (fd, 0, next(_serials)), {}
     return proto._handle
 

@@ -196,6 +196,7 @@ def _serve(
     except BaseException:
         _by_hand.connections.pop(fd, None)
         proto.closed = True
+        proto.close_reason = "exception"
         raise
     return proto
 

@@ -43,6 +43,8 @@ pub struct Options {
     pub python_path: Vec<String>,
     /// A virtual environment to use.
     pub venv: Option<String>,
+    /// Environment variables: what they are to be, or that they are not to be.
+    pub env: Vec<(String, Option<String>)>,
     /// Connections that may be open at a time.
     pub max_connections: usize,
     /// How long input is discarded after our FIN, in milliseconds.

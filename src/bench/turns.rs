@@ -101,6 +101,7 @@ fn options(code: &str) -> Options {
         write_stall_timeout: None,
         slow_callback: None,
         venv: None,
+        env: Vec::new(),
         buffers: 1024,
         buffer_bytes: 16 * 1024,
         limits: LIMITS,

@@ -7,3 +7,4 @@ pub mod listener;
 pub mod nif;
 #[cfg(test)]
 mod nif_stubs;
+pub mod reasons;

@@ -14,6 +14,7 @@ use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::library;
 use crate::border::listener::{self, Rest};
+use crate::border::reasons::{no_thread, posix};
 use crate::driver::descriptor::{Descriptor, How, Unfit};
 use crate::driver::registry;
 use crate::driver::syscalls::errno_of;
@@ -25,6 +26,7 @@ use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
 use crate::mail::ticket::Ticket;
 use crate::python::audit;
+use crate::python::interpreter;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::reactor::{stacks, thread};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, Term};
@@ -44,6 +46,8 @@ struct NativeOptions<'a> {
     python_path: Vec<Binary<'a>>,
     /// Empty: none.
     venv: Binary<'a>,
+    /// Values of environment variables; without one it is taken away.
+    env: Vec<(Binary<'a>, Option<Binary<'a>>)>,
     max_connections: usize,
     write_high_bytes: usize,
     write_low_bytes: usize,
@@ -63,25 +67,6 @@ fn text(binary: &Binary<'_>) -> String {
 
 fn timeout(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
-}
-
-/// The `inet:posix()` atom of an error.
-fn posix(env: Env<'_>, errno: i32) -> Atom {
-    let name = match errno {
-        libc::EACCES => "eacces",
-        libc::EADDRINUSE => "eaddrinuse",
-        libc::EADDRNOTAVAIL => "eaddrnotavail",
-        libc::EAFNOSUPPORT => "eafnosupport",
-        libc::EBADF => "ebadf",
-        libc::EINVAL => "einval",
-        libc::EMFILE => "emfile",
-        libc::ENFILE => "enfile",
-        libc::ENOBUFS => "enobufs",
-        libc::ENOMEM => "enomem",
-        libc::EPERM => "eperm",
-        _ => "eio",
-    };
-    Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
 }
 
 /// Called by the module's own `load/0`, once.
@@ -113,6 +98,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
         setup_code: text(&options.setup_code),
         python_path: options.python_path.iter().map(text).collect(),
         venv: Some(text(&options.venv)).filter(|venv| !venv.is_empty()),
+        env: options.env.iter().map(|(name, value)| (text(name), value.as_ref().map(text))).collect(),
         max_connections: options.max_connections,
         linger_ms: options.linger_ms,
         idle_timeout: timeout(options.idle_timeout_ms),
@@ -129,15 +115,17 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
     };
     match start(env, reference, options) {
         Ok(context) => (atoms::ok(), context).encode(env),
-        Err(error) => (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env),
+        Err(why) => (atoms::error(), (atoms::resources(), why)).encode(env),
     }
 }
 
-fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> io::Result<Context> {
-    let mailbox = Arc::new(Mailbox::new(options.id, env.pid())?);
-    let notices = Selectable::new(env, mailbox.notices_fd()?);
+fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> Result<Context, String> {
+    let no_descriptor = |error: io::Error| format!("no descriptor was to be had: {error}");
+    let mailbox = Arc::new(Mailbox::new(options.id, env.pid()).map_err(no_descriptor)?);
+    let notices = Selectable::new(env, mailbox.notices_fd().map_err(no_descriptor)?);
     let max_connections = options.max_connections;
-    let thread = thread::spawn(options, Arc::clone(&mailbox), ReplyTo::new(env.pid(), reference))?;
+    let thread = thread::spawn(options, Arc::clone(&mailbox), ReplyTo::new(env.pid(), reference));
+    let thread = thread.map_err(|error| no_thread(&error))?;
     let context = Ref::new(ContextHandle::new(mailbox, max_connections, notices, thread));
     if !context.monitor_caller(env) {
         context.mailbox.inbox.kill();
@@ -186,9 +174,7 @@ fn interrupted(env: Env<'_>, begun: Result<(), NoInterrupt>) -> Term<'_> {
         Ok(()) => atoms::ok().encode(env),
         Err(NoInterrupt::Idle) => (atoms::error(), atoms::idle()).encode(env),
         Err(NoInterrupt::Busy) => (atoms::error(), atoms::busy()).encode(env),
-        Err(NoInterrupt::Resources(error)) => {
-            (atoms::error(), (atoms::resources(), posix(env, errno_of(&error)))).encode(env)
-        }
+        Err(NoInterrupt::Resources(error)) => (atoms::error(), (atoms::resources(), no_thread(&error))).encode(env),
     }
 }
 
@@ -434,6 +420,11 @@ fn close_fd(env: Env<'_>, fd: i64) -> Term<'_> {
 fn allow_subprocess(allowed: bool) -> Atom {
     audit::allow_subprocess(allowed);
     atoms::ok()
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn pause_program(patience_ms: u64) -> bool {
+    interpreter::pause_program(Duration::from_millis(patience_ms))
 }
 
 #[rustler::nif]

@@ -3,6 +3,7 @@
 //! `python/erlang/reactor.py` is its only user.
 
 pub mod connections;
+pub mod console;
 pub mod context_loop;
 pub mod erlang_call;
 pub mod event_loop;
@@ -64,7 +65,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 19]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -92,6 +93,12 @@ static METHODS: Static<[ffi::PyMethodDef; 19]> = Static([
     ),
     method(c"is_served", connections::is_served, ffi::METH_O, c"Whether a reactor serves the connection."),
     method(c"log", log, ffi::METH_VARARGS, c"Logs through a context; False: there is none."),
+    method(
+        c"write_console",
+        console::write_console,
+        ffi::METH_VARARGS,
+        c"Writes all of some bytes to a descriptor, unless that takes nothing for so many milliseconds.",
+    ),
     method(
         c"notify",
         connections::notify,

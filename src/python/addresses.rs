@@ -1,7 +1,7 @@
 //! Socket addresses as Python's `socket` module writes them: `(host, port)`, `(host, port, flowinfo, scope_id)`, a path.
 
 use crate::driver::address::{Address, Meaning};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use std::ffi::{CString, OsStr};
@@ -55,6 +55,14 @@ pub fn missing_scope(info: &Bound<'_, PyDict>, peer: impl FnOnce() -> Option<Add
     })
 }
 
+/// A part of an address that is too large is no address either.
+fn in_range<N>(py: Python<'_>, number: PyResult<N>) -> PyResult<N> {
+    number.map_err(|error| match error.is_instance_of::<PyOverflowError>(py) {
+        true => PyValueError::new_err("a port, or another number of an address, is out of range"),
+        false => error,
+    })
+}
+
 /// The destination that a protocol names, with the zone of an IPv6 address, if need be; IPv4 addresses are mapped where the socket is IPv6. Names are not looked up.
 ///
 /// # Errors
@@ -71,8 +79,12 @@ pub fn from_python(address: &Bound<'_, PyAny>, v6: bool) -> PyResult<Address> {
     let parts = address
         .cast::<PyTuple>()
         .map_err(|_| PyTypeError::new_err("an address is a tuple (host, port), or the path of a Unix socket"))?;
-    let (host, port) = (parts.get_item(0)?.extract::<String>()?, parts.get_item(1)?.extract::<u16>()?);
-    let number = |index| parts.get_item(index).map_or(Ok(0), |part| part.extract::<u32>());
+    let py = address.py();
+    if !matches!(parts.len(), 2..=4) {
+        return Err(PyTypeError::new_err(format!("an address is a tuple of 2 to 4 parts, not of {}", parts.len())));
+    }
+    let (host, port) = (parts.get_item(0)?.extract::<String>()?, in_range(py, parts.get_item(1)?.extract::<u16>())?);
+    let number = |index| parts.get_item(index).map_or(Ok(0), |part| in_range(py, part.extract::<u32>()));
     let (text, zone) = host.split_once('%').map_or((&*host, None), |(text, zone)| (text, Some(zone)));
     let ip: Option<IpAddr> = text.parse().ok();
     let ip = ip.filter(|ip| ip.is_ipv6() || zone.is_none()).ok_or_else(|| {

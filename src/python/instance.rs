@@ -11,7 +11,7 @@ use crate::python::variables;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyDict};
+use pyo3::types::{PyByteArray, PyDict, PyString};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 use std::ptr;
@@ -42,6 +42,8 @@ pub struct Instance {
     variables: *mut ffi::PyObject,
     /// What `get_extra_info` has found out, a dict; null until it is asked.
     extra: *mut ffi::PyObject,
+    /// Why the connection has ended, a `str`; None while it is there.
+    close_reason: *mut ffi::PyObject,
     /// The connection that it serves, or was the last to serve; without a number before it has one.
     handle: Handle,
     /// The version of its class that was looked at last; 0: none.
@@ -54,6 +56,8 @@ pub struct Instance {
     pub attachment: Attachment,
     /// The number of the descriptor.
     pub fd: c_int,
+    /// What the system said when it ended; 0: nothing.
+    close_errno: c_int,
     /// Whether the connection is gone.
     pub closed: c_char,
     peer_closed: c_char,
@@ -65,10 +69,22 @@ const fn member(name: &'static CStr, kind: c_int, offset: usize, doc: &'static C
 }
 
 /// The attributes that Python sees.
-pub static MEMBERS: Static<[ffi::PyMemberDef; 6]> = Static([
+pub static MEMBERS: Static<[ffi::PyMemberDef; 8]> = Static([
     member(c"fd", ffi::Py_T_INT, offset_of!(Instance, fd), c"Number of the descriptor; -1 before there is one."),
     member(c"closed", ffi::Py_T_BOOL, offset_of!(Instance, closed), c"Whether the connection is gone."),
     member(c"peer_closed", ffi::Py_T_BOOL, offset_of!(Instance, peer_closed), c"Whether the peer sends no more."),
+    member(
+        c"close_reason",
+        ffi::Py_T_OBJECT_EX,
+        offset_of!(Instance, close_reason),
+        c"Why the connection is gone; None while it is there.",
+    ),
+    member(
+        c"close_errno",
+        ffi::Py_T_INT,
+        offset_of!(Instance, close_errno),
+        c"What the system said when the connection ended; 0: nothing.",
+    ),
     member(
         c"client_info",
         ffi::Py_T_OBJECT_EX,
@@ -142,13 +158,24 @@ pub fn attach(
 }
 
 /// Disconnects `protocol` (a `Protocol`), before `connection_lost`.
-pub fn detach(protocol: &Bound<'_, PyAny>) {
+pub fn detach(protocol: &Bound<'_, PyAny>, reason: &str, errno: c_int) {
     let this = instance(protocol);
-    // SAFETY: I7, by the token; only served protocols, whose type was checked, get here.
+    // SAFETY: I7, by the token; only served protocols, whose type was checked, get here. The old object is released after
+    // the new one is in place.
     unsafe {
         (*this).attachment = Attachment::Lost;
         (*this).closed = 1;
+        (*this).close_errno = errno;
+        let reason = PyString::intern(protocol.py(), reason).into_ptr();
+        let old = ptr::replace(&raw mut (*this).close_reason, reason);
+        ffi::Py_XDECREF(old);
     }
+}
+
+/// Whether `protocol` (a `Protocol`) has been disconnected.
+pub fn is_lost(protocol: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; only instances of our type get here.
+    unsafe { (*instance(protocol)).attachment == Attachment::Lost }
 }
 
 /// The peer of `protocol` (a `Protocol`) sends no more.
@@ -211,9 +238,13 @@ pub fn drive_by_hand(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyA
         (*this).handle = (fd, 0, SERIAL.fetch_add(1, Ordering::Relaxed));
         (*this).fd = fd;
         (*this).closed = 0;
+        (*this).peer_closed = 0;
+        (*this).close_errno = 0;
         let old_extra = ptr::replace(&raw mut (*this).extra, ptr::null_mut());
+        let old_reason = ptr::replace(&raw mut (*this).close_reason, protocol.py().None().into_ptr());
         let old_info = ptr::replace(&raw mut (*this).client_info, info.into_ptr());
         ffi::Py_XDECREF(old_extra);
+        ffi::Py_XDECREF(old_reason);
         ffi::Py_XDECREF(old_info);
         Ok((*this).handle)
     }
@@ -308,6 +339,7 @@ pub unsafe extern "C" fn new(
             (*this).handle = (-1, 0, 0);
             (*this).client_info = PyDict::new(py).into_ptr();
             (*this).write_buffer = new_write_buffer(py)?.into_ptr();
+            (*this).close_reason = py.None().into_ptr();
             Ok(object)
         }
     })
@@ -318,7 +350,8 @@ pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitp
     // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released.
     unsafe {
         let this = object.cast::<Instance>();
-        let fields = [(*this).client_info, (*this).write_buffer, (*this).variables, (*this).extra];
+        let fields =
+            [(*this).client_info, (*this).write_buffer, (*this).variables, (*this).extra, (*this).close_reason];
         for field in fields.into_iter().chain([ffi::Py_TYPE(object).cast()]) {
             if !field.is_null() {
                 let result = visit(field, arg);
@@ -341,6 +374,7 @@ pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
             &raw mut (*this).write_buffer,
             &raw mut (*this).variables,
             &raw mut (*this).extra,
+            &raw mut (*this).close_reason,
         ] {
             let old = ptr::replace(field, ptr::null_mut());
             ffi::Py_XDECREF(old);

@@ -4,11 +4,15 @@
 use crate::base::gil;
 use crate::python::audit;
 use pyo3::ffi;
-use std::ffi::{CStr, CString, c_char};
+use pyo3::prelude::*;
+use std::ffi::{CStr, CString, c_char, c_long};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::mpsc::{self, Sender};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// `sys.executable` of the interpreter that this library was built against.
 const EXECUTABLE: &str = env!("PY_REACTOR_PYTHON");
@@ -48,6 +52,67 @@ pub fn on_main_thread<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static)
     errands.send(errand).map_err(|_| LOST.to_owned())?;
     receiver.recv().map_err(|_| LOST.to_owned())
 }
+
+/// Does what the end of a Python program does, in the main interpreter, if there is one: see `pause_program` of
+/// `erlang/_ending.py`. Python code that takes longer than `patience` is interrupted. Answers whether it has ended.
+pub fn pause_program(patience: Duration) -> bool {
+    let Some(Ok(errands)) = MAIN.get() else { return true };
+    let running = Arc::new(AtomicBool::new(true));
+    let (sender, receiver) = mpsc::channel();
+    let runs = Arc::clone(&running);
+    let errand = Box::new(move || {
+        Python::attach(|py| {
+            let ending = py.import("erlang._ending");
+            // Without the package nobody has used this interpreter.
+            if let Ok(Err(error)) = ending.map(|ending| ending.call_method0("pause_program").map(drop)) {
+                error.write_unraisable(py, None);
+            }
+            runs.store(false, Ordering::Relaxed);
+            // SAFETY: I7: attached. An interrupt that came too late must reach nothing else.
+            unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, ptr::null_mut()) };
+        });
+        let _ = sender.send(());
+    });
+    if errands.send(errand).is_err() || receiver.recv_timeout(patience).is_ok() {
+        return true;
+    }
+    // Each ends one function; there may be several.
+    (0..INTERRUPTS).any(|_| {
+        interrupt_main(&running);
+        receiver.recv_timeout(INTERRUPT_PAUSE) != Err(RecvTimeoutError::Timeout)
+    })
+}
+
+/// How often what takes too long at the end is interrupted, and how much time it gets then.
+const INTERRUPTS: u32 = 10;
+const INTERRUPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Raises `KeyboardInterrupt` in what the thread of the main interpreter runs, as long as that is `running`. It may have
+/// to wait for the GIL, so this does not wait for it.
+fn interrupt_main(running: &Arc<AtomicBool>) {
+    let running = Arc::clone(running);
+    let _ = std::thread::Builder::new().name("py_interrupt".into()).spawn(move || {
+        let wait = gil::Wait::begin();
+        // SAFETY: I7: the main interpreter is never finalised. The state is this thread's, used here only. Attached, so that
+        // what is running stays so between the look and the exception.
+        unsafe {
+            let state = ffi::PyThreadState_New(ffi::PyInterpreterState_Main());
+            if state.is_null() {
+                return;
+            }
+            ffi::PyEval_RestoreThread(state);
+            drop(wait);
+            if running.load(Ordering::Relaxed) {
+                ffi::PyThreadState_SetAsyncExc(MAIN_THREAD.load(Ordering::Relaxed), ffi::PyExc_KeyboardInterrupt);
+            }
+            ffi::PyThreadState_Clear(state);
+            ffi::PyThreadState_DeleteCurrent();
+        }
+    });
+}
+
+/// Python's number of the thread of the main interpreter.
+static MAIN_THREAD: AtomicI64 = AtomicI64::new(0);
 
 const LOST: &str = "the thread of the main Python interpreter gave no answer: a panic in py_reactor, please report it";
 
@@ -123,6 +188,7 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
                 .into());
         }
         audit::install()?;
+        hear_of_children();
         let (name, init) = BUILTIN.get().ok_or("the built-in module was not provided")?;
         ffi::PyImport_AppendInittab(name.as_ptr(), Some(*init));
         let mut config = std::mem::zeroed::<ffi::PyConfig>();
@@ -146,6 +212,7 @@ fn initialise() -> Result<*mut ffi::PyThreadState, String> {
             return Err(format!("Python does not start: {}", text(status.err_msg)));
         }
         import_signal();
+        MAIN_THREAD.store(ffi::PyThread_get_thread_ident() as c_long, Ordering::Relaxed);
         // CPython marks the definition once: here, where no other interpreter can do so at the same time.
         init();
         Ok(ffi::PyEval_SaveThread())
@@ -167,7 +234,22 @@ unsafe fn import_signal() {
         libc::sigaction(libc::SIGINT, &raw const ignore, &raw mut before);
         ffi::Py_XDECREF(ffi::PyImport_ImportModule(c"signal".as_ptr()));
         ffi::PyErr_Clear();
-        libc::sigaction(libc::SIGINT, &raw const before, std::ptr::null_mut());
+        libc::sigaction(libc::SIGINT, &raw const before, ptr::null_mut());
+    }
+}
+
+/// Has the kernel keep the exit status of a child until it is asked for. The VM has it thrown away, by ignoring SIGCHLD, but
+/// asks for none itself: its ports' programs are children of `erl_child_setup`, and it hears of them by a socket. Python
+/// does ask. The default action does nothing either, and interrupts no system call.
+fn hear_of_children() {
+    // SAFETY: I10: pointers to locals. A handler that somebody has installed stays.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+            action.sa_flags = 0;
+            libc::sigaction(libc::SIGCHLD, &raw const action, ptr::null_mut());
+        }
     }
 }
 
@@ -193,7 +275,6 @@ pub fn text(message: *const c_char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pyo3::Python;
 
     #[test]
     fn an_errand_that_panics_costs_no_other() {

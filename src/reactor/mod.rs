@@ -172,7 +172,7 @@ impl Reactor {
             std::mem::forget(std::mem::take(&mut connection.outbox));
         }
         if connection.machine.link.owes_lost() {
-            self.connection_lost(connection.protocol.bind(py));
+            self.connection_lost(connection.protocol.bind(py), connection.machine.link.end());
         }
         tell_monitors(&mut connection);
     }
@@ -357,17 +357,18 @@ impl Reactor {
     fn lose(&mut self, py: Python<'_>, id: ConnId) {
         let lost = self.with(id, |connection| {
             connection.entry.as_ref().map(Entry::withdraw);
-            (connection.protocol.clone_ref(py).into_bound(py), std::mem::take(&mut connection.inbox))
+            let unread = std::mem::take(&mut connection.inbox);
+            (connection.protocol.clone_ref(py).into_bound(py), unread, connection.machine.link.end())
         });
-        if let Some((protocol, unread)) = lost {
+        if let Some((protocol, unread, end)) = lost {
             drop(unread);
-            self.connection_lost(&protocol);
+            self.connection_lost(&protocol, end);
             self.with(id, tell_monitors);
         }
     }
 
-    fn connection_lost(&self, protocol: &Bound<'_, PyAny>) {
-        instance::detach(protocol);
+    fn connection_lost(&self, protocol: &Bound<'_, PyAny>, end: End) {
+        instance::detach(protocol, end.name(), end.errno());
         let lost =
             self.context.callback(protocol, None, "connection_lost", || protocol.call_method0("connection_lost"));
         if let Err(fault) = nothing(lost) {
@@ -380,7 +381,12 @@ impl Reactor {
         let connection = self.context.table.borrow_mut().remove(id)?;
         self.deadlines.forget(Due::Connection(id));
         if !connection.machine.link.owes_lost() {
-            instance::detach(connection.protocol.bind(py));
+            let protocol = connection.protocol.bind(py);
+            // Unless it has heard of its end already.
+            if !instance::is_lost(protocol) {
+                let end = connection.machine.link.end();
+                instance::detach(protocol, end.name(), end.errno());
+            }
         }
         self.context.mailbox.stats.closed.add(1);
         Some(connection)

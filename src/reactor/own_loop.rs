@@ -74,6 +74,7 @@ fn options(backend: Backend) -> Options {
         setup_code: String::new(),
         python_path: Vec::new(),
         venv: None,
+        env: Vec::new(),
         max_connections: usize::MAX,
         linger_ms: 0,
         idle_timeout: None,

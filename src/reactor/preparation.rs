@@ -51,6 +51,11 @@ impl<'py> Imported<'py> {
     fn furnish(self, options: &Options) -> Result<Furnished<'py>, Failure> {
         let py = self.native.py();
         let python = Workspace::new(py, &options.python_path).map_err(Failure::Setup)?;
+        if !options.env.is_empty() {
+            let environment = py.import("erlang._environment").map_err(Failure::Setup)?;
+            let arguments = (options.env.clone(), options.mode == Mode::Worker);
+            environment.call_method1("set_variables", arguments).map_err(Failure::Setup)?;
+        }
         if let Some(venv) = &options.venv {
             let activate = || py.import("erlang._venv")?.call_method1("activate", (venv,));
             activate().map_err(|error| Failure::Venv(error.value(py).to_string()))?;
@@ -125,7 +130,7 @@ fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Option
     let imported = native.getattr("asyncio_imported")?;
     py.import("erlang._asyncio_import")?.getattr("watch")?.call((imported,), Some(&is_main))?;
     let log = native.getattr("log")?;
-    py.import("erlang._console")?.call_method1("install", (&log,))?;
+    py.import("erlang._console")?.call_method1("install", (&log, native.getattr("write_console")?))?;
     let logging = py.import("erlang._logging")?;
     logging.call_method1("prepare", (log,))?;
     let (ran, _slow) = mailbox.running.call(py, || {

@@ -114,6 +114,7 @@ fn forget(py: Python<'_>, mode: Mode, mailbox: &Mailbox) -> Result<(), Failure> 
     if mode != Mode::Worker {
         contain(&mut panic, || subinterpreter::end_program(py));
     }
+    contain(&mut panic, || end_lines(py));
     if mode != Mode::Worker {
         contain(&mut panic, || context_loop::forget(gil::current_id(py)));
     }
@@ -123,4 +124,12 @@ fn forget(py: Python<'_>, mode: Mode, mailbox: &Mailbox) -> Result<(), Failure> 
     contain(&mut panic, || mailbox.running.retire(py));
     contain(&mut panic, || gil::remove_thread(py));
     panic.map_or(Ok(()), |panic| Err(Failure::Panic(panic_text(&*panic))))
+}
+
+/// Whoever printed a part of a line prints no more of it.
+fn end_lines(py: Python<'_>) {
+    let ended = py.import("erlang._console").and_then(|console| console.call_method0("end_lines"));
+    if let Err(error) = ended {
+        error.write_unraisable(py, None);
+    }
 }

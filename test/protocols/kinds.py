@@ -71,6 +71,20 @@ class Fragile(Recording):
         raise exc
 
 
+class Lost(Recording):
+    """Says what becomes of what it sends to no address."""
+
+    def datagram_received(self, data, addr):
+        said = []
+        for wrong in [(), ("127.0.0.1",), ("::1", 1, 2, 3, 4), [], 5, ("127.0.0.1", "1"), (1, 2), ("127.0.0.1", 65536), ("127.0.0.1", -1)]:
+            try:
+                said.append(self.sendto(data, wrong))
+            except Exception as error:
+                said.append(type(error).__name__)
+        self.sendto(repr(said).encode(), addr)
+        return "continue"
+
+
 class Nobody(Recording):
     """Writes before anything has arrived, where there is nobody to write to."""
 

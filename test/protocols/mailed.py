@@ -34,6 +34,11 @@ class Mailed(recorder.Scripted):
                 reactor.close_connection(self.fd)
         return "continue"
 
+    def connection_lost(self):
+        super().connection_lost()
+        if "watcher" in self.client_info:
+            erlang.send(self.client_info["watcher"], ("lost", self.fd, self.close_reason, self.close_errno))
+
 
 class Deaf(recorder.Recording):
     """Defines no message_received."""

@@ -45,3 +45,13 @@ class Wrapping(reactor.Protocol):
         else:
             self.write(b"you are " + (self.name or b"nobody"))
         return "continue"
+
+
+class Leaves(reactor.Protocol):
+    """An echo until it is told to leave."""
+
+    def data_received(self, data):
+        if data == b"leave":
+            return "close"
+        self.write(data)
+        return "continue"

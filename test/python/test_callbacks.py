@@ -165,7 +165,9 @@ def test_order_of_callbacks(connect):
     conn.peer.close()
     conn.read()
     assert conn.proto.peer_closed is True
+    assert (conn.proto.close_reason, conn.proto.close_errno) == (None, 0)
     reactor.close_connection(conn.fd)
+    assert (conn.proto.close_reason, conn.proto.close_errno) == ("peer_closed", 0)
     info = {"addr": "127.0.0.1", "port": 4711, "type": "tcp"}
     assert conn.proto.calls == [
         ("connection_made", conn.fd, info),
@@ -284,3 +286,31 @@ def test_signal_write_ready(connect):
     assert conn.write() == "read_pending"
     reactor.close_connection(conn.fd)
     assert reactor.signal_write_ready(conn.fd) is False
+
+
+def test_why_it_was_closed(connect):
+    reasons = []
+
+    class Tells(reactor.Protocol):
+        def connection_lost(self):
+            reasons.append(self.close_reason)
+
+    conn = connect(Tells)
+    proto = conn.proto
+    assert proto.close_reason is None
+    proto.close()
+    assert reasons == ["closed"] and proto.close_reason == "closed"
+
+
+def test_why_it_was_never_made(pair):
+    class Fails(reactor.Protocol):
+        made = []
+
+        def connection_made(self, fd, client_info):
+            self.made.append(self)
+            raise LookupError
+
+    reactor.set_protocol_factory(Fails)
+    with pytest.raises(LookupError):
+        reactor.init_connection(pair[0].fileno(), {})
+    assert Fails.made[0].close_reason == "exception"

@@ -47,3 +47,16 @@ def test_text_is_refused() -> None:
         with pytest.raises(TypeError):
             protocol.sendto("text")  # type: ignore[arg-type]
         reactor.close_connection(ours.fileno())
+
+
+@pytest.mark.parametrize("addr", [(), ("127.0.0.1",), [], 5, ("127.0.0.1", "1"), (1, 2)], ids=repr)
+def test_sendto_no_address(addr: object) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        reactor.set_protocol_factory(Echo)
+        protocol = reactor.init_connection(ours.fileno(), {})
+        with pytest.raises(TypeError):
+            protocol.sendto(b"x", addr)
+        # Out of range, as `socket` says itself, or no number.
+        with pytest.raises((ValueError, OverflowError)):
+            protocol.sendto(b"x", ("127.0.0.1", 65536))
+        protocol.close()

@@ -82,6 +82,30 @@ pub enum End {
     Killed,
 }
 
+impl End {
+    /// As it is called in Erlang and Python.
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::PeerClosed => "peer_closed",
+            End::Reset(_) => "reset",
+            End::Idle => "idle",
+            End::Stalled => "stalled",
+            End::Exception => "exception",
+            End::Stopped => "stopped",
+            End::Killed => "killed",
+        }
+    }
+
+    /// What the system said, if that was the cause; 0: nothing.
+    pub fn errno(self) -> i32 {
+        match self {
+            End::Reset(errno) => errno.unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
 /// What a descriptor can do, as far as the machine cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Directions {

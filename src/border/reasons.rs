@@ -1,0 +1,38 @@
+//! What the system said, as reasons of Erlang.
+
+#![forbid(unsafe_code)]
+
+use crate::base::atoms;
+use rustler::{Atom, Env};
+use std::io;
+
+/// The `inet:posix()` atom of an error.
+pub fn posix(env: Env<'_>, errno: i32) -> Atom {
+    let name = match errno {
+        libc::EACCES => "eacces",
+        libc::EAGAIN => "eagain",
+        libc::EADDRINUSE => "eaddrinuse",
+        libc::EADDRNOTAVAIL => "eaddrnotavail",
+        libc::EAFNOSUPPORT => "eafnosupport",
+        libc::EBADF => "ebadf",
+        libc::EINVAL => "einval",
+        libc::EIO => "eio",
+        libc::EMFILE => "emfile",
+        libc::ENFILE => "enfile",
+        libc::ENODEV => "enodev",
+        libc::ENOBUFS => "enobufs",
+        libc::ENOMEM => "enomem",
+        libc::EPERM => "eperm",
+        libc::EPROTONOSUPPORT => "eprotonosupport",
+        _ => "unknown",
+    };
+    Atom::from_str(env, name).unwrap_or_else(|_| atoms::error())
+}
+
+/// Of an error that there is no thread. The kernel says the same of a limit on threads and of one on memory.
+pub fn no_thread(error: &io::Error) -> String {
+    format!(
+        "no thread was to be had: {error}. Look at the limits of processes and of address space (ulimit -u, -v), and at \
+         pids.max of the control group"
+    )
+}
