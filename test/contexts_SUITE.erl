@@ -26,6 +26,7 @@ all() ->
         every_extension_module_in_two_that_end,
         killed_under_traffic,
         by_start_contexts,
+        modules_of_one_interpreter_are_refused,
         environment_variables,
         environment_variables_of_workers
     ] ++ reactor_test:long([two_hundred_under_traffic, a_hundred_at_a_time]).
@@ -399,3 +400,20 @@ unset_variable() ->
 in_process(Name) ->
     ok = py:exec("import ctypes; getenv = ctypes.pythonapi['getenv']; getenv.restype = ctypes.c_char_p"),
     py:eval(["(lambda value: value and value.decode())(getenv(b'", Name, "'))"]).
+
+%% Before it is loaded, which would take it away from all others.
+modules_of_one_interpreter_are_refused(Config) ->
+    Directory = filename:absname(?config(priv_dir, Config)),
+    [
+        begin
+            ok = file:write_file(filename:join(Directory, Name ++ ".so"), ["no library, but ", Text]),
+            {error, {setup_code, {python_error, #{type := <<"ImportError">>, message := Message}}}} =
+                py_reactor_context:start_link(new_id(), subinterp, #{python_path => [Directory], setup_code => "import " ++ Name}),
+            ?assertEqual(not has_own_gil(), string:find(Message, "mode worker") =/= nomatch, Message)
+        end
+     || {Name, Text} <- [
+            {"like_numpy", "cannot load module more than once per process"},
+            {"by_cython", "Interpreter change detected - this module can only be loaded into one interpreter per process."},
+            {"by_pyo3", "PyO3 modules do not yet support subinterpreters, see https://github.com/PyO3/pyo3/issues/576"}
+        ]
+    ].

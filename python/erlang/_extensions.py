@@ -1,4 +1,7 @@
-"""Extension modules in an interpreter of a context's own, on Python 3.12 and later.
+"""Extension modules in an interpreter of a context's own.
+
+Before 3.12 all interpreters load all modules. But some belong to the first one that loads them: after its end they
+are lost to all others, the main one included. They are refused.
 
 On 3.12 a module that cannot be in two interpreters is refused there, but only after its initialisation has
 run: a second time, and over what it had set up the first time. Even ``import decimal`` in two
@@ -12,6 +15,7 @@ ends, has it first.
 
 from __future__ import annotations
 
+import mmap
 import sys
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
@@ -23,12 +27,30 @@ if TYPE_CHECKING:
 
 _SHARED_TYPES = {"_datetime"}
 
+# What such a module raises in the second interpreter, and so has in its file: numpy, what Cython makes, and PyO3.
+_OF_ONE_INTERPRETER = (
+    b"cannot load module more than once per process",
+    b"Interpreter change detected",
+    b"modules do not yet support subinterpreters",
+)
+
 
 def install(load_in_main: Callable[[str, str], None]) -> None:
     """Have ``load_in_main(name, path)`` called before an extension module is made here."""
-    if sys.version_info < (3, 12):
-        return
     original = ExtensionFileLoader.create_module
+    if sys.version_info < (3, 12):
+
+        def refuse_or_create(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
+            if _is_of_one_interpreter(self.path):
+                raise ImportError(
+                    f"{self.name} belongs to the first interpreter that loads it, for ever: import it in a context of mode worker",
+                    name=self.name,
+                    path=self.path,
+                )
+            return original(self, spec)
+
+        ExtensionFileLoader.create_module = refuse_or_create  # type: ignore[method-assign, unused-ignore]
+        return
 
     def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
         if sys.version_info < (3, 13) or self.name in _SHARED_TYPES:
@@ -37,3 +59,12 @@ def install(load_in_main: Callable[[str, str], None]) -> None:
 
     # Not all versions come this far, and mypy with them.
     ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign, unused-ignore]
+
+
+def _is_of_one_interpreter(path: str) -> bool:
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(text) >= 0 for text in _OF_ONE_INTERPRETER)
+    except (OSError, ValueError):
+        # Loading it will say why.
+        return False
