@@ -16,6 +16,7 @@
 %% there is no own GIL.
 -type options() :: #{
     backend => auto | uring | epoll,
+    cpu => any | 0..1023,
     setup_code => unicode:chardata(),
     python_path => [unicode:chardata()],
     venv => none | unicode:chardata(),
@@ -35,6 +36,7 @@
 }.
 %% <dl>
 %% <dt>`backend' (`auto')</dt><dd>how the kernel is asked: `uring', `epoll', or the best of them</dd>
+%% <dt>`cpu' (`any')</dt><dd>the number of the CPU that the context's thread stays on</dd>
 %% <dt>`setup_code' (empty)</dt><dd>Python that runs in the context's globals before it serves anything</dd>
 %% <dt>`python_path' (empty)</dt><dd>directories put on `sys.path', after that of the package `erlang'</dd>
 %% <dt>`venv' (`none')</dt><dd>a virtual environment whose packages can be imported; in mode `worker' the first one holds
@@ -56,6 +58,7 @@
 %% </dl>
 -type complete() :: #{
     backend := auto | uring | epoll,
+    cpu := any | 0..1023,
     setup_code := binary(),
     python_path := [binary()],
     venv := none | binary(),
@@ -116,6 +119,7 @@ validate(Id, _Mode, _Options) ->
 defaults() ->
     #{
         backend => auto,
+        cpu => any,
         setup_code => <<>>,
         python_path => [],
         venv => none,
@@ -142,10 +146,11 @@ native(#{python_path := Directories, env := Variables} = Options) ->
     Native = maps:without(?CONTROL_KEYS, Options#{python_path := [Ours | Directories], env := Set}),
     maps:map(fun(_Key, Value) -> plain(Value) end, Native).
 
-%% Never is 0, no directory the empty one.
+%% Never is 0, no directory the empty one, any CPU -1.
 -spec plain(term()) -> term().
 plain(infinity) -> 0;
 plain(none) -> <<>>;
+plain(any) -> -1;
 plain(Value) -> Value.
 
 -spec unset_is_nil(binary() | false) -> binary() | nil.
@@ -199,6 +204,10 @@ check_together(Options) ->
 -spec check(atom(), term()) -> {ok, term()} | {error, iodata()}.
 check(backend, Value) ->
     one_of([auto, uring, epoll], Value);
+check(cpu, any) ->
+    {ok, any};
+check(cpu, Value) ->
+    integer(0, 1023, Value);
 check(setup_code, Value) ->
     text(Value);
 check(python_path, Value) ->

@@ -77,7 +77,8 @@ start_link(Id, Mode) ->
 %% `{unsupported_mode, Mode, Why}', `{already_started, Pid}', `{setup_code, {python_error, #{type, message, traceback}}}'
 %% when `setup_code' raises, `{start_timeout, Ms}', `{not_started, py_reactor, Reason}' when the application, which is
 %% started on demand, cannot start; `{venv, Why}' when the interpreter has another virtual environment
-%% already, or this one is incomplete; `{backend, Why}' when the backend cannot be used; or what the system refused.
+%% already, or this one is incomplete; `{backend, Why}' when the backend cannot be used; `{cpu, Why}' when the process may not
+%% use that CPU; or what the system refused.
 -spec start_link(py_options:id(), py_options:mode(), py_options:options()) -> {ok, pid()} | {error, term()}.
 start_link(Id, Mode, Options) ->
     case py_options:validate(Id, Mode, Options) of

@@ -28,6 +28,7 @@ groups() ->
         two_contexts_two_factories,
         contexts_on_demand,
         start_contexts,
+        stays_on_a_cpu,
         many_contexts_at_once
     ], [
         stop_tells_every_protocol,
@@ -35,6 +36,20 @@ groups() ->
         kill_during_a_callback_reaches_no_stranger,
         requests_hear_of_the_death
     ]).
+
+%% Its thread does; those of the VM do not, nor other contexts.
+stays_on_a_cpu(Config) ->
+    Affinity = "sorted(__import__('os').sched_getaffinity(0))",
+    {ok, Free} = py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{})),
+    {ok, Cpus} = py:eval(Free, Affinity),
+    Cpu = lists:last(Cpus),
+    {ok, Context} = py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{cpu => Cpu})),
+    ?assertEqual({ok, [Cpu]}, py:eval(Context, Affinity)),
+    ?assertEqual({ok, Cpus}, py:eval(Free, Affinity)),
+    {error, {cpu, Why}} =
+        py_reactor_context:start_link(new_id(), reactor_test:mode(Config), options(Config, #{cpu => 1023})),
+    ?assertMatch(<<"this process may not use CPU 1023", _/binary>>, Why),
+    [ok = py_reactor_context:stop(Each) || Each <- [Free, Context]].
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),

@@ -33,6 +33,7 @@ rustler::atoms! {
     python_error,
     python_start,
     setup_code,
+    cpu,
     venv,
     panic,
     resources,

@@ -37,6 +37,8 @@ pub struct Options {
     pub mode: Mode,
     /// Driver.
     pub backend: Backend,
+    /// The CPU that the thread stays on.
+    pub cpu: Option<usize>,
     /// Python source that runs before the context answers.
     pub setup_code: String,
     /// Directories put in front of `sys.path`.

@@ -1,5 +1,6 @@
 //! What everybody needs.
 
+pub mod affinity;
 pub mod atoms;
 pub mod config;
 pub mod ear;

@@ -93,6 +93,7 @@ fn options(code: &str) -> Options {
         mode: crate::base::config::Mode::Worker,
         id: 1,
         backend: Backend::Auto,
+        cpu: None,
         setup_code: code.to_owned(),
         python_path: vec![concat!(env!("CARGO_MANIFEST_DIR"), "/python").to_owned()],
         max_connections: 65536,

@@ -30,7 +30,6 @@ use crate::python::interpreter;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::reactor::{stacks, thread};
 use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, Term};
-
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,6 +41,7 @@ type Context = Ref<ContextHandle>;
 #[derive(NifMap)]
 struct NativeOptions<'a> {
     backend: Backend,
+    cpu: i64, // -1: any
     setup_code: Binary<'a>,
     python_path: Vec<Binary<'a>>,
     /// Empty: none.
@@ -95,6 +95,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
         id,
         mode,
         backend: options.backend,
+        cpu: usize::try_from(options.cpu).ok(),
         setup_code: text(&options.setup_code),
         python_path: options.python_path.iter().map(text).collect(),
         venv: Some(text(&options.venv)).filter(|venv| !venv.is_empty()),

@@ -18,6 +18,8 @@ pub enum Failure {
     Setup(PyErr),
     /// The virtual environment cannot be used.
     Venv(String),
+    /// The thread cannot stay on the CPU that was asked for.
+    Cpu(usize, io::Error),
     /// The driver asked for cannot be used.
     Backend(String),
     /// The driver failed.
@@ -47,6 +49,9 @@ impl Failure {
                 None => atoms::setup_code().encode(env),
             },
             Failure::Venv(why) => (atoms::venv(), why).encode(env),
+            Failure::Cpu(cpu, error) => {
+                (atoms::cpu(), format!("this process may not use CPU {cpu}: {error}")).encode(env)
+            }
             Failure::Backend(why) => (atoms::backend(), why).encode(env),
             Failure::Driver(error) => (atoms::driver(), error.to_string()).encode(env),
             Failure::Resources(error) => (atoms::resources(), error.to_string()).encode(env),

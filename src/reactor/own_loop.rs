@@ -71,6 +71,7 @@ fn options(backend: Backend) -> Options {
         mode: Mode::Worker,
         id: 0,
         backend,
+        cpu: None,
         setup_code: String::new(),
         python_path: Vec::new(),
         venv: None,

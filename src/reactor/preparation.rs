@@ -5,6 +5,7 @@
 
 use super::Reactor;
 use super::failure::Failure;
+use crate::base::affinity;
 use crate::base::config::{Mode, Options};
 use crate::base::gil;
 use crate::buffer::Pool;
@@ -114,6 +115,10 @@ impl Entered<'_> {
         // Until now nobody was to be served: `start_timeout_ms` bounds that.
         if let Some(threshold) = options.slow_callback {
             watchdog::add(mailbox, threshold);
+        }
+        // Last: threads that were started until now are not to stay there, too.
+        if let Some(cpu) = options.cpu {
+            affinity::stay_on(cpu).map_err(|error| Failure::Cpu(cpu, error))?;
         }
         Ok(Reactor::new(driver, context, pool, python, options))
     }
