@@ -64,7 +64,7 @@ settings(Pid) ->
 
 -spec without_secrets(atom(), term()) -> term().
 without_secrets(setup_code, Code) -> {bytes, byte_size(Code)};
-without_secrets(_Key, Value) when is_map(Value) -> maps:map(fun(_, _) -> left_out end, Value);
+without_secrets(env, Variables) -> [{Name, left_out} || {Name, _Value} <- Variables];
 without_secrets(_Key, Value) -> Value.
 
 -spec stacks(pid(), py_nif:ctx()) -> [stack()] | unknown().
