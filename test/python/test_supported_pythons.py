@@ -85,10 +85,10 @@ def matrix(tmp_path: Path) -> Callable[..., Result]:
     shutil.copy(ROOT / ".gitignore", checkout)
     assert run("git", "init", "-q", cwd=checkout) == (0, "")
 
-    def run_matrix(**environment: str) -> Result:
+    def run_matrix(*extent: str, **environment: str) -> Result:
         environment = {"PYENV_ROOT": "/there/is/none"} | environment
         environment |= {"PATH": f"{tmp_path / 'bin'}:{tools}", "PYTHON": "python3"}
-        return run("bash", "scripts/test_matrix.sh", cwd=checkout, **environment)
+        return run("bash", "scripts/test_matrix.sh", *extent, cwd=checkout, **environment)
 
     return run_matrix
 
@@ -144,6 +144,20 @@ def test_the_matrix_runs_every_other_python_that_is_supported(
     assert all((ROOT / f"{suite}.erl").exists() for suite in suites.split(","))
     assert (tmp_path / "checkout/_build/matrix/3.12.7/scripts/test_matrix.sh").exists()
     assert status == 0
+
+
+def test_the_core_of_the_matrix_runs_each_other_minor_version_once(
+    stub: Callable[..., Path], matrix: Callable[..., Result]
+) -> None:
+    stub("python3", (3, 11, 9))
+    stub("python3.11", (3, 11, 8))
+    stub("python3.12", (3, 12, 7))
+    status, output = matrix("core")
+    assert status == 0
+    [run] = [line for line in output.splitlines() if line.startswith("rebar3")]
+    assert "python3.12" in run and "contexts_SUITE" in run
+    assert "3.11.8" in output and "make test-full" in output
+    assert matrix("other")[0] == 2
 
 
 def test_the_matrix_fails_when_the_suites_do(stub: Callable[..., Path], matrix: Callable[..., Result]) -> None:
