@@ -143,9 +143,14 @@ impl<T: Task> Schedule<T> {
         self.timers.len()
     }
 
-    /// Everything that there is, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.ready.iter().chain(self.timers.iter().map(|timer| &timer.task))
+    /// What is ready, in order.
+    pub fn iter_ready(&self) -> impl Iterator<Item = &T> {
+        self.ready.iter()
+    }
+
+    /// The timers, in no order.
+    pub fn iter_timers(&self) -> impl Iterator<Item = &T> {
+        self.timers.iter().map(|timer| &timer.task)
     }
 
     /// Takes everything out, in no order.

@@ -11,7 +11,7 @@ use crate::python::types;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
@@ -88,15 +88,6 @@ unsafe fn forget_timer(core: &Core, Ref(object): Ref) {
     }
 }
 
-/// `_counts()`: how many callbacks are ready, and how many timers there are.
-unsafe extern "C" fn counts(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-        let schedule = unsafe { core(this.cast()) }.schedule.borrow();
-        Ok(PyTuple::new(py, [schedule.ready(), schedule.timers()])?.into_any())
-    })
-}
-
 /// `_watch(fd)`: whenever this descriptor is readable, `_poll_selector` is called; -1: none is.
 unsafe extern "C" fn watch(this: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
@@ -133,7 +124,7 @@ unsafe extern "C" fn be_contexts(this: *mut ffi::PyObject, _: *mut ffi::PyObject
     })
 }
 
-/// `_run_once()`, which `run_forever` calls until the loop is to stop: it turns until then.
+/// `_run_once()`, which `run_forever` calls until the loop is to stop: one turn.
 unsafe extern "C" fn run_once(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     /// Nobody runs it any more, whatever has happened.
     struct Running<'a>(&'a Core);
@@ -217,7 +208,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             return result;
         }
         if let Ok(schedule) = core(this).schedule.try_borrow() {
-            for Ref(object) in schedule.iter() {
+            for Ref(object) in schedule.iter_ready().chain(schedule.iter_timers()) {
                 let result = visit(*object, arg);
                 if result != 0 {
                     return result;
@@ -294,18 +285,44 @@ flag!(get_closed, set_closed, closed);
 flag!(get_debug, set_debug, debug);
 flag!(get_stopping, set_stopping, stopping);
 
+/// `_ready`, and `_scheduled`: what waits, for those who look at what asyncio's own loop has by these names.
+unsafe extern "C" fn get_waiting(this: *mut ffi::PyObject, timers: *mut c_void) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, with an instance, whose schedule has a reference to each.
+        let waiting: Vec<_> = unsafe {
+            let schedule = core(this.cast()).schedule.borrow();
+            let all: &mut dyn Iterator<Item = &Ref> = match timers.is_null() {
+                true => &mut schedule.iter_ready(),
+                false => &mut schedule.iter_timers(),
+            };
+            all.map(|Ref(object)| argument(py, *object)).collect()
+        };
+        Ok(PyList::new(py, waiting)?.into_any())
+    })
+}
+
+/// What asyncio's constructor sets is not wanted.
+unsafe extern "C" fn set_nothing(_: *mut ffi::PyObject, _: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    0
+}
+
 const fn property(name: &'static CStr, get: ffi::getter, set: ffi::setter) -> ffi::PyGetSetDef {
     ffi::PyGetSetDef { name: name.as_ptr(), get: Some(get), set: Some(set), doc: ptr::null(), closure: ptr::null_mut() }
 }
 
-static PROPERTIES: Static<[ffi::PyGetSetDef; 4]> = Static([
+/// Any pointer that is not null.
+const TIMERS: *mut c_void = c"timers".as_ptr() as *mut c_void;
+
+static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     property(c"_closed", get_closed, set_closed),
     property(c"_debug", get_debug, set_debug),
     property(c"_stopping", get_stopping, set_stopping),
+    property(c"_ready", get_waiting, set_nothing),
+    ffi::PyGetSetDef { closure: TIMERS, ..property(c"_scheduled", get_waiting, set_nothing) },
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 15]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -328,11 +345,10 @@ static METHODS: Static<[ffi::PyMethodDef; 15]> = Static([
     ),
     method(c"time", time, ffi::METH_NOARGS, c"time($self, /)\n--\n\nThe loop's clock: time.monotonic()."),
     method(c"stop", stop, ffi::METH_NOARGS, c"stop($self, /)\n--\n\nEnds run_forever, after what is ready."),
-    method(c"_run_once", run_once, ffi::METH_NOARGS, c"Turns until the loop is to stop."),
+    method(c"_run_once", run_once, ffi::METH_NOARGS, c"Turns once."),
     method(c"_add_callback", add_callback, ffi::METH_O, c"A handle is ready."),
     method(c"_write_to_self", write_to_self, ffi::METH_NOARGS, c"Wakes the loop."),
     method(c"_drop_all", drop_all, ffi::METH_NOARGS, c"Forgets what waits."),
-    method(c"_counts", counts, ffi::METH_NOARGS, c"How many callbacks are ready, how many timers there are."),
     method(c"_watch", watch, ffi::METH_O, c"Has _poll_selector called when a descriptor is readable."),
     method(c"_be_own", be_own, ffi::METH_NOARGS, c"A loop of one's own."),
     method(c"_be_contexts", be_contexts, ffi::METH_NOARGS, c"The loop of this thread's context; False: it has none."),

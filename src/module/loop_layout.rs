@@ -76,7 +76,7 @@ pub struct LoopObject {
 
 /// What drives a loop of one's own. It stands on a floor above.
 pub trait Turns {
-    /// Turns until the loop is to stop and its batch is done, or something was raised that ends it.
+    /// Turns once; if the loop is to stop, until its batch is done.
     ///
     /// # Errors
     /// A `KeyboardInterrupt` and its like, or an `OSError` of the driver.

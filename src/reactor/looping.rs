@@ -103,7 +103,7 @@ impl Reactor {
         }
     }
 
-    /// Turns until the event loop is to stop, for a loop of one's own.
+    /// One turn, for a loop of one's own. If the loop is to stop, it turns until the batch that runs has come to its end.
     ///
     /// # Errors
     /// What is meant to end a loop, or the driver failed.
@@ -118,7 +118,7 @@ impl Reactor {
             self.run_commands(py);
             let batch_has_ended = self.run_ready(py)?;
             self.settle_due(py);
-            if batch_has_ended && self.event_loop.as_ref().is_none_or(|event_loop| event_loop.is_stopping(py)) {
+            if batch_has_ended || !self.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(py)) {
                 return Ok(());
             }
         }
