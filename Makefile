@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-full test-rust test-python test-ct test-ct-full test-matrix test-matrix-full test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms test-kernels clean
+.PHONY: help setup compile run test test-full test-rust test-python test-asyncio test-asyncio-full test-ct test-ct-full test-matrix test-matrix-full test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms test-kernels clean
 
 REBAR := rebar3
 FUZZ_SECONDS ?= 60
@@ -23,16 +23,22 @@ run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT
 	@bash scripts/run.sh
 
 test: compile ## the gate: all but what takes long, and the core of the suites with every other Python here (15 minutes)
-	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct" "lint loom test-rust test-python test-matrix"
+	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct" "lint loom test-rust test-python test-asyncio test-matrix"
 
 test-full: compile ## every case, with every Python here (an hour)
-	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct-full test-matrix-full"
+	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct-full test-asyncio-full test-matrix-full"
 
 test-rust: setup ## the tests of the crate
 	$(WITH_PYTHON) cargo test --locked
 
 test-python: setup ## the tests and the types of the Python package
 	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q test/python && "$$python" -m mypy --strict python/erlang
+
+test-asyncio: compile ## a core of CPython's own tests of asyncio, over our loops
+	"$$(bash scripts/find_python.sh)" test/asyncio/conformance.py --core
+
+test-asyncio-full: compile
+	"$$(bash scripts/find_python.sh)" test/asyncio/conformance.py
 
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct

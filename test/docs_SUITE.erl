@@ -18,7 +18,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
--export([readme/1, index/1, getting_started/1, reactor/1, contexts/1, architecture/1, backends/1, invariants/1, migrating/1, security/1, benchmarks/1, performance/1]).
+-export([readme/1, index/1, getting_started/1, reactor/1, asyncio/1, contexts/1, architecture/1, backends/1, invariants/1, migrating/1, security/1, benchmarks/1, performance/1]).
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
 -export([suites_are_described/1, options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
 
@@ -31,7 +31,7 @@ all() ->
 
 groups() ->
     [
-        {blocks, [], [readme, index, getting_started, reactor, contexts, architecture, backends, invariants, migrating, performance, security, benchmarks]},
+        {blocks, [], [readme, index, getting_started, reactor, asyncio, contexts, architecture, backends, invariants, migrating, performance, security, benchmarks]},
         {facts, [], [
             every_document_is_run,
             few_blocks_are_not_run,
@@ -77,6 +77,7 @@ readme(Config) -> run_document("README.md", Config).
 index(Config) -> run_document("docs/README.md", Config).
 getting_started(Config) -> run_document("docs/getting-started.md", Config).
 reactor(Config) -> run_document("docs/reactor.md", Config).
+asyncio(Config) -> run_document("docs/asyncio.md", Config).
 contexts(Config) -> run_document("docs/contexts.md", Config).
 architecture(Config) -> run_document("docs/architecture.md", Config).
 backends(Config) -> run_document("docs/backends.md", Config).
@@ -91,6 +92,7 @@ every_document_is_run(Config) ->
         "README.md",
         "docs/README.md",
         "docs/architecture.md",
+        "docs/asyncio.md",
         "docs/backends.md",
         "docs/benchmarks.md",
         "docs/contexts.md",

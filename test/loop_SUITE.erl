@@ -25,6 +25,10 @@ groups() ->
             from_other_threads,
             exceptions_are_logged_and_cost_nothing,
             what_a_contexts_loop_refuses,
+            no_subprocess_unless_allowed,
+            an_interrupt_ends_a_callback,
+            an_interrupt_ends_a_task,
+            slow_callbacks_are_named,
             stop_ends_tasks,
             stop_waits_for_no_task_for_ever,
             transports_of_asyncio,
@@ -181,6 +185,41 @@ what_a_contexts_loop_refuses(Config) ->
         ]
     end).
 
+no_subprocess_unless_allowed(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, none} = py:call(Context, loops, start_program, [register_self()]),
+        receive
+            [<<"PermissionError">>, Text] -> ?assertNotEqual(nomatch, string:find(Text, "allow_subprocess"), Text)
+        after 10000 -> error(timeout)
+        end
+    end).
+
+an_interrupt_ends_a_callback(Config) ->
+    interrupted(Config, spin).
+
+an_interrupt_ends_a_task(Config) ->
+    interrupted(Config, spin_in_a_task).
+
+%% What comes after it runs as if nothing had been.
+interrupted(Config, Function) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {ok, none} = py:call(Context, loops, Function, [register_self()]),
+        said(<<"spins">>),
+        ok = py_reactor_context:interrupt(Context),
+        said(<<"after it">>),
+        ?assertMatch({error, _, _}, log_collector:await(Id, ["ended by", "Interrupted"])),
+        {ok, none} = py:call(Context, loops, from_thread, [registered_name()]),
+        said(<<"from a thread">>)
+    end).
+
+slow_callbacks_are_named(Config) ->
+    with_context(Config, #{slow_callback_ms => 20}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        ok = py:exec(Context, "import time, loops, erlang\nerlang.event_loop().call_soon(time.sleep, 0.1)"),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["sleep", "slow_callback_ms"]))
+    end).
+
 stop_ends_tasks(Config) ->
     Name = register_self(),
     with_context(Config, #{}, fun(Context) ->
@@ -278,6 +317,10 @@ register_self() ->
     Name = "loop_test_" ++ integer_to_list(erlang:unique_integer([positive])),
     true = register(list_to_atom(Name), self()),
     list_to_binary(Name).
+
+registered_name() ->
+    {registered_name, Name} = process_info(self(), registered_name),
+    atom_to_binary(Name).
 
 said(What) ->
     receive

@@ -70,8 +70,9 @@ unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
             let all = core.schedule.borrow_mut().clear();
             all.iter().for_each(|task| forget_timer(core, *task));
             release(all);
-            let turns = core.turns.take();
-            drop(turns);
+            // Its descriptors go, too.
+            let (turns, mailbox) = (core.turns.take(), core.mailbox.take());
+            drop((turns, mailbox));
         }
         Ok(py.None().into_bound(py))
     })

@@ -2,7 +2,7 @@
 """CPython's own tests of asyncio over loops of erlang.new_event_loop(), in a plain Python that has the native module.
 
     conformance.py                      all of them
-    conformance.py --core               those that are quick, for every run of the tests
+    conformance.py --core               a core, on one backend, for every run of the tests
     conformance.py --backend uring -k call_soon     one backend (default: both), some tests
 
 The tests come with Python (Debian: libpython3-testsuite); without them, this says so and ends well. Each group of tests runs in
@@ -27,28 +27,37 @@ from left_out import LEFT_OUT
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-MODULES = {
-    # module: whether it belongs to the core
-    "test_events": False,
-    "test_base_events": False,
-    "test_tasks": True,
-    "test_futures": True,
-    "test_futures2": True,
-    "test_timeouts": True,
-    "test_taskgroups": True,
-    "test_locks": True,
-    "test_queues": True,
-    "test_runners": True,
-    "test_context": True,
-    "test_threads": True,
-    "test_waitfor": True,
-    "test_pep492": True,
-    "test_eager_task_factory": True,
-    "test_staggered": True,
-}
+MODULES = (
+    "test_events",
+    "test_base_events",
+    "test_tasks",
+    "test_futures",
+    "test_futures2",
+    "test_timeouts",
+    "test_taskgroups",
+    "test_locks",
+    "test_queues",
+    "test_runners",
+    "test_context",
+    "test_threads",
+    "test_waitfor",
+    "test_pep492",
+    "test_eager_task_factory",
+    "test_staggered",
+)
 
-# In the core, of the modules that are not in it.
-CORE = ("test_events:ReactorEventLoopTests.test_call_*", "test_events:ReactorEventLoopTests.test_run_*")
+CORE = (
+    "test_events:ReactorEventLoopTests.test_call_*",
+    "test_events:ReactorEventLoopTests.test_run_*",
+    "test_events:ReactorEventLoopTests.test_add_*",
+    "test_events:ReactorEventLoopTests.test_create_server",
+    "test_tasks:CTask_CFuture_Tests.*",
+    "test_futures:CFutureTests.*",
+    "test_timeouts:*",
+    "test_taskgroups:*",
+    "test_runners:*",
+    "test_waitfor:*",
+)
 
 AT_ONCE = 40
 
@@ -56,7 +65,7 @@ AT_ONCE = 40
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--core", action="store_true")
-    parser.add_argument("--backend", choices=("epoll", "uring"), action="append")
+    parser.add_argument("--backend", choices=("auto", "epoll", "uring"), action="append")
     parser.add_argument("--module", action="append")
     parser.add_argument("-k", metavar="TEXT", default="", help="only tests whose name contains this")
     args = parser.parse_args()
@@ -65,14 +74,16 @@ def main() -> int:
         return 0
     began = time.monotonic()
     failed, counts = [], {"ok": 0, "skipped": 0, "failed": 0, "left out": 0}
-    for backend in args.backend or ["epoll", "uring"]:
-        for module, is_core in MODULES.items():
+    for backend in args.backend or (["auto"] if args.core else ["epoll", "uring"]):
+        for module in MODULES:
             if args.module and module not in args.module:
+                continue
+            if args.core and not any(pattern.startswith(f"{module}:") for pattern in CORE):
                 continue
             if importlib.util.find_spec(f"test.test_asyncio.{module}") is None:
                 continue
             names = [name for name in listed(module, backend) if args.k in name]
-            if args.core and not is_core:
+            if args.core:
                 names = [name for name in names if matches(f"{module}:{name}", CORE)]
             chosen = [name for name in names if not why_left_out(f"{module}:{name}")]
             counts["left out"] += len(names) - len(chosen)

@@ -225,6 +225,47 @@ def spin_forever():
     again()
 
 
+def spin(name):
+    import erlang
+
+    loop = erlang.event_loop()
+
+    def spin():
+        say(name, "spins")
+        while True:
+            pass
+
+    loop.call_soon(spin)
+    loop.call_soon(say, name, "after it")
+
+
+def spin_in_a_task(name):
+    import erlang
+
+    async def spin():
+        say(name, "spins")
+        while True:
+            pass
+
+    loop = erlang.event_loop()
+    loop.create_task(spin())
+    loop.call_soon(say, name, "after it")
+
+
+def start_program(name):
+    import asyncio
+
+    import erlang
+
+    async def start():
+        try:
+            await asyncio.create_subprocess_exec("true")
+        except Exception as exc:
+            say(name, [type(exc).__name__, str(exc)])
+
+    erlang.event_loop().create_task(start())
+
+
 def from_thread(name):
     import threading
 
