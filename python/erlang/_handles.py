@@ -55,6 +55,8 @@ def run(handle: Any) -> None:
             logger.warning("Executing %s took %.3f seconds", shown, took)
     finally:
         loop._current_handle = None
+        # An exception that a task keeps has this frame, which would keep the task.
+        handle = None
 
 
 def _source(handle: Any) -> str:
