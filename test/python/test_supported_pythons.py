@@ -83,6 +83,9 @@ def matrix(tmp_path: Path) -> Callable[..., Result]:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", checkout / "scripts")
     shutil.copy(ROOT / ".gitignore", checkout)
+    conformance = checkout / "test/asyncio/conformance.py"
+    conformance.parent.mkdir(parents=True)
+    conformance.write_text("print('asyncio')\n")
     assert run("git", "init", "-q", cwd=checkout) == (0, "")
 
     def run_matrix(*extent: str, **environment: str) -> Result:
