@@ -186,7 +186,8 @@ call(Module, Function, Args, Kwargs, Timeout) ->
     run_call(default, Module, Function, Args, Kwargs, Timeout).
 
 %% @doc Calls a function of a module, which is imported if need be; `<<"__main__">>' is the context's own globals. If the
-%% function returns a coroutine it is run to its end, and what it returns is the result.
+%% function returns a coroutine, as an `async def' does, that becomes a task on the context's event loop: the context goes on
+%% serving, and the answer comes when the task ends. It is cancelled when the time is over, or the caller has died.
 -spec call(context(), name(), name(), list(), kwargs(), timeout()) -> result().
 call(Context, Module, Function, Args, Kwargs, Timeout) ->
     run_call(Context, Module, Function, Args, Kwargs, Timeout).
@@ -302,7 +303,12 @@ run_eval(Target, Expression, Locals, Timeout) ->
 -spec run_call(target(), term(), term(), term(), term(), term()) -> result().
 run_call(Target, Module, Function, Args, Kwargs, Timeout) ->
     Send = fun(Ctx, Ref, [M, F, A, K]) -> py_nif:call(Ctx, Ref, M, F, A, K) end,
-    run(Target, call_arguments(Module, Function, Args, Kwargs), Timeout, Send).
+    case prepared(Target, [{timeout, Timeout} | call_arguments(Module, Function, Args, Kwargs)]) of
+        {ok, Pid, Ctx, [Limit | Encoded]} ->
+            py_request:run_or_cancel(Pid, Ctx, fun(Ref) -> Send(Ctx, Ref, Encoded) end, Limit);
+        {error, _} = Error ->
+            Error
+    end.
 
 -spec run(target(), [py_request:argument()], term(), Send) -> result() when
     Send :: fun((py_nif:ctx(), py_nif:asker(), list()) -> ok | {error, term()}).

@@ -20,6 +20,7 @@
     context_load/1,
     ticket/0,
     give_up/2,
+    cancel_task/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -56,6 +57,7 @@
     context_load/1,
     ticket/0,
     give_up/2,
+    cancel_task/2,
     context_join/1,
     handoff/4,
     stats/1,
@@ -209,6 +211,11 @@ ticket() ->
 %% Nobody waits for that request any more: if it has not begun, it does not; if it runs, what runs is interrupted.
 -spec give_up(ctx(), ticket()) -> ok.
 give_up(_Ctx, _Ticket) ->
+    erlang:nif_error(undef).
+
+%% Nobody waits for that request any more: if it has become a task, that is cancelled. Else nothing happens.
+-spec cancel_task(ctx(), ticket()) -> ok.
+cancel_task(_Ctx, _Ticket) ->
     erlang:nif_error(undef).
 
 -spec exec(ctx(), asker(), binary()) -> ok | {error, term()}.

@@ -3,15 +3,15 @@
 %% @private
 -module(py_request).
 
--export([encode/1, run/2, run_or_give_up/4, run_within/3, run_anyway/2, run_anyway/3, awaited_by/1, refused/1]).
+-export([encode/1, run/2, run_or_give_up/4, run_or_cancel/4, run_within/3, run_anyway/2, run_anyway/3, awaited_by/1, refused/1]).
 -export([wait/5]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs | timeout, term()}.
 -type send() :: fun((py_nif:asker()) -> ok | {error, term()}).
 %% To be answered as that says.
--type give_up() :: fun(() -> ok) | none.
-%% What is done when the time is over.
+-type ticket() :: {py_nif:ctx(), py_nif:ticket()} | none.
+%% By which the request is given up when its time is over; and, if it is a task, when the caller has died.
 
 %% What a timer takes.
 -define(TIMEOUT_MAX, 16#FFFFFFFF).
@@ -91,12 +91,15 @@ run_within(ContextPid, Send, Timeout) ->
 run_or_give_up(ContextPid, _Ctx, Send, infinity) ->
     run(ContextPid, Send);
 run_or_give_up(ContextPid, Ctx, Send, Timeout) ->
+    run_or_cancel(ContextPid, Ctx, Send, Timeout).
+
+%% As {@link run_or_give_up/4}; a request that has become a task is cancelled when the caller dies.
+-spec run_or_cancel(pid(), py_nif:ctx(), send(), timeout()) -> {ok, term()} | {error, term()}.
+run_or_cancel(ContextPid, Ctx, Send, Timeout) ->
     case refused(ContextPid) of
         ok ->
             Ticket = py_nif:ticket(),
-            SendWithTicket = fun(Waiter) -> Send({Ticket, Waiter}) end,
-            GiveUp = fun() -> py_nif:give_up(Ctx, Ticket) end,
-            run(ContextPid, SendWithTicket, Timeout, GiveUp, waiting());
+            run(ContextPid, fun(Waiter) -> Send({Ticket, Waiter}) end, Timeout, {Ctx, Ticket}, waiting());
         {error, _} = Error ->
             Error
     end.
@@ -134,10 +137,10 @@ refused(ContextPid) ->
     end.
 
 %% The caller sends the request by itself: what it says is copied once, and not for the one who waits.
--spec run(pid(), send(), timeout(), give_up(), [pid()]) -> {ok, term()} | {error, term()}.
-run(ContextPid, Send, Timeout, GiveUp, Waiting) ->
+-spec run(pid(), send(), timeout(), ticket(), [pid()]) -> {ok, term()} | {error, term()}.
+run(ContextPid, Send, Timeout, Ticket, Waiting) ->
     Ref = make_ref(),
-    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Ref, self(), ContextPid, Timeout, GiveUp]),
+    {Waiter, Monitor} = spawn_monitor(?MODULE, wait, [Ref, self(), ContextPid, Timeout, Ticket]),
     try Send({Waiter, Ref, Waiting}) of
         ok ->
             receive
@@ -158,32 +161,40 @@ forget(Waiter, Monitor) ->
     true = demonitor(Monitor, [flush]),
     exit(Waiter, kill).
 
--spec wait(reference(), pid(), pid(), timeout(), give_up()) -> no_return().
-wait(Ref, Caller, ContextPid, Timeout, GiveUp) ->
+-spec wait(reference(), pid(), pid(), timeout(), ticket()) -> no_return().
+wait(Ref, Caller, ContextPid, Timeout, Ticket) ->
     OfCaller = monitor(process, Caller),
     OfContext = monitor(process, ContextPid),
     Over = timer(Timeout),
-    await(Ref, {OfCaller, OfContext, Over}, GiveUp).
+    await(Ref, {OfCaller, OfContext, Over}, Ticket).
 
--spec await(reference(), {reference(), reference(), reference() | none}, give_up()) -> no_return().
-await(Ref, {OfCaller, OfContext, Over} = Awaited, GiveUp) ->
+-spec await(reference(), {reference(), reference(), reference() | none}, ticket()) -> no_return().
+await(Ref, {OfCaller, OfContext, Over} = Awaited, Ticket) ->
     receive
         {Ref, Result} ->
             exit({Ref, Result});
-        {'DOWN', OfCaller, process, _, _} when GiveUp =:= none ->
-            exit(normal);
         {'DOWN', OfCaller, process, _, _} ->
+            ok = cancel(Ticket),
             %% The time holds also for what nobody waits for.
-            await(Ref, Awaited, GiveUp);
+            _ = Over =:= none andalso exit(normal),
+            await(Ref, Awaited, Ticket);
         {'DOWN', OfContext, process, _, Reason} ->
             receive
                 {Ref, Result} -> exit({Ref, Result})
             after 0 -> exit({Ref, {error, {context_down, Reason}}})
             end;
         {timeout, Over, over} ->
-            _ = is_function(GiveUp) andalso GiveUp(),
+            ok = give_up(Ticket),
             exit({Ref, {error, timeout}})
     end.
+
+-spec cancel(ticket()) -> ok.
+cancel(none) -> ok;
+cancel({Ctx, Ticket}) -> py_nif:cancel_task(Ctx, Ticket).
+
+-spec give_up(ticket()) -> ok.
+give_up(none) -> ok;
+give_up({Ctx, Ticket}) -> py_nif:give_up(Ctx, Ticket).
 
 -spec timer(timeout()) -> reference() | none.
 timer(infinity) -> none;

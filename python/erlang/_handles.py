@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from asyncio import base_events, format_helpers
+from asyncio import base_events, format_helpers, futures, tasks
 from asyncio.log import logger
 from typing import Any
 
@@ -31,6 +31,25 @@ def failed(handle: Any, exc: BaseException) -> None:
     if handle._source_traceback:
         context["source_traceback"] = handle._source_traceback
     handle._loop.call_exception_handler(context)
+
+
+def interrupted(handle: Any, exc: BaseException) -> None:
+    """See to it that nobody waits for ever for what an interrupt has kept ``handle`` from doing.
+
+    It may have come in asyncio's own code: before a task's step, or after it, where the next one is
+    scheduled. Then the task ends by it, at its next step. What ends a sleep is done again.
+    """
+    callback, loop = handle._callback, handle._loop
+    if callback is futures._set_result_unless_cancelled:  # type: ignore[attr-defined]
+        if not handle._args[0].done():
+            callback(*handle._args)
+        return
+    task = getattr(callback, "__self__", None)
+    step = getattr(task, "_Task__step", None)
+    if isinstance(task, tasks.Task) and step is not None and not task.done():
+        if tasks._current_tasks.get(loop) is task:  # type: ignore[attr-defined]
+            del tasks._current_tasks[loop]  # type: ignore[attr-defined]
+        loop.call_soon(step, exc, context=handle._context)
 
 
 def check(handle: Any, method: str) -> None:

@@ -10,6 +10,8 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from erlang._native import native
@@ -122,6 +124,14 @@ class ContextLoop(Loop):
     def _leave(self) -> None:
         asyncio._set_running_loop(None)
         sys.set_asyncgen_hooks(None, None)
+
+    def _begin_task(
+        self, coro: Coroutine[Any, Any, Any], context: Context | None, done: Callable[[asyncio.Task[Any]], None]
+    ) -> asyncio.Task[Any]:
+        """A task whose first step runs later, whatever task factory there is: so it may be made in any context."""
+        task = asyncio.Task(coro, loop=self, context=context)
+        task.add_done_callback(done, context=context)
+        return task
 
     def _begin_end(self) -> None:
         self._last_task = self.create_task(self._end_tasks())

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, TypeVar
-
-_T = TypeVar("_T")
 
 # Half is kept from the start and half from the end, where the exception itself stands.
 TRACEBACK_LIMIT_CHARS = 16384
-
-# How long the end of an interrupted loop may take.
-_END_SECONDS = 0.5
 
 _NO_TEXT = "<exception str() failed>"
 
 # Whoever does not use asyncio does not import it.
 _OUR_MODULES = (__name__, "asyncio")
-
-
-def run(coro: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end on an event loop of its own; returns or raises what it does.
-
-    Works on any thread with no running event loop; off the main thread no signal handler is set.
-    """
-    import asyncio
-
-    runner = asyncio.Runner()
-    try:
-        return runner.run(coro)
-    except Exception:
-        raise
-    except BaseException:
-        # It may have come between the loop's taking a step of a task and making it. Whoever waits
-        # for that task, as the end of a runner does, would wait for ever.
-        loop = runner.get_loop()
-        loop.call_later(_END_SECONDS, loop.stop)
-        with contextlib.suppress(RuntimeError):
-            runner.close()
-        raise
-    finally:
-        runner.close()
 
 
 def describe_exception(exc: BaseException) -> tuple[str, str]:

@@ -261,12 +261,13 @@ fn ticket() -> Ref<Ticket> {
 
 #[rustler::nif]
 fn give_up(context: Context, ticket: Ref<Ticket>) -> Atom {
-    if let Some(stretch) = ticket.give_up()
-        && let Err(error) = context.mailbox.running.interrupt_stretch(stretch)
-    {
-        let message = format!("a request whose time is over could not be interrupted, for want of a thread: {error}");
-        context.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
-    }
+    context.mailbox.give_up(&ticket);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn cancel_task(context: Context, ticket: Ref<Ticket>) -> Atom {
+    context.mailbox.cancel_task(&ticket);
     atoms::ok()
 }
 

@@ -13,6 +13,7 @@ use crate::connection::directory::{self, Entry, Served};
 use crate::connection::machine::{End, Machine};
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
+use crate::connection::tasks::Ended;
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
@@ -31,7 +32,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -152,6 +153,10 @@ pub struct Context {
     pub calling: Cell<Option<ConnId>>,
     /// Contexts that wait for what this one does just now.
     pub callers: RefCell<Option<OwnedTerm>>,
+    /// And for its tasks, by the requests that these are for.
+    pub tasks_callers: RefCell<HashMap<u64, OwnedTerm>>,
+    /// Tasks that have ended, and what to do of that.
+    pub ended: RefCell<VecDeque<Ended>>,
     /// Classes that were said to define no `message_received`.
     pub unaware: RefCell<HashSet<String>>,
     /// `_py_reactor.ReactorBuffer` of this interpreter.
@@ -201,6 +206,8 @@ impl Context {
             due: RefCell::default(),
             calling: Cell::new(None),
             callers: RefCell::default(),
+            tasks_callers: RefCell::default(),
+            ended: RefCell::default(),
             unaware: RefCell::default(),
             buffer_type,
         }
@@ -455,9 +462,9 @@ impl Context {
     /// Who waits while this context waits: itself, and whoever waits for what it does just now.
     pub fn callers<'a>(&self, env: Env<'a>) -> Vec<Term<'a>> {
         let own = self.mailbox.owner.encode(env);
-        let waiting = self.callers.borrow();
-        let others = waiting.as_ref().map(|callers| callers.open(|term| term.in_env(env)));
-        let others = others.and_then(|list| list.decode::<Vec<Term<'a>>>().ok()).unwrap_or_default();
+        let (now, tasks) = (self.callers.borrow(), self.tasks_callers.borrow());
+        let pids = |callers: &OwnedTerm| callers.open(|term| term.in_env(env)).decode::<Vec<Term<'a>>>();
+        let others = now.iter().chain(tasks.values()).filter_map(|callers| pids(callers).ok()).flatten();
         std::iter::once(own).chain(others).collect()
     }
 

@@ -7,5 +7,6 @@ pub mod machine;
 pub mod outbox;
 pub mod overrides;
 pub mod table;
+pub mod tasks;
 pub mod traffic;
 pub mod write_buffer;

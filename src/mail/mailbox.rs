@@ -14,6 +14,7 @@ use crate::mail::inbox::Inbox;
 use crate::mail::notice::Notice;
 use crate::mail::running::Running;
 use crate::mail::stats::Stats;
+use crate::mail::ticket::Ticket;
 use pyo3::Python;
 use rustler::LocalPid;
 use std::collections::VecDeque;
@@ -107,6 +108,24 @@ impl Mailbox {
             took.as_millis()
         );
         self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+    }
+
+    /// Nobody waits for that request any more, whatever has become of it.
+    pub fn give_up(&self, ticket: &Ticket) {
+        if let Some(stretch) = ticket.give_up()
+            && let Err(error) = self.running.interrupt_stretch(stretch)
+        {
+            let message =
+                format!("a request whose time is over could not be interrupted, for want of a thread: {error}");
+            self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        }
+        self.cancel_task(ticket);
+    }
+
+    /// Nobody waits for the task that this request has become, if it has.
+    pub fn cancel_task(&self, ticket: &Ticket) {
+        // A context that takes no more commands ends, and its tasks with it.
+        let _ = self.inbox.post(Command::CancelTask { serial: ticket.serial() });
     }
 
     /// Queues a log record, or counts it when nobody takes them fast enough.

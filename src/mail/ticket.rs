@@ -1,5 +1,5 @@
 //! A request of Erlang's whose caller may give it up, as when its time is over: one that has not begun is dropped then, and
-//! of one that runs what runs is interrupted; nothing else is.
+//! of one that runs what runs is interrupted; nothing else is. One that has become a task is cancelled, by its serial number.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the caller, and the thread that the request is for, know of it together.
 pub struct Ticket {
+    serial: u64,
     given_up: AtomicBool,
     /// The stretch of Python code that runs for it, or did; 0: none has begun.
     stretch: AtomicU64,
@@ -23,10 +24,21 @@ impl Resource for Ticket {
     }
 }
 
+/// A number for a request, which no other one has.
+pub fn next_serial() -> u64 {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Ticket {
     /// Of a request that has not begun.
     pub fn new() -> Self {
-        Ticket { given_up: AtomicBool::new(false), stretch: AtomicU64::new(0) }
+        Ticket { serial: next_serial(), given_up: AtomicBool::new(false), stretch: AtomicU64::new(0) }
+    }
+
+    /// The number of the request.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// The stretch of that number runs for it from now on. Answers whether it is still wanted: if not, nothing may run.

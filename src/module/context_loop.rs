@@ -7,6 +7,7 @@ use crate::connection::callbacks::format_exception;
 use crate::connection::context::{self, Context};
 use crate::mail::notice::Notice;
 use crate::python::glue::guarded_object;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,19 @@ pub unsafe extern "C" fn event_loop(_: *mut ffi::PyObject, _: *mut ffi::PyObject
         make(py, &context);
         Ok(of(py, &context).unwrap_or_else(|| py.None().into_bound(py)))
     })
+}
+
+/// The loop of `context`, on its thread: from now on it has one.
+///
+/// # Errors
+/// asyncio cannot be imported, or the loop not be made; why is in the log.
+pub fn ensure<'py>(py: Python<'py>, context: &Context) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(event_loop) = of(py, context) {
+        return Ok(event_loop);
+    }
+    py.import("asyncio")?;
+    make(py, context);
+    of(py, context).ok_or_else(|| PyRuntimeError::new_err("this context has no event loop: the log says why"))
 }
 
 /// Makes the loop of `context`, on its thread, if its interpreter has imported asyncio and there is none yet.

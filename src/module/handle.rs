@@ -134,7 +134,11 @@ pub unsafe fn run(py: Python<'_>, this: *mut Handle) -> PyResult<()> {
 /// What no loop holds back.
 pub fn failed(handle: &Bound<'_, PyAny>, error: PyErr) -> PyResult<()> {
     let py = handle.py();
-    if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        py.import(HELPERS)?.call_method1("interrupted", (handle, error.value(py)))?;
+        return Err(error);
+    }
+    if error.is_instance_of::<PySystemExit>(py) {
         return Err(error);
     }
     if let Some(traceback) = error.traceback(py) {

@@ -92,6 +92,22 @@ pub fn advice(value: &Bound<'_, PyAny>, actions: &[&str]) -> &'static str {
     }
 }
 
+/// Whether `value` is a coroutine: one of Python's own, or of a type that says so, as compiled code has.
+pub fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; an object, and its type.
+    let (is_exactly, is_awaitable) = unsafe {
+        let methods = (*value.get_type_ptr()).tp_as_async;
+        (ffi::PyCoro_CheckExact(value.as_ptr()) != 0, !methods.is_null() && (*methods).am_await.is_some())
+    };
+    is_exactly || (is_awaitable && is_abstractly(value).unwrap_or_default())
+}
+
+#[cold]
+fn is_abstractly(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let class = value.py().import("collections.abc")?.getattr("Coroutine")?;
+    value.get_type().is_subclass(&class)
+}
+
 /// Whether `value` is a coroutine; one that has not begun is closed, so that Python does not complain of it.
 pub fn close_coroutine(value: &Bound<'_, PyAny>) -> bool {
     // SAFETY: I7, by the token; an object.

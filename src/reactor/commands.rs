@@ -6,6 +6,7 @@ use super::expiry::Due;
 use super::{Ending, Reactor};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
+use crate::beam::resource::Ref;
 use crate::connection::callbacks::{format_exception, nothing};
 use crate::connection::context::{Connection, Datagrams};
 use crate::connection::directory::Entry;
@@ -13,14 +14,15 @@ use crate::connection::machine::{Directions, End, Machine};
 use crate::driver::Io;
 use crate::driver::descriptor::Descriptor;
 use crate::driver::registry::Abilities;
-use crate::mail::command::{Command, Info};
+use crate::mail::command::{Command, Info, Job};
 use crate::mail::inbox::Signal;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
+use crate::mail::ticket::Ticket;
 use crate::module::context_loop;
 use crate::python::instance;
 use crate::python::variables;
-use crate::reactor::jobs;
+use crate::reactor::jobs::{self, Waiter};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -67,15 +69,8 @@ impl Reactor {
                 command.abandon();
             }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
-            Command::Run { job, mut reply, ticket } => {
-                let globals = self.python.globals.bind(py);
-                self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
-                context_loop::outside(py, &self.context, || {
-                    let asked = jobs::Asked { job, reply, ticket };
-                    jobs::run(py, &self.python.converter, globals, asked, &self.context.mailbox);
-                });
-                self.context.callers.replace(None);
-            }
+            Command::Run { job, reply, ticket } => self.run_job(py, job, reply, ticket),
+            Command::CancelTask { serial } => self.cancel_request(py, serial),
             Command::Ask { name, request, mut reply } => {
                 self.context.callers.replace(reply.take_callers());
                 self.ask(py, name, request, reply);
@@ -86,6 +81,19 @@ impl Reactor {
             Command::Disown { id } => self.disown(py, id),
             Command::Drain { within, reply } => self.drain(py, Instant::now() + within, reply),
             Command::Stop { drain } => self.end(py, Ending::Draining(Instant::now() + drain)),
+        }
+    }
+
+    fn run_job(&mut self, py: Python<'_>, job: Job, mut reply: Option<ReplyTo>, ticket: Option<Ref<Ticket>>) {
+        let globals = self.python.globals.bind(py);
+        self.context.callers.replace(reply.as_mut().and_then(ReplyTo::take_callers));
+        let waiter = Waiter { reply, ticket };
+        let awaits = context_loop::outside(py, &self.context, || {
+            jobs::run(&self.python.converter, globals, job, waiter, &self.context.mailbox)
+        });
+        let callers = self.context.callers.replace(None);
+        if let Some((coroutine, waiter)) = awaits {
+            self.begin_request(&coroutine, waiter, callers);
         }
     }
 

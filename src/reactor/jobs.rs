@@ -1,5 +1,7 @@
 //! `py:exec`, `py:eval` and `py:call`: Python that Erlang asks a context to run.
 
+#![forbid(unsafe_code)]
+
 use crate::base::atoms;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::beam::resource::Ref;
@@ -7,11 +9,11 @@ use crate::connection::callbacks::{describe_exception, format_exception};
 use crate::mail::command::Job;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
-use crate::mail::ticket::Ticket;
+use crate::mail::ticket::{Ticket, next_serial};
+use crate::python::describe::is_coroutine;
 use crate::python::glue::class_name;
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::PyException;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule, PyTuple};
 use rustler::types::tuple::get_tuple;
@@ -39,49 +41,94 @@ fn unsupported(py: Python<'_>) -> impl Fn(PyErr) -> Failure {
     }
 }
 
-/// What Erlang asked for.
-pub struct Asked {
-    /// What to run.
-    pub job: Job,
-    /// Who waits.
+/// Who waits for what Erlang asked for.
+pub struct Waiter {
+    /// Who is answered; without anybody, an exception is logged.
     pub reply: Option<ReplyTo>,
     /// By which it may be given up.
     pub ticket: Option<Ref<Ticket>>,
 }
 
+impl Waiter {
+    /// Whether anybody does, still: if so, the stretch that runs now runs for it.
+    fn waits(&self, mailbox: &Mailbox) -> bool {
+        self.ticket.as_ref().is_none_or(|ticket| ticket.runs(mailbox.running.number()))
+    }
+
+    /// The number of the request.
+    pub fn serial(&self) -> u64 {
+        self.ticket.as_ref().map_or_else(next_serial, |ticket| ticket.serial())
+    }
+
+    /// The context ends.
+    pub fn stopped(self) {
+        if let Some(reply) = self.reply {
+            reply.stopped();
+        }
+    }
+
+    /// What a task has ended with is answered.
+    pub fn tell(
+        self,
+        py: Python<'_>,
+        converter: &TermConverter,
+        result: PyResult<Bound<'_, PyAny>>,
+        mailbox: &Mailbox,
+    ) {
+        self.answer(py, converter, result.map_err(Failure::Raised), mailbox);
+    }
+
+    fn answer(
+        self,
+        py: Python<'_>,
+        converter: &TermConverter,
+        result: Result<Bound<'_, PyAny>, Failure>,
+        mailbox: &Mailbox,
+    ) {
+        let Some(reply) = &self.reply else {
+            let why = match result {
+                Ok(_) => return,
+                Err(Failure::Raised(error)) => format!("raised:\n{}", format_exception(py, &error)),
+                Err(Failure::Unsupported(why)) => format!("could not be made: {why}"),
+            };
+            let message = format!("a cast {why}");
+            return mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+        };
+        reply.send_first(|env| {
+            // A stretch of its own, which the ticket can name: what makes a term, or a text, may run the user's code.
+            let answer = || self.waits(mailbox).then(|| answer(py, converter, env, result));
+            let (answer, slow) = mailbox.running.call(py, answer);
+            if let Some(took) = slow {
+                mailbox.was_slow_between(took);
+            }
+            answer.unwrap_or_else(|| (atoms::error(), atoms::idle()).encode(env))
+        });
+    }
+}
+
 /// Runs a job with `globals` and answers; without anybody to answer, an exception becomes a log record. Of one that was
-/// given up nothing begins any more, and nobody is answered.
-pub fn run(
-    py: Python<'_>,
+/// given up nothing begins any more, and nobody is answered. Of a call that returned a coroutine the result is that, and who
+/// waits for what it will return.
+pub fn run<'py>(
     converter: &TermConverter,
-    globals: &Bound<'_, PyDict>,
-    Asked { job, reply, ticket }: Asked,
+    globals: &Bound<'py, PyDict>,
+    job: Job,
+    waiter: Waiter,
     mailbox: &Mailbox,
-) {
-    let is_wanted = || ticket.as_ref().is_none_or(|ticket| ticket.runs(mailbox.running.number()));
+) -> Option<(Bound<'py, PyAny>, Waiter)> {
+    let py = globals.py();
+    let may_await = matches!(job, Job::Call(..));
     let work = || match job {
         Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
         Job::Eval(code, locals) => eval(converter, globals, &code, &locals),
         Job::Call(module, function, args) => call(converter, globals, &module, &function, &args),
     };
-    let (Some(result), _slow) = mailbox.running.call(py, || is_wanted().then(work)) else { return };
-    let Some(reply) = reply else {
-        let why = match result {
-            Ok(_) => return,
-            Err(Failure::Raised(error)) => format!("raised:\n{}", format_exception(py, &error)),
-            Err(Failure::Unsupported(why)) => format!("could not be made: {why}"),
-        };
-        return mailbox.notify(Notice { level: "error", message: format!("a cast {why}"), meta: Vec::new(), fd: None });
-    };
-    reply.send(|env| {
-        // A stretch of its own, which the ticket can name: what makes a term, or a text, may run the user's code.
-        let answer = || is_wanted().then(|| answer(py, converter, env, result));
-        let (answer, slow) = mailbox.running.call(py, answer);
-        if let Some(took) = slow {
-            mailbox.was_slow_between(took);
-        }
-        answer.unwrap_or_else(|| (atoms::error(), atoms::idle()).encode(env))
-    });
+    let (result, _slow) = mailbox.running.call(py, || waiter.waits(mailbox).then(work));
+    match result? {
+        Ok(result) if may_await && is_coroutine(&result) => return Some((result, waiter)),
+        result => waiter.answer(py, converter, result, mailbox),
+    }
+    None
 }
 
 fn answer<'a>(
@@ -149,12 +196,7 @@ fn call<'py>(
     for name in names {
         target = target.getattr(name)?;
     }
-    let result = target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?;
-    // SAFETY: I7, by the token; looks at the type only.
-    if unsafe { ffi::PyCoro_CheckExact(result.as_ptr()) } != 0 {
-        return Ok(py.import("erlang._runtime")?.call_method1("run", (result,))?);
-    }
-    Ok(result)
+    Ok(target.call(args.into_bound(py), Some(&kwargs.into_bound(py)))?)
 }
 
 fn arguments(py: Python<'_>, converter: &TermConverter, term: Term<'_>) -> PyResult<(Py<PyTuple>, Py<PyDict>)> {

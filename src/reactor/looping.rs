@@ -46,6 +46,7 @@ impl Reactor {
         if let Err(error) = self.run_ready(py) {
             context_loop::tell(py, &self.context, "a callback or task of an event loop ended by", &error);
         }
+        self.settle_ended(py);
     }
 
     /// Has the tasks of a context that ends cancelled, and answers whether they have ended.

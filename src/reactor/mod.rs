@@ -18,6 +18,7 @@ mod preparation;
 mod requests;
 mod share;
 pub mod stacks;
+mod tasks;
 pub mod thread;
 pub mod watchdog;
 pub mod workspace;
@@ -47,11 +48,12 @@ use requests::tell_monitors;
 use share::Share;
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tasks::Request;
 
 /// So many connections are looked after in each turn, however long that takes.
 const DUE_AT_LEAST: usize = 8;
@@ -91,6 +93,8 @@ pub struct Reactor {
     /// How many imports of asyncio have been looked at.
     imports: u64,
     tasks: Tasks,
+    /// What Erlang waits for, by the numbers of its requests.
+    requests: HashMap<u64, Request>,
 }
 
 impl Reactor {
@@ -120,6 +124,7 @@ impl Reactor {
             event_loop: None,
             imports: 0,
             tasks: Tasks::Run,
+            requests: HashMap::new(),
         }
     }
 
@@ -156,6 +161,7 @@ impl Reactor {
             contain(&mut panic, || command.abandon());
         }
         self.event_loop = None;
+        contain(&mut panic, || self.abandon_requests());
         let ids = self.context.table.borrow().ids();
         for id in ids {
             contain(&mut panic, || self.cut(py, id, drained));
