@@ -35,6 +35,7 @@ test-python: setup ## the tests and the types of the Python package
 	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q test/python && "$$python" -m mypy --strict python/erlang
 
 test-asyncio: compile ## a core of CPython's own tests of asyncio, over our loops
+	"$$(bash scripts/find_python.sh)" test/asyncio/own_loops.py
 	"$$(bash scripts/find_python.sh)" test/asyncio/conformance.py --core
 
 test-asyncio-full: compile

@@ -17,6 +17,7 @@ groups() ->
             imported_in_a_callback,
             running_in_every_callback,
             not_running_while_erlang_has_python_run,
+            no_task_of_a_request_is_eager,
             receive_to_send_in_one_turn,
             an_idle_context_makes_no_turns,
             one_timer_one_turn,
@@ -91,6 +92,15 @@ not_running_while_erlang_has_python_run(Config) ->
         ok = py:exec(Context, "import loops\nloops.results.clear()\nloops.note_after(0.001, 'late')"),
         wait_equal({ok, [<<"late">>]}, fun() -> py:eval(Context, "loops.results") end),
         Alone()
+    end).
+
+%% Not even by asyncio's own eager factory: no loop is running there.
+no_task_of_a_request_is_eager(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        case py:call(Context, loops, eager, []) of
+            {ok, none} -> {skip, "there are eager tasks from Python 3.12 on"};
+            {ok, Steps} -> ?assertEqual(0, Steps)
+        end
     end).
 
 receive_to_send_in_one_turn(Config) ->

@@ -8,9 +8,10 @@ use crate::mail::mailbox::Mailbox;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_char, c_ulong};
+use std::ffi::c_char;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Arguments that a handle has room for. More are in a tuple.
 pub const INLINE: usize = 2;
@@ -92,10 +93,10 @@ pub struct Core {
     pub timer_type: *mut ffi::PyTypeObject,
     /// Whose thread runs the loop, once that is known: woken by `call_soon_threadsafe`.
     pub mailbox: RefCell<Option<Arc<Mailbox>>>,
-    /// The thread that runs it just now, by Python's number; 0: none.
-    pub thread: Cell<c_ulong>,
+    /// The thread that runs it just now, see [`this_thread`]; 0: none.
+    pub thread: Cell<u64>,
     /// What drives it, between two runs, and the thread that it belongs to.
-    pub turns: RefCell<Option<(c_ulong, Box<dyn Turns>)>>,
+    pub turns: RefCell<Option<(u64, Box<dyn Turns>)>>,
     /// The descriptor of its selector, which the driver is to watch, if it has one.
     pub selector: Cell<Option<RawFd>>,
     /// The driver does not know it yet.
@@ -122,8 +123,12 @@ pub unsafe fn release(references: impl IntoIterator<Item = Ref>) {
     }
 }
 
-/// The calling thread, by Python's number.
-pub fn this_thread() -> c_ulong {
-    // SAFETY: needs no more than a thread (I7 is about objects).
-    unsafe { ffi::PyThread_get_thread_ident() }
+/// The calling thread, by a number that no other thread ever has: numbers of the system are used again.
+#[inline]
+pub fn this_thread() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    thread_local! {
+        static NUMBER: u64 = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }

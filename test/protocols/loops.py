@@ -252,6 +252,26 @@ def spin_in_a_task(name):
     loop.call_soon(say, name, "after it")
 
 
+def eager():
+    """How many steps a task has made when the factory for eager ones has made it; None: there is none."""
+    import asyncio
+
+    import erlang
+
+    if sys.version_info < (3, 12):
+        return None
+    steps = []
+
+    async def step():
+        steps.append(1)
+
+    loop = erlang.event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    loop.create_task(step())
+    loop.set_task_factory(None)
+    return len(steps)
+
+
 def start_program(name):
     import asyncio
 
