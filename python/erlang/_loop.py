@@ -157,6 +157,9 @@ class ContextLoop(Loop):
             self.call_exception_handler({"message": message, "exception": exc, "task": task})
 
     def _end(self) -> None:
+        for task in asyncio.all_tasks(self):
+            # The log has told of those that are left; an interpreter that ends can log no more.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._leave()
         self._thread_id = None
         Loop.close(self)
