@@ -19,8 +19,11 @@ groups() ->
         buffers_keep_their_class,
         deep_terms_on_small_stacks,
         deep_answers_on_small_stacks,
+        dicts_are_kept_while_they_are_searched,
         interpreters_inside_of_a_context
-    ] ++ reactor_test:long([chains_of_protocols_are_released]), [replaced_types_change_no_layout]).
+    ] ++ reactor_test:long([chains_of_protocols_are_released, chains_of_handles_are_released]), [
+        replaced_types_change_no_layout, a_loop_is_one_of_ours
+    ]).
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(py_reactor),
@@ -74,6 +77,27 @@ chains_of_protocols_are_released(Config) ->
          || Kind <- [client_info, write_buffer, dict, tuple, both], Classes <- [plain, sub, mixed]
         ]
     end).
+
+chains_of_handles_are_released(Config) ->
+    with_soundness(Config, fun(Context) ->
+        ?assertEqual(1, run(Context, release_handles, []))
+    end).
+
+%% Of the instance, of who counts (two), and of who searches.
+dicts_are_kept_while_they_are_searched(Config) ->
+    with_soundness(Config, fun(Context) ->
+        ?assertEqual([4], run(Context, replace_dict_while_it_is_searched, []))
+    end).
+
+%% In an interpreter of its own: the module is shared by the contexts of the main one.
+a_loop_is_one_of_ours(_Config) ->
+    Path = [reactor_test:python_path()],
+    Options = #{backend => epoll, python_path => Path, setup_code => "import soundness\nsoundness.replace_loop_maker()"},
+    {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), subinterp, Options),
+    ?assertEqual(<<"none">>, run(Context, made_loop, [])),
+    %% Its turns go on.
+    ?assertEqual({ok, 42}, py:eval(Context, "6 * 7")),
+    ok = py_reactor_context:stop(Context).
 
 deep_terms_on_small_stacks(Config) ->
     with_soundness(Config, fun(Context) ->

@@ -9,6 +9,7 @@ use crate::python::own_attributes::lacks;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use std::cell::Cell;
 use std::ptr;
 
 /// A method of the base class.
@@ -36,8 +37,8 @@ pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method,
     let (version, seen, inherited) =
         unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
     let inherited = if version == seen && seen != 0 { inherited } else { look(protocol, base) };
-    // SAFETY: I7, as above; no Python code runs while it is borrowed.
-    let seen_names = unsafe { &mut (*this).seen_names };
+    // SAFETY: I7, as above; the instance is kept, and what is borrowed is a cell: Python code that runs meanwhile may come here.
+    let seen_names = unsafe { &(*this).seen_names };
     let names = |name: &str| base.iter().any(|(_, ours, _)| *ours == name);
     inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || lacks(protocol, name, names, seen_names))
 }
@@ -62,7 +63,7 @@ fn look(protocol: &Bound<'_, PyAny>, base: &BaseMethods) -> u8 {
     // looked up; 0: CPython gives this class none.
     unsafe {
         (*this).inherited = inherited;
-        (*this).seen_names = -1;
+        (*this).seen_names = Cell::new(-1);
         (*this).seen_version = (*protocol.get_type_ptr()).tp_version_tag;
     }
     inherited

@@ -6,8 +6,9 @@ use crate::base::sync::{Mutex, lock};
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{self, Context};
 use crate::mail::notice::Notice;
+use crate::module::event_loop::loop_types;
 use crate::python::glue::guarded_object;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,8 +83,8 @@ fn make(py: Python<'_>, context: &Context) {
     if context.event_loop.borrow().is_some() {
         return;
     }
-    let made = py.import("erlang._loop").and_then(|module| module.call_method0("make_contexts"));
-    match made {
+    let made = || is_loop(py.import("erlang._loop")?.call_method0("make_contexts")?);
+    match made() {
         Ok(event_loop) => {
             context.event_loop.replace(Some(event_loop.unbind()));
             if !context.in_job.get() {
@@ -91,6 +92,18 @@ fn make(py: Python<'_>, context: &Context) {
             }
         }
         Err(error) => tell(py, context, "the event loop of a context could not be made", &error),
+    }
+}
+
+/// Python code can put anything in the place of what makes loops. The reactor relies on the layout.
+fn is_loop(made: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let (class, ..) = loop_types(made.py())?;
+    // SAFETY: I7, by the token; looks at types only. Not `isinstance`, which believes what `__class__` says.
+    match unsafe { ffi::PyObject_TypeCheck(made.as_ptr(), class.as_type_ptr()) } {
+        0 => Err(PyTypeError::new_err(
+            "erlang._loop.make_contexts() has made something else than a loop of the reactor's",
+        )),
+        _ => Ok(made),
     }
 }
 

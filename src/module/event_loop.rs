@@ -181,6 +181,7 @@ unsafe extern "C" fn new(
         let core = Box::new(Core {
             schedule: RefCell::default(),
             free: RefCell::default(),
+            releasing: Cell::new(0),
             handle_type: handle_type.into_ptr().cast(),
             timer_type: timer_type.into_ptr().cast(),
             mailbox: RefCell::default(),

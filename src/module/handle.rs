@@ -3,6 +3,7 @@
 
 use crate::module::loop_layout::{Core, FREE_MAX, Handle, INLINE, LoopObject, Ref, core, release};
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::trashcan;
 use crate::python::types;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
@@ -11,6 +12,9 @@ use pyo3::types::{PyTuple, PyType};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
+
+/// So many handles of a loop are released inside one another before those that come count as deep.
+const RELEASED_AT_ONCE: u32 = 8;
 
 /// The module that says of handles what nobody asks for often.
 const HELPERS: &str = "erlang._handles";
@@ -344,17 +348,33 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the last reference is gone; CPython calls this attached (I7). The memory goes to the loop, which is still there,
-    // or back to where it came from.
+    // SAFETY: the last reference is gone; CPython calls this attached (I7). The handle keeps its loop.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
         let this = object.cast::<Handle>();
         if !(*this).weak_references.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        clear(object);
+        // A handle may be another one's argument, that one a third one's, and so on.
+        match core((*this).event_loop).releasing.get() {
+            ..RELEASED_AT_ONCE => release_handle(object),
+            _ => trashcan::release_bounded(object, release_handle),
+        }
+    }
+}
+
+/// # Safety
+/// Attached; the last reference to the handle is gone, and the collector has forgotten it.
+unsafe fn release_handle(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's promise. The memory goes to the loop, which is still there, or back to where it came from.
+    unsafe {
+        let this = object.cast::<Handle>();
         let (class, event_loop) = (ffi::Py_TYPE(object), (*this).event_loop);
-        let mut free = core(event_loop).free.borrow_mut();
+        let core = core(event_loop);
+        core.releasing.set(core.releasing.get() + 1);
+        clear(object);
+        core.releasing.set(core.releasing.get() - 1);
+        let mut free = core.free.borrow_mut();
         if free.len() < FREE_MAX {
             free.push(this);
         } else {

@@ -89,6 +89,8 @@ pub struct Core {
     pub schedule: RefCell<Schedule<Ref>>,
     /// Memory of handles, none of which is an object any more.
     pub free: RefCell<Vec<*mut Handle>>,
+    /// How many handles are being released just now.
+    pub releasing: Cell<u32>,
     pub handle_type: *mut ffi::PyTypeObject,
     pub timer_type: *mut ffi::PyTypeObject,
     /// Whose thread runs the loop, once that is known: woken by `call_soon_threadsafe`.

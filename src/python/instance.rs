@@ -12,6 +12,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyString};
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::offset_of;
 use std::ptr;
@@ -51,7 +52,7 @@ pub struct Instance {
     /// Which methods of the base class its class had then.
     pub inherited: u8,
     /// What `own_attributes` has seen since then.
-    pub seen_names: ffi::Py_ssize_t,
+    pub seen_names: Cell<ffi::Py_ssize_t>,
     /// What `write` and `read` reach.
     pub attachment: Attachment,
     /// The number of the descriptor.

@@ -9,6 +9,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use std::cell::Cell;
 use std::ptr;
 
 /// The beginning of CPython's `PyDictKeysObject`, in 3.11 and 3.12.
@@ -80,16 +81,20 @@ pub fn lacks(
     object: &Bound<'_, PyAny>,
     name: &Bound<'_, PyString>,
     names: impl Fn(&str) -> bool,
-    seen: &mut ffi::Py_ssize_t,
+    seen: &Cell<ffi::Py_ssize_t>,
 ) -> bool {
-    // SAFETY: I7, by the token and the caller's promise. The object keeps its dict, and its type the table.
+    // SAFETY: I7, by the token and the caller's promise. A type keeps its table, which is looked at while no code runs. A dict
+    // is kept here: a key that is no plain `str` runs code when it is compared, and that may give the object another dict.
     unsafe {
         match attributes(object.as_ptr()) {
             Attributes::Nowhere => true,
-            Attributes::Dict(dict) => is_not_in(dict, name),
-            Attributes::Array(table) if (*table).count == *seen => true,
+            Attributes::Dict(dict) => {
+                let dict = Bound::from_borrowed_ptr(object.py(), dict);
+                is_not_in(dict.as_ptr(), name)
+            }
+            Attributes::Array(table) if (*table).count == seen.get() => true,
             Attributes::Array(table) if !knows_one(object.py(), table, &names) => {
-                *seen = (*table).count;
+                seen.set((*table).count);
                 true
             }
             Attributes::Array(_) | Attributes::Unknown => {
@@ -104,7 +109,7 @@ pub fn lacks(
 }
 
 /// # Safety
-/// Attached; a dict.
+/// Attached; a dict that the caller keeps.
 unsafe fn is_not_in(dict: *mut ffi::PyObject, name: &Bound<'_, PyString>) -> bool {
     // SAFETY: I7, the caller's promise.
     let found = unsafe { ffi::PyDict_Contains(dict, name.as_ptr()) };

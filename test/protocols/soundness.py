@@ -90,6 +90,73 @@ def release_chain(kind, classes, length=200_000):
     return len(gone)
 
 
+def release_handles(length=200_000):
+    """Drop a chain of an event loop's handles, each the argument of the next one, on a thread with little stack."""
+    gone = []
+
+    class Last:
+        def __del__(self):
+            gone.append(True)
+
+    def chain():
+        loop = erlang.new_event_loop(backend="epoll")
+        handle = Last()
+        for _ in range(length):
+            handle = loop.call_later(3600, print, handle)
+        loop.close()
+
+    in_small_thread(chain)
+    return len(gone)
+
+
+class _Name(str):
+    __slots__ = ("compared",)
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        if type(other) is str and other == str(self):
+            self.compared()
+        return False
+
+
+def replace_dict_while_it_is_searched():
+    """How many references there are to the dict of an instance while native code looks whether it has a name."""
+    link = _Sub()
+    references = []
+
+    def compared():
+        attributes = link.__dict__
+        references.append(sys.getrefcount(attributes))
+        link.__dict__ = {}
+
+    name = _Name("write")
+    name.compared = compared
+    link.__dict__ = {name: 1}
+    link.write_ready()
+    return references
+
+
+def replace_loop_maker():
+    """Have the loops of contexts made by somebody else."""
+    import erlang._loop
+
+    erlang._loop.make_contexts = _Fake
+
+
+class _Fake:
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+def made_loop():
+    import erlang
+
+    try:
+        return type(erlang.event_loop()).__name__
+    except RuntimeError:
+        return "none"
+
+
 def in_small_thread(function, kib=128):
     """What it answers or raises on a thread with so much stack."""
     answers = []
