@@ -33,7 +33,10 @@ groups() ->
             stop_ends_tasks,
             stop_waits_for_no_task_for_ever,
             transports_of_asyncio,
-            loops_of_ones_own
+            loops_of_ones_own,
+            loops_of_ones_own_on_threads,
+            loops_of_ones_own_closed_elsewhere,
+            loops_of_ones_own_interrupted
         ],
         [contexts_that_share_an_interpreter, set_up_that_fails_leaves_no_loop]
     ).
@@ -276,6 +279,26 @@ loops_of_ones_own(Config) ->
     with_context(Config, #{}, fun(Context) ->
         Backend = proplists:get_value(backend, Config),
         [?assertEqual({ok, 42}, py:call(Context, loops, own_loop, [Backend])) || _ <- [1, 2, 3]]
+    end).
+
+loops_of_ones_own_on_threads(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Backend = proplists:get_value(backend, Config),
+        ?assertEqual({ok, [42, 42, 42, 42, 42]}, py:call(Context, loops, own_loop_on_threads, [Backend]))
+    end).
+
+%% Two of each stayed, and the memory of its buffers. Other contexts come and go meanwhile.
+loops_of_ones_own_closed_elsewhere(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Backend = proplists:get_value(backend, Config),
+        {ok, Left} = py:call(Context, loops, own_loops_closed_elsewhere, [Backend]),
+        ?assert(Left < 15)
+    end).
+
+loops_of_ones_own_interrupted(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Backend = proplists:get_value(backend, Config),
+        ?assertEqual({ok, <<"interrupted">>}, py:call(Context, loops, own_loop_interrupted, [Backend]))
     end).
 
 %% What set-up code has begun ends with it.

@@ -91,16 +91,21 @@ impl Reactor {
     /// # Errors
     /// What is meant to end a loop.
     pub(super) fn run_ready(&mut self, py: Python<'_>) -> PyResult<bool> {
+        if let Some(error) = self.raised.take() {
+            return Err(error);
+        }
         match &self.event_loop {
             Some(event_loop) => event_loop.run(py, &self.context.mailbox),
             None => Ok(true),
         }
     }
 
-    pub(super) fn poll_selector(&self, py: Python<'_>) {
+    /// What the selector raises, an interrupt perhaps, ends a loop as what its callbacks raise does: [`Reactor::run_ready`]
+    /// answers it.
+    pub(super) fn poll_selector(&mut self, py: Python<'_>) {
         let Some(event_loop) = &self.event_loop else { return };
         if let Err(error) = event_loop.poll_selector(py) {
-            error.write_unraisable(py, Some(event_loop.object(py)));
+            self.raised.get_or_insert(error);
         }
     }
 

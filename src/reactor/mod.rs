@@ -90,6 +90,8 @@ pub struct Reactor {
     ending: Ending,
     /// The event loop that is run by this one, if there is one just now.
     event_loop: Option<EventLoop>,
+    /// What its selector has raised.
+    raised: Option<PyErr>,
     /// How many imports of asyncio have been looked at.
     imports: u64,
     tasks: Tasks,
@@ -122,6 +124,7 @@ impl Reactor {
             drains: Vec::new(),
             ending: Ending::No,
             event_loop: None,
+            raised: None,
             imports: 0,
             tasks: Tasks::Run,
             requests: HashMap::new(),

@@ -2,6 +2,7 @@
 
 use super::Uring;
 use super::buffer_ring::BufferRing;
+use super::slot::Life;
 use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::{Lien, datagram};
 use io_uring::types::CancelBuilder;
@@ -72,8 +73,16 @@ impl Uring {
     }
 }
 
+impl Uring {
+    /// Whether nothing runs but what waits to be woken, or for the ears.
+    fn only_waits(&self) -> bool {
+        self.backlog.is_empty() && self.slots.iter().all(|slot| slot.receive == Life::Idle && slot.send == Life::Idle)
+    }
+}
+
 impl Drop for Uring {
     fn drop(&mut self) {
+        let knew = !self.lost;
         let drained = self.drain(Instant::now() + DROP_PATIENCE);
         // SAFETY: I2: dropped here and nowhere else. Closed, a ring ends what still runs, some time later; its own
         // memory and the files that are in use the kernel counts itself.
@@ -81,6 +90,12 @@ impl Drop for Uring {
         if drained {
             // SAFETY: I2: no operation runs; dropped here and nowhere else.
             unsafe { ManuallyDrop::drop(&mut self.held) };
+        } else if knew && self.only_waits() && std::thread::current().id() != self.home {
+            // A loop of one's own may be closed on another thread than it ran on, to which the kernel does not listen.
+            // SAFETY: I2: no receive and no send runs: of what is held the kernel may write to the count of the wake-up only, which
+            // stays where it is; taken here and nowhere else.
+            let mut held = unsafe { ManuallyDrop::take(&mut self.held) };
+            std::mem::forget(std::mem::take(&mut held.wake_count));
         }
     }
 }
@@ -133,6 +148,31 @@ mod tests {
         drop(pool);
         assert_eq!(Arc::strong_count(&count), 1, "the pool is freed");
         pairs.into_iter().for_each(ends);
+    }
+
+    /// As a loop of one's own may be, whose Python code sees to it that nothing is used by two threads.
+    struct Sent<T>(T);
+    // SAFETY: I1 is what this is about: used on one thread, dropped on another, one after the other.
+    unsafe impl<T> Send for Sent<T> {}
+
+    #[test]
+    fn a_ring_that_is_dropped_elsewhere_leaves_no_more_than_it_must() {
+        for (receives, left) in [(0, 1), (1, 2)] {
+            let count = Arc::new(());
+            let held = Arc::clone(&count);
+            let made = std::thread::spawn(move || {
+                let (mut driver, mut pool) = driver_with(Pool::new(8, 64, move || _ = &held).unwrap());
+                let pair = UnixStream::pair().unwrap();
+                for nth in 0..receives {
+                    driver.receive(id(nth), socket(&pair.0));
+                }
+                assert_eq!(turn(&mut driver, &mut pool), []);
+                Sent((driver, pool, pair))
+            });
+            let made = made.join().unwrap();
+            drop(made);
+            assert!(Arc::strong_count(&count) <= left, "{receives} receives");
+        }
     }
 
     #[test]

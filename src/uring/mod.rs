@@ -33,6 +33,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 pub use probe::{Features, Proven, Refusal, probe};
@@ -74,6 +75,8 @@ pub struct Uring {
     wait_flags: u32,
     /// Nobody knows any more what the kernel does.
     lost: bool,
+    /// The thread that it belongs to (I1).
+    home: ThreadId,
 }
 
 impl Uring {
@@ -107,6 +110,7 @@ impl Uring {
             operations: 0,
             wait_flags: wait_flags.bits(),
             lost: false,
+            home: thread::current().id(),
         };
         this.held.buffers.refill(pool);
         this.arm_wake();

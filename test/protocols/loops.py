@@ -316,6 +316,92 @@ def own_loop(backend):
         return runner.run(main())
 
 
+def own_loop_on_threads(backend):
+    """One loop, run on one thread after the other: the system gives a number to a thread that another one had."""
+    import asyncio
+    import threading
+
+    import erlang
+
+    loop = erlang.new_event_loop(backend=backend)
+    answers = []
+
+    def run():
+        try:
+            answers.append(loop.run_until_complete(asyncio.sleep(0.001, 42)))
+        except OSError as exc:
+            answers.append(str(exc))
+
+    for _ in range(5):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    loop.close()
+    return answers
+
+
+def own_loops_closed_elsewhere(backend):
+    """How many descriptors stay of loops that are closed on another thread than they ran on."""
+    import asyncio
+    import os
+    import threading
+
+    import erlang
+
+    def events():
+        numbers = os.listdir("/proc/self/fd")
+        return sum(os.path.islink(f"/proc/self/fd/{n}") and "eventfd" in link(n) for n in numbers)
+
+    def link(number):
+        try:
+            return os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            return ""
+
+    before = events()
+    for _ in range(30):
+        loop = erlang.new_event_loop(backend=backend)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    return events() - before
+
+
+def own_loop_interrupted(backend):
+    """What is raised while asyncio's selector is asked, as an interrupt may be, ends the loop."""
+    import socket
+
+    import erlang
+
+    loop = erlang.new_event_loop(backend=backend)
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    loop.add_reader(one, one.recv, 1)
+    process_events = loop._process_events
+
+    def interrupted(events):
+        raise KeyboardInterrupt
+
+    loop._process_events = interrupted
+    other.send(b"x")
+    loop.call_later(20, loop.stop)
+    try:
+        loop.run_forever()
+    except KeyboardInterrupt:
+        loop._process_events = process_events
+        return "interrupted"
+    else:
+        return "went on"
+    finally:
+        loop.remove_reader(one)
+        loop.close()
+        one.close()
+        other.close()
+
+
 def serve(name):
     """An echo by asyncio's own streams, on the context's loop."""
     import asyncio
