@@ -71,10 +71,11 @@ impl<T: Task> Schedule<T> {
         self.ready.push_back(task);
     }
 
-    /// To be run at `at`.
+    /// To be run at `at`; never, if that is no number.
     #[inline]
     pub fn at(&mut self, at: f64, task: T) {
         self.nth += 1;
+        let at = if at.is_nan() { f64::INFINITY } else { at };
         self.timers.push(Timer { at, nth: self.nth, task });
     }
 
@@ -195,6 +196,19 @@ mod tests {
             1 => Just(Step::Next),
             1 => (0u8..5).prop_map(Step::Run),
         ]
+    }
+
+    #[test]
+    fn what_is_due_at_no_time_keeps_nobody_waiting() {
+        let mut schedule = Schedule::default();
+        for (name, at) in [-f64::NAN, f64::NAN, 1.0].into_iter().enumerate() {
+            schedule.at(at, Named(name, Rc::default()));
+        }
+        assert_eq!(schedule.next_at(&mut Vec::new()), Some(1.0));
+        schedule.make_due_ready(2.0);
+        assert_eq!((schedule.ready(), schedule.timers()), (1, 2));
+        schedule.make_due_ready(2.0);
+        assert_eq!(schedule.next_at(&mut Vec::new()), Some(f64::INFINITY));
     }
 
     proptest! {

@@ -49,7 +49,10 @@ impl Entry {
         static EVER: AtomicU64 = AtomicU64::new(1);
         let entry = Entry { fd: descriptor.number(), serial: EVER.fetch_add(1, Ordering::Relaxed) };
         let Entry { fd, serial } = entry;
-        lock(&CONNECTIONS).insert(fd, Served { mailbox: Arc::clone(mailbox), id, serial, protocol });
+        let served = Served { mailbox: Arc::clone(mailbox), id, serial, protocol };
+        // What it replaces goes when nothing is locked: that may be the last of a mailbox, with what waits in it.
+        let before = lock(&CONNECTIONS).insert(fd, served);
+        drop(before);
         let mailbox = Arc::clone(mailbox);
         descriptor.if_robbed(move || {
             forget(fd, serial);

@@ -199,7 +199,9 @@ impl Descriptor {
         let mut registry = registry();
         registry.holders_ever += 1;
         self.holder = registry.holders_ever;
-        registry.holders.insert(self.number(), Holder { serial: self.holder, robbed: Box::new(robbed) });
+        let before = registry.holders.insert(self.number(), Holder { serial: self.holder, robbed: Box::new(robbed) });
+        drop(registry);
+        drop(before);
     }
 
     /// Whether the socket has one peer, to whom `write` goes.

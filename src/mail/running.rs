@@ -210,8 +210,8 @@ impl Running {
     /// # Errors
     /// The system refused a thread.
     pub fn interrupt_stretch(self: &Arc<Self>, number: u64) -> io::Result<()> {
-        // One that is under way looks at this when it is over.
-        self.doomed.store(number, Ordering::SeqCst);
+        // One that is under way looks at this when it is over. Of two, the later one is the one that may still run.
+        self.doomed.fetch_max(number, Ordering::SeqCst);
         match self.start_interrupt(number, drop) {
             Ok(()) | Err(NoInterrupt::Idle | NoInterrupt::Busy) => Ok(()),
             Err(NoInterrupt::Resources(error)) => Err(error),

@@ -21,18 +21,27 @@ const BUFFERS_MAX: usize = 32;
 impl Uring {
     /// The next wait receives from `id`.
     pub(super) fn receive_by_calls(&mut self, id: ConnId) {
-        self.slot(id).receive = Life::Called;
-        self.flooding.push_back(id);
+        let slot = self.slot(id);
+        slot.receive = Life::Called;
+        if !std::mem::replace(&mut slot.among_flooding, true) {
+            self.flooding.push_back(id);
+        }
     }
 
     /// Receives from those whose turn it is.
     pub(super) fn receive_floods(&mut self, pool: &mut Pool, events: &mut Vec<Event>) {
-        for _ in 0..FLOODING_PER_TURN {
-            let Some(id) = self.flooding.pop_front() else { break };
+        let mut left = FLOODING_PER_TURN;
+        while left > 0
+            && let Some(id) = self.flooding.pop_front()
+        {
             let slot = self.slot(id);
-            // Otherwise it was cancelled meanwhile.
-            if slot.id == Some(id) && slot.receive == Life::Called {
-                self.receive_flood(id, pool, events);
+            // Otherwise it is gone, or it was cancelled meanwhile.
+            if slot.id == Some(id) {
+                slot.among_flooding = false;
+                if slot.receive == Life::Called {
+                    self.receive_flood(id, pool, events);
+                    left -= 1;
+                }
             }
         }
     }

@@ -99,6 +99,8 @@ pub(super) struct Slot {
     pub(super) receive: Life,
     /// It was stopped when it had got too much: it is received from by calls, until there is no more (`floods`).
     pub(super) floods: bool,
+    /// It stands among those that the next waits receive from, once, although it may have been cancelled meanwhile.
+    pub(super) among_flooding: bool,
     /// Where the receive waited before it was fed, until it gets something.
     pub(super) place: Option<Place>,
     pub(super) send: Life,
@@ -113,6 +115,7 @@ pub(super) const UNUSED: Slot = Slot {
     target: Target { fd: -1, io: Io::Socket },
     receive: Life::Idle,
     floods: false,
+    among_flooding: false,
     place: None,
     send: Life::Idle,
     payload: None,

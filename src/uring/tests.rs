@@ -175,6 +175,25 @@ fn a_receive_by_calls_is_cancelled_once() {
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
+/// I9: whoever stops and goes on between two waits is among those that flood once.
+#[test]
+fn a_receive_by_calls_that_is_begun_again_and_again_waits_once() {
+    let (mut driver, mut pool) = driver(8);
+    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
+    for _ in 0..100 {
+        receive(&mut driver, 0, &ours);
+        driver.cancel_receive(id(0));
+    }
+    assert_eq!(driver.flooding.len(), 1);
+    receive(&mut driver, 0, &ours);
+    theirs.write_all(b"late").unwrap();
+    let events = turn(&mut driver, &mut pool);
+    assert_eq!(events.len(), 101, "each has ended once");
+    assert!(matches!(events[100].outcome, Outcome::Received { len: 4, .. }));
+    assert!(driver.flooding.is_empty());
+    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
+}
+
 /// B4: where no buffer is left, it waits among the others.
 #[test]
 fn a_flood_without_buffers_waits_for_one() {
