@@ -36,7 +36,8 @@ groups() ->
             loops_of_ones_own,
             loops_of_ones_own_on_threads,
             loops_of_ones_own_closed_elsewhere,
-            loops_of_ones_own_interrupted
+            loops_of_ones_own_interrupted,
+            cancellations_are_of_ones_own_interpreter
         ],
         [contexts_that_share_an_interpreter, set_up_that_fails_leaves_no_loop]
     ).
@@ -299,6 +300,19 @@ loops_of_ones_own_interrupted(Config) ->
     with_context(Config, #{}, fun(Context) ->
         Backend = proplists:get_value(backend, Config),
         ?assertEqual({ok, <<"interrupted">>}, py:call(Context, loops, own_loop_interrupted, [Backend]))
+    end).
+
+%% The C part of asyncio is shared between interpreters before 3.12, and its exceptions with it.
+cancellations_are_of_ones_own_interpreter(Config) ->
+    with_context(Config, #{}, fun(One) ->
+        with_context(Config, #{}, fun(Other) ->
+            Contexts = [One, Other, One],
+            [ok = py:exec(Context, "import asyncio, loops") || Context <- Contexts],
+            [
+                ?assertEqual({ok, <<"its own">>}, py:eval(Context, "asyncio.run(loops.cancelled())"))
+             || Context <- Contexts
+            ]
+        end)
     end).
 
 %% What set-up code has begun ends with it.

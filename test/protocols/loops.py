@@ -272,6 +272,20 @@ def eager():
     return len(steps)
 
 
+async def cancelled():
+    import asyncio
+
+    task = asyncio.get_running_loop().create_task(asyncio.sleep(3600))
+    await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return "its own"
+    except BaseException as exc:
+        return f"{type(exc)} of another interpreter"
+
+
 def start_program(name):
     import asyncio
 

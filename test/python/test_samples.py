@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import socket
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from erlang import _runtime, reactor
+from erlang import reactor
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -106,7 +107,7 @@ def test_asyncio_on_a_thread_that_is_not_the_main_one(sync):
         if sync:
             target, argument = sample["handle_connection_sync"], fd
         else:
-            target, argument = _runtime.run, sample["handle_connection"](fd)
+            target, argument = asyncio.run, sample["handle_connection"](fd)
         thread = threading.Thread(target=target, args=(argument,))
         thread.start()
         thread.join()
