@@ -26,6 +26,7 @@ groups() ->
         udp_too_long_is_dropped_and_logged,
         unix_datagrams,
         pipe_to_read,
+        pipe_whose_writer_goes_while_its_protocol_waits,
         pipe_to_write,
         pipe_that_is_full,
         pipe_whose_reader_is_gone,
@@ -212,10 +213,13 @@ unix_datagrams(Config) ->
 
 %% Both ends of a pipe of the VM, one of them served.
 pipe(Context, Served) ->
+    pipe(Context, Served, #{}).
+
+pipe(Context, Served, Info) ->
     {ok, {Read, Write}} = py:call(Context, kinds, pipe, []),
     Tag = tag(),
     {Ours, Theirs} = case Served of read -> {Read, Write}; write -> {Write, Read} end,
-    ok = py_reactor_context:handoff(Context, Ours, #{type => pipe, tag => Tag}),
+    ok = py_reactor_context:handoff(Context, Ours, Info#{type => pipe, tag => Tag}),
     {ok, none} = py:call(Context, kinds, close, [Ours]),
     {Theirs, Tag}.
 
@@ -229,6 +233,20 @@ pipe_to_read(Config) ->
         wait_lost(Context, Tag),
         ?assertEqual(<<"firstsecond">>, iolist_to_binary([Data || {<<"data">>, Data} <- events(Context, Tag)])),
         ?assert(lists:keymember(<<"eof_received">>, 1, events(Context, Tag)))
+    end).
+
+%% Nothing can be sent to a writer, so that it has only stopped sending.
+pipe_whose_writer_goes_while_its_protocol_waits(Config) ->
+    serving(Config, "recorder.Scripted", fun(Context) ->
+        Script = #{data_received => [{<<>>, async_pending}]},
+        {Write, Tag} = pipe(Context, read, #{script => Script}),
+        {ok, 5} = py:call(Context, kinds, put, [Write, <<"first">>]),
+        wait_event(Context, Tag, <<"data_received">>),
+        {ok, none} = py:call(Context, kinds, close, [Write]),
+        wait_equal({ok, true}, fun() -> py:call(Context, recorder, peer_closed, [Tag]) end),
+        ?assertMatch([#{state := async, peer_closed := true}], py_reactor_context:connections(Context)),
+        {ok, true} = py:call(Context, recorder, signal, [Tag]),
+        ?assertMatch([<<"data_received">>, <<"write_ready">>, <<"eof_received">> | _], tl(wait_lost(Context, Tag)))
     end).
 
 pipe_to_write(Config) ->

@@ -43,8 +43,9 @@ impl ActionPolicy {
         Wish { callback, mode: self.mode }
     }
 
+    /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.
     fn may_write(&self, link: &Link, limits: &Limits) -> bool {
-        link.directions().writable && self.blocked == Blocked::No && link.queued_bytes() < limits.write_high_bytes
+        self.blocked == Blocked::No && link.queued_bytes() < limits.write_high_bytes
     }
 
     /// A callback answered.

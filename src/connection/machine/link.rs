@@ -80,7 +80,11 @@ impl Link {
         }
         // All that came is dealt with, nothing more can come, and nobody is there to write to.
         let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
-        if self.hung_up && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
+        // The writer of a pipe never received: it has only stopped sending, until its protocol knows or waits for room.
+        let waits_for_room = mode == Mode::Write && callback == Next::Nothing;
+        let only_reads = self.directions.readable && !self.directions.writable;
+        let is_gone = self.hung_up && (!only_reads || self.eof == Eof::Told || waits_for_room);
+        if is_gone && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
             self.fail(End::Reset(None));
             return self.next_finished();
         }

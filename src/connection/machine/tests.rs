@@ -434,3 +434,35 @@ fn a_hang_up_comes_after_the_end_of_file() {
     machine.acted(Action::Continue);
     assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
 }
+
+/// Of a pipe that is read, the writer has only stopped sending: it never received.
+#[test]
+fn a_writer_that_hangs_up_has_its_end_of_file_first() {
+    let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
+    settled(&mut machine);
+    machine.acted(Action::AsyncPending);
+    machine.link.received_eof();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
+    machine.link.heard(Heard::HungUp);
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off)], "its protocol waits for somebody else");
+    machine.signalled();
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.acted(Action::ReadPending);
+    assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
+    machine.acted(Action::Continue);
+    assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
+}
+
+#[test]
+fn where_nothing_can_be_written_who_tries_waits_for_room_until_the_writer_is_gone() {
+    let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
+    settled(&mut machine);
+    machine.acted(Action::WritePending);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    machine.wrote(10, 0);
+    machine.acted(Action::Continue);
+    machine.link.received_eof();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
+    machine.link.heard(Heard::HungUp);
+    assert_eq!(settled(&mut machine)[0], Next::ConnectionLost);
+}
