@@ -5,7 +5,9 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2]).
+-import(reactor_test, [
+    with_context/3, serving/3, client/2, send/2, expect/2, expect_eof/1, wait_until/1, wait_equal/2, wait_lost/2
+]).
 
 -define(COLLECTS_LOGS, true).
 -include("reactor_suite.hrl").
@@ -20,7 +22,22 @@ groups() ->
         who_is_cancelled_by_others_hears_so,
         casts_are_tasks,
         stop_answers_everybody,
-        a_loop_of_its_own_in_a_call
+        a_loop_of_its_own_in_a_call,
+        what_is_awaited_is_the_action,
+        variables_last,
+        a_task_holds_its_connection,
+        others_leave_the_mode,
+        exceptions_cost_their_connection,
+        a_reset_cancels,
+        who_opts_out_is_not_cancelled,
+        the_end_of_the_input_cancels_nobody,
+        who_closes_itself_goes_on,
+        who_swallows_its_cancellation_is_not_waited_for,
+        stop_lets_a_task_end,
+        tasks_and_timers_of_ones_own,
+        every_callback_may_await,
+        datagrams_are_received_together,
+        nothing_is_left_of_churn
     ]).
 
 %% A thousand sleeps take as long as one, not a thousand times as long.
@@ -122,8 +139,218 @@ a_loop_of_its_own_in_a_call(Config) ->
         ?assertEqual({ok, <<"by its own">>}, call(Context, runs_its_own, []))
     end).
 
+what_is_awaited_is_the_action(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = client(Context, Config),
+        [ask(Client, What, What) || What <- [<<"echo">>, <<"pending">>, <<"echo">>, <<"pending">>, <<"bye">>]],
+        ok = expect_eof(Client),
+        _ = wait_lost(Context, Tag)
+    end).
+
+%% The tasks of a connection run in its variables, not in a copy.
+variables_last(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {One, _} = client(Context, Config),
+        {Other, _} = client(Context, Config),
+        ask(One, "variable", "nobody+"),
+        ask(One, "variable", "nobody++"),
+        ask(Other, "variable", "nobody+")
+    end).
+
+a_task_holds_its_connection(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = holding(Context, Config, "hold"),
+        ok = send(Client, "echo"),
+        [#{fd := Fd, state := async}] = wait_unread(Context),
+        %% Another one is served meanwhile.
+        {Other, _} = client(Context, Config),
+        ask(Other, "echo", "echo"),
+        ?assertNot(lists:member(<<"echo">>, reactor_test:methods(Context, Tag))),
+        ok = py_reactor_context:notify(Context, Fd, go),
+        ok = expect(Client, "heldecho")
+    end).
+
+others_leave_the_mode(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        [
+            begin
+                {Client, Tag} = holding(Context, Config, "hold"),
+                [#{fd := Fd}] = py_reactor_context:connections(Context),
+                ok = py_reactor_context:notify(Context, Fd, Action),
+                _ = Action =:= close orelse log_collector:await(Id, ["awaits.Awaits.message_received returned another mode"]),
+                ok = expect_eof(Client),
+                ?assertMatch([<<"cancelled">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag))),
+                gen_tcp:close(Client),
+                reactor_test:wait_connections(Context, 0)
+            end
+         || Action <- [write_pending, read_pending, async_pending, close]
+        ]
+    end).
+
+exceptions_cost_their_connection(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Other, _} = client(Context, Config),
+        [
+            begin
+                {Client, Tag} = client(Context, Config),
+                ok = send(Client, What),
+                ?assertMatch({error, _, #{method := Method}}, log_collector:await(Id, Texts)),
+                ok = expect_eof(Client),
+                _ = wait_lost(Context, Tag),
+                ask(Other, "echo", "echo")
+            end
+         || {What, Method, Texts} <- [
+                {"fails", <<"data_received">>, ["awaits.Awaits.data_received raised", "in fails", "ZeroDivisionError"]},
+                {"wrong", <<"data_received">>, ["awaits.Awaits.data_received returned 'nothing'"]},
+                {"own_fails", <<"create_task">>, ["awaits.Awaits.create_task raised", "ZeroDivisionError"]},
+                {"timer_fails", <<"call_later">>, ["awaits.Awaits.call_later raised", "in a timer"]}
+            ]
+        ]
+    end).
+
+a_reset_cancels(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = holding(Context, Config, "hold"),
+        ok = reactor_test:reset(Client),
+        ?assertMatch([<<"cancelled">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag))),
+        wait_equal({ok, 0}, fun() -> call(Context, tasks, []) end)
+    end).
+
+who_opts_out_is_not_cancelled(Config) ->
+    serving(Config, "awaits.Patient", fun(Context) ->
+        {Client, Tag} = holding(Context, Config, "until_released"),
+        ok = reactor_test:reset(Client),
+        wait_equal({ok, true}, fun() -> call(Context, closed, [Tag]) end),
+        ?assertNot(lists:member(<<"connection_lost">>, reactor_test:methods(Context, Tag))),
+        {ok, none} = py:call(Context, recorder, release, [Tag]),
+        ?assertMatch([<<"released">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag)))
+    end).
+
+the_end_of_the_input_cancels_nobody(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = holding(Context, Config, "hold"),
+        ok = gen_tcp:shutdown(Client, write),
+        wait_equal({ok, true}, fun() -> py:call(Context, recorder, peer_closed, [Tag]) end),
+        [#{fd := Fd}] = py_reactor_context:connections(Context),
+        ok = py_reactor_context:notify(Context, Fd, go),
+        ?assertEqual(<<"held">>, reactor_test:receive_all(Client)),
+        ?assertMatch([<<"eof_received">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag)))
+    end).
+
+who_closes_itself_goes_on(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = client(Context, Config),
+        ok = send(Client, "closes"),
+        ok = expect_eof(Client),
+        ?assertMatch([<<"went on">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag)))
+    end).
+
+who_swallows_its_cancellation_is_not_waited_for(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Client, Tag} = holding(Context, Config, "swallow"),
+        ok = reactor_test:reset(Client),
+        _ = wait_lost(Context, Tag),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["a task of data_received has not ended"])),
+        ok = py_reactor_context:stop(Context, 100)
+    end).
+
+stop_lets_a_task_end(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, _} = holding(Context, Config, "holds_a_while"),
+        ok = py_reactor_context:stop(Context, 10000),
+        ?assertEqual(<<"held">>, reactor_test:receive_all(Client))
+    end).
+
+tasks_and_timers_of_ones_own(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        {Client, Tag} = client(Context, Config),
+        ask(Client, "own", "later"),
+        ask(Client, "echo", "echo"),
+        ?assertEqual({ok, 1}, call(Context, tasks, [])),
+        ask(Client, "bye", "bye"),
+        gen_tcp:close(Client),
+        ?assertMatch([<<"cancelled">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag))),
+        wait_equal({ok, [0, 0]}, fun() -> call(Context, waiting, []) end)
+    end).
+
+every_callback_may_await(Config) ->
+    serving(Config, "awaits.Everything", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        ask(Client, "x", "w"),
+        [#{fd := Fd}] = py_reactor_context:connections(Context),
+        ok = py_reactor_context:notify(Context, Fd, message),
+        ok = expect(Client, "message"),
+        ask(Client, "x", "w"),
+        ok = gen_tcp:shutdown(Client, write),
+        ?assertEqual(<<"eof">>, reactor_test:receive_all(Client))
+    end).
+
+%% At most 64 at a time: what comes after waits for one of them to end.
+datagrams_are_received_together(Config) ->
+    serving(Config, "awaits.Together", fun(Context) ->
+        [
+            begin
+                {ok, Server} = gen_udp:open(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {recbuf, 400000}]),
+                {ok, Port} = inet:port(Server),
+                Tag = reactor_test:tag(),
+                ok = py_reactor_context:handoff(Context, Server, #{type => udp, tag => Tag}),
+                {ok, Client} = gen_udp:open(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}, {recbuf, 400000}]),
+                [ok = gen_udp:send(Client, {127, 0, 0, 1}, Port, integer_to_list(Barrier)) || _ <- lists:seq(1, Count)],
+                [{ok, _} = gen_udp:recv(Client, 0, 30000) || _ <- lists:seq(1, Count)],
+                ?assertEqual({ok, Barrier}, call(Context, most, [Tag]))
+            end
+         || {Count, Barrier} <- [{20, 20}, {150, 64}]
+        ]
+    end).
+
+nothing_is_left_of_churn(Config) ->
+    serving(Config, "awaits.Awaits", fun(Context) ->
+        Churn = fun() ->
+            Clients = [holding(Context, Config, What) || _ <- lists:seq(1, 20), What <- ["hold", "own", "echo", "holds_a_while"]],
+            [
+                case rand:uniform(3) of
+                    1 -> ok = reactor_test:reset(Client);
+                    2 -> ok = gen_tcp:close(Client);
+                    3 -> ok = gen_tcp:shutdown(Client, write)
+                end
+             || {Client, _} <- Clients
+            ],
+            [gen_tcp:close(Client) || {Client, _} <- Clients],
+            [_ = py_reactor_context:close(Context, Fd) || #{fd := Fd} <- py_reactor_context:connections(Context), rand:uniform(2) =:= 1],
+            [py_reactor_context:notify(Context, Fd, go) || #{fd := Fd} <- py_reactor_context:connections(Context)],
+            reactor_test:wait_connections(Context, 0)
+        end,
+        [Churn() || _ <- lists:seq(1, 3)],
+        wait_equal({ok, [0, 0, 0]}, fun() -> call(Context, left, []) end)
+    end).
+
 call(Context, Function, Args) ->
     py:call(Context, awaits, Function, Args).
+
+ask(Client, Question, Answer) ->
+    ok = send(Client, Question),
+    ok = expect(Client, Answer).
+
+%% A client that has asked for that, once it is under way.
+holding(Context, Config, What) ->
+    {Client, Tag} = client(Context, Config),
+    ok = send(Client, What),
+    _ = reactor_test:wait_event(Context, Tag, list_to_binary(What)),
+    {Client, Tag}.
+
+wait_unread(Context) ->
+    wait_until(fun() -> [Unread || #{unread := Unread} <- py_reactor_context:connections(Context), Unread > 0] =/= [] end),
+    py_reactor_context:connections(Context).
+
+wait_lost_methods(Context, Tag) ->
+    _ = wait_lost(Context, Tag),
+    reactor_test:methods(Context, Tag).
+
+last(Count, List) ->
+    lists:nthtail(length(List) - Count, List).
 
 %% A process that calls, and then ends with the answer.
 asked(Context, Function, Args) ->

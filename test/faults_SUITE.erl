@@ -95,7 +95,6 @@ answers_that_cannot_be_scripted(Config) ->
             ?assertMatch(#{class := <<"faults.Answers">>, method := <<"data_received">>}, Meta)
         end
      || {Answer, Shown} <- [
-            {coroutine, "a coroutine (the method is `async def`: make it a plain `def`"},
             {generator, "a generator (the method contains `yield`"},
             {asynchronous_generator, "an async_generator (the method contains `yield`"},
             {bytes, "b'close' (an action is a str, not bytes)"},

@@ -27,7 +27,7 @@ mod pool;
 
 use base::ear::Heard;
 use base::token::{ConnId, Kind, Token};
-use connection::machine::{Action, Directions};
+use connection::machine::{Action, Directions, Task};
 use connection::table::Table;
 use connection::world::{Happening, World};
 use libfuzzer_sys::fuzz_target;
@@ -35,6 +35,7 @@ use pool::{Pool, return_from_any_thread};
 
 const CONNECTIONS_MAX: usize = 8;
 const BUFFERS: u16 = 6;
+const TASKS: [Option<Task>; 4] = [None, Some(Task::InTurn), Some(Task::Message), Some(Task::Datagram)];
 const ACTIONS: [Action; 5] =
     [Action::Continue, Action::WritePending, Action::ReadPending, Action::AsyncPending, Action::Close];
 
@@ -58,7 +59,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 28 {
+        let happening = match what % 32 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
@@ -77,6 +78,10 @@ impl Context {
             25 => Happening::WritesObjects(flag),
             26 => Happening::Closed,
             27 => Happening::Heard([Heard::InputEnds, Heard::HungUp, Heard::Failed][usize::from(how) % 3]),
+            28 => Happening::Awaits(TASKS[usize::from(how) % TASKS.len()]),
+            29 => Happening::TaskBegins,
+            30 => Happening::TaskEnds(how),
+            31 => Happening::TasksGivenUp,
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from erlang._describe import describe
 
 if TYPE_CHECKING:
+    import asyncio
+
     from _py_reactor import Protocol
 
 Handle = tuple[int, int, int]
@@ -30,12 +32,16 @@ class Served:
         self.messages: deque[Any] = deque()
         # The end of a wait has been signalled.
         self.signalled = False
+        # Those of `async def` callbacks, oldest first, until their action is fetched; and all that run.
+        self.answers: deque[asyncio.Task[Any]] = deque()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.timers: set[asyncio.TimerHandle] = set()
         self._variables = variables
         self._inside = False
 
     def run(self, function: Callable[..., _Result], *args: Any) -> _Result:
         """Call in the connection's own context variables: from within a callback, that is where we are already."""
-        if self._inside:
+        if self._inside or self._in_task():
             return function(*args)
         self._inside = True
         try:
@@ -44,7 +50,66 @@ class Served:
             self._inside = False
 
 
+    def _in_task(self) -> bool:
+        import asyncio
+
+        return bool(self.tasks) and asyncio._get_running_loop() is not None and asyncio.current_task() in self.tasks
+
+    def begin(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task in the connection's own variables, on the loop that runs."""
+        import asyncio
+
+        task = asyncio.Task(coro, loop=asyncio.get_running_loop(), context=self._variables)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def later(self, delay: float, callback: Callable[..., object], args: tuple[Any, ...]) -> asyncio.TimerHandle:
+        """Have a callback called, unless the connection ends before."""
+        import asyncio
+
+        def due() -> None:
+            self.timers.discard(handle)
+            callback(*args)
+
+        handle = asyncio.get_running_loop().call_later(delay, due, context=self._variables)
+        self.timers.add(handle)
+        return handle
+
+    def end_tasks(self) -> None:
+        """Cancel what runs, but for the task that asks for it."""
+        if not self.tasks and not self.timers:
+            return
+        import asyncio
+
+        current = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+        for timer in self.timers:
+            timer.cancel()
+        if self.proto.cancel_on_disconnect:
+            for task in self.tasks - {current}:
+                task.cancel()
+
+
 connections: dict[int, Served] = {}
+
+
+def create_task(connection: Connection | None, coro: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    """As :meth:`Protocol.create_task`."""
+    served = find(connection)
+    if served is None:
+        coro.close()
+        raise RuntimeError("create_task(): the connection has ended, or has not begun")
+    return served.begin(coro)
+
+
+def call_later(
+    connection: Connection | None, delay: float, callback: Callable[..., object], args: tuple[Any, ...]
+) -> asyncio.TimerHandle:
+    """As :meth:`Protocol.call_later`."""
+    served = find(connection)
+    if served is None:
+        raise RuntimeError("call_later(): the connection has ended, or has not begun")
+    return served.later(delay, callback, args)
 
 
 def find(connection: Connection | None) -> Served | None:
@@ -97,6 +162,7 @@ def close(connection: Connection | None) -> None:
         return
     served.proto.closed = True
     served.proto.close_reason = "peer_closed" if served.proto.peer_closed else "closed"
+    served.end_tasks()
     try:
         served.run(served.proto.connection_lost)
     finally:

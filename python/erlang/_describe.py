@@ -42,8 +42,8 @@ def advice(value: object, actions: tuple[str, ...]) -> str:
         if inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
             value.close()
         return (
-            " (the method is `async def`: make it a plain `def`; to wait for something, start it elsewhere, "
-            'return "async_pending" and call self.signal_write_ready() when it is done)'
+            " (the method is `async def`: make it a plain `def`; what has to be awaited is begun with "
+            "self.create_task(coroutine). By hand, `async def` needs a running event loop)"
         )
     if isinstance(value, (types.GeneratorType, types.AsyncGeneratorType)):
         return " (the method contains `yield`: return the action instead)"

@@ -133,6 +133,14 @@ class ContextLoop(Loop):
         task.add_done_callback(done, context=context)
         return task
 
+    def _current_task(self) -> asyncio.Task[Any] | None:
+        return asyncio.current_task(self)
+
+    def _later(
+        self, delay: float, context: Context | None, due: Callable[..., None], args: tuple[Any, ...]
+    ) -> asyncio.TimerHandle:
+        return self.call_later(delay, due, *args, context=context)
+
     def _begin_end(self) -> None:
         self._last_task = self.create_task(self._end_tasks())
 

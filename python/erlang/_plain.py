@@ -15,18 +15,21 @@ import itertools
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, Self, final, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, overload
 
 from erlang import _by_hand, _extra_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
+    from collections.abc import Callable, Coroutine
 
     from typing_extensions import Buffer
 
     from erlang._terms import Pid
     from erlang.testing import Peer
     from erlang.reactor import Action
+
+_Result = TypeVar("_Result")
 
 
 class _Handle:
@@ -52,6 +55,7 @@ class Protocol:
             ``"type"`` (str: ``"tcp"``, ``"unix"``...) by convention; each may be missing.
         write_buffer: output that the default :meth:`write_ready` drains.
         closed: True as soon as the connection is closed.
+        cancel_on_disconnect: (of the class) whether tasks are cancelled when the connection ends.
         close_reason: why it is, as :meth:`connection_lost` is called; None before. ``"closed"``: by
             its protocol, or by somebody's ``close``. ``"peer_closed"``: by the peer, and then by
             the protocol. ``"reset"``: the peer is gone, or the network to it. ``"idle"``,
@@ -79,6 +83,7 @@ class Protocol:
     peer_closed: bool
     write_buffer: bytearray
     handle = _Handle()
+    cancel_on_disconnect: ClassVar[bool] = True
     _handle: tuple[int, int, int] | None
     _extra: dict[str, Any]
 
@@ -267,6 +272,26 @@ class Protocol:
     def close(self) -> None:
         """As :func:`erlang.reactor.close_connection` of this connection; from any thread."""
         _by_hand.close(self._handle)
+
+    def create_task(self, coro: Coroutine[Any, Any, _Result], /) -> asyncio.Task[_Result]:
+        """Begin a task that ends with the connection.
+
+        It runs in the connection's own context variables. When the connection ends it is cancelled,
+        unless it has closed that itself, or the class says ``cancel_on_disconnect = False``; then
+        :meth:`connection_lost` comes. What it raises costs the connection.
+
+        Raises:
+            RuntimeError: there is no connection (any more), or this is not its context's thread.
+        """
+        return _by_hand.create_task(self._handle, coro)
+
+    def call_later(self, delay: float, callback: Callable[..., object], /, *args: Any) -> asyncio.TimerHandle:
+        """Have ``callback(*args)`` called in ``delay`` seconds, unless the connection ends before.
+
+        Raises:
+            RuntimeError: there is no connection (any more), or this is not its context's thread.
+        """
+        return _by_hand.call_later(self._handle, delay, callback, args)
 
     def notify(self, message: Any, /) -> bool:
         """As :func:`erlang.reactor.notify` to this connection; from any thread."""

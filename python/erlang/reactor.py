@@ -32,7 +32,8 @@ from __future__ import annotations
 import contextvars
 import os
 import select
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from erlang import _by_hand, _client_info
@@ -54,6 +55,7 @@ __all__ = [
     "Interrupted",
     "Protocol",
     "ReactorBuffer",
+    "awaited",
     "close_connection",
     "connection_handle",
     "get_protocol",
@@ -271,6 +273,25 @@ def on_message(connection: Connection, *message: Any) -> Action:
     return _action(served, "message_received", *message)
 
 
+async def awaited(connection: Connection) -> Action:
+    """The action that an ``async def`` callback of a connection that is served by hand returns.
+
+    Under a running event loop :func:`on_read_ready` and its like begin a task for such a callback and
+    return ``"async_pending"``; this waits for the oldest whose action nobody has asked for.
+
+    Returns:
+        What it returned; ``"close"`` if the connection was closed meanwhile.
+
+    Raises:
+        As :func:`on_read_ready`; RuntimeError, too, if there is no such task.
+    """
+    served = _served_by_hand(connection)
+    if not served.answers:
+        raise RuntimeError("no `async def` callback of this connection has been called")
+    task = served.answers.popleft()
+    return _checked(served, getattr(task.get_coro(), "__name__", "callback"), await task)
+
+
 def close_connection(connection: Connection) -> None:
     """Close ``connection``; does nothing when there is none. May be called from any thread.
 
@@ -316,6 +337,19 @@ def _served_by_hand(connection: Connection) -> _by_hand.Served:
 def _action(served: _by_hand.Served, method: str, *args: Any) -> Action:
     proto = served.proto
     value = served.run(getattr(proto, method), *args)
+    if isinstance(value, Coroutine) and _loop_runs():
+        served.answers.append(served.begin(value))
+        return "async_pending"
+    return _checked(served, method, value)
+
+
+def _loop_runs() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _checked(served: _by_hand.Served, method: str, value: Any) -> Action:
+    proto = served.proto
     if not isinstance(value, str) or value not in _ACTIONS:
         raise ValueError(
             f"{type(proto).__module__}.{type(proto).__qualname__}.{method}() returned "

@@ -207,5 +207,11 @@ pub const LOOP_TIME_PER_TURN: Duration = Duration::from_micros(250);
 /// After so many of one batch, and after each batch, that time is looked at.
 pub const LOOP_LOOK: u32 = 16;
 
+/// Tasks of a connection that has ended get so long, in milliseconds, before its `connection_lost` comes without them.
+pub const LOST_WAITS_MS: u64 = 5_000;
+
+/// Tasks of `async def message_received` that one connection may have at a time. Messages beyond are dropped.
+pub const MESSAGE_TASKS_MAX: usize = 1024;
+
 /// Tasks that are cancelled at the end of their context get at least so long, in milliseconds, to end.
 pub const TASKS_END_MS: u64 = 500;

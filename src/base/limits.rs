@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+/// Tasks of `async def datagram_received` that one socket may have at a time. Further datagrams wait.
+pub const DATAGRAM_TASKS_MAX: u32 = 64;
+
 /// The limits that all connections of a context share, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

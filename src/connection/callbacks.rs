@@ -5,7 +5,7 @@ use crate::connection::overrides::{self, BaseMethods, Method};
 use crate::driver::address::Address;
 use crate::mail::notice::Notice;
 use crate::python::addresses;
-use crate::python::describe::{advice, describe};
+use crate::python::describe::{advice, describe, is_coroutine};
 use crate::python::glue::class_name;
 use crate::python::instance;
 use crate::python::types::Types;
@@ -45,6 +45,8 @@ pub enum Fault {
     Raised(PyErr),
     /// It answered this, which is no action.
     Answered(String),
+    /// It is `async def`: this coroutine will answer.
+    Awaits(Py<PyAny>),
 }
 
 /// Callbacks whose answer is not looked at, but for a coroutine, which will never run.
@@ -190,8 +192,16 @@ impl Names {
         let Some(answer) = answer else { return Err(Fault::Raised(PyErr::fetch(py))) };
         match self.action(&answer) {
             Some(action) => Ok(action),
-            None => Err(Fault::Answered(describe(&answer) + advice(&answer, &ACTIONS.map(|(name, _)| name)))),
+            None => Err(no_action(answer)),
         }
+    }
+
+    /// The action that a task has returned.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn result(&self, answer: &Bound<'_, PyAny>) -> Result<Action, Fault> {
+        self.action(answer).ok_or_else(|| wrong_answer(answer))
     }
 
     #[inline]
@@ -208,11 +218,22 @@ impl Names {
     }
 }
 
+#[cold]
+fn no_action(answer: Bound<'_, PyAny>) -> Fault {
+    if is_coroutine(&answer) { Fault::Awaits(answer.unbind()) } else { wrong_answer(&answer) }
+}
+
+fn wrong_answer(answer: &Bound<'_, PyAny>) -> Fault {
+    Fault::Answered(describe(answer) + advice(answer, &ACTIONS.map(|(name, _)| name)))
+}
+
 /// The log record of a fault in `method` of `protocol`.
 pub fn fault_notice(protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) -> Notice {
     let class = class_name(&protocol.get_type());
     let message = match fault {
         Fault::Raised(error) => format!("{class}.{method} raised:\n{}", format_exception(protocol.py(), &error)),
+        // Never logged: it is none.
+        Fault::Awaits(_) => format!("{class}.{method} awaits"),
         Fault::Answered(value) if ANSWERS_NOTHING.contains(&method) => format!("{class}.{method} returned {value}"),
         Fault::Answered(value) => format!(
             "{class}.{method} returned {value}; it must return one of \"continue\", \"write_pending\", \"read_pending\", \

@@ -10,10 +10,10 @@ use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
 use crate::connection::directory::{self, Entry, Served};
-use crate::connection::machine::{End, Machine};
+use crate::connection::machine::Machine;
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
-use crate::connection::tasks::Ended;
+use crate::connection::tasks::{Ended, Running};
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
@@ -104,6 +104,10 @@ pub struct Connection {
     pub traffic: Traffic,
     /// Who is told of its end.
     pub monitors: Vec<ReplyTo>,
+    /// Its tasks that run.
+    pub tasks: Vec<Running>,
+    /// What `call_later` has answered to its protocol: handles that are run no more once it has ended.
+    pub timers: Vec<Py<PyAny>>,
     /// Its place among `max_connections`.
     pub _place: Place,
 }
@@ -126,6 +130,8 @@ impl Connection {
             lingers_until: None,
             traffic: Traffic::default(),
             monitors: Vec::new(),
+            tasks: Vec::new(),
+            timers: Vec::new(),
             _place: place,
         }
     }
@@ -426,17 +432,6 @@ impl Context {
         let result = gil::detached(py, f);
         self.mailbox.running.resume();
         result
-    }
-
-    /// `close_connection` on this context's own thread: as from any other, but nothing has to be queued.
-    pub fn close(&self, id: ConnId) {
-        let Ok(mut table) = self.table.try_borrow_mut() else {
-            return self.mailbox.inbox.signal(id, Signal::Close);
-        };
-        let Some(connection) = table.get(id) else { return };
-        connection.machine.link.close(End::Closed);
-        drop(table);
-        self.touch(id);
     }
 
     /// `signal_write_ready` on this context's own thread: as from any other, but nothing has to be queued.

@@ -1,6 +1,7 @@
 //! What one connection is.
 
 pub mod callbacks;
+mod closing;
 pub mod context;
 pub mod directory;
 pub mod machine;

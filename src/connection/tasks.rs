@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::base::token::ConnId;
-use pyo3::{Py, PyAny};
+use crate::connection::machine::Task;
+use pyo3::{Py, PyAny, PyErr};
 
 /// Whose task it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,9 +31,31 @@ impl Owner {
 }
 
 /// Something of asyncio has ended that a context waits for.
-pub struct Ended {
-    /// Whose it was.
-    pub owner: Owner,
+pub enum Ended {
     /// An `asyncio.Task`.
+    Task {
+        /// Whose it was.
+        owner: Owner,
+        /// The task.
+        task: Py<PyAny>,
+    },
+    /// What `call_later` of a connection's protocol ran has raised.
+    TimerFailed {
+        /// The connection.
+        id: ConnId,
+        /// What.
+        error: PyErr,
+    },
+}
+
+/// A task of a connection.
+pub struct Running {
+    /// The `asyncio.Task`.
     pub task: Py<PyAny>,
+    /// What it is to the connection.
+    pub kind: Task,
+    /// The callback that it is, or what has begun it.
+    pub method: &'static str,
+    /// It has closed the connection itself, and is not cancelled for that.
+    pub spared: bool,
 }

@@ -109,7 +109,7 @@ pub fn signal(py: Python<'_>, connection: Option<Served>, signal: Signal) -> boo
     let Some(Served { mailbox, id, .. }) = connection else { return false };
     match (context::current(py), signal) {
         (Some(context), Signal::WriteReady) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
-        (Some(context), Signal::Close) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.close(id),
+        (Some(context), Signal::Close) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.close(py, id),
         _ => mailbox.inbox.signal(id, signal),
     }
     true

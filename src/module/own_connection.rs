@@ -38,6 +38,11 @@ fn own(protocol: &Bound<'_, PyAny>) -> Own {
     }
 }
 
+/// Whether `protocol` has, or had, a connection that is driven by hand.
+pub fn is_by_hand(protocol: &Bound<'_, PyAny>) -> bool {
+    matches!(own(protocol), Own::ByHand)
+}
+
 /// What `erlang._by_hand` does with a connection.
 fn by_hand<'py>(
     protocol: &Bound<'py, PyAny>,

@@ -7,6 +7,7 @@ use crate::connection::overrides::{self, BaseMethods, Method};
 use crate::connection::write_buffer;
 use crate::module::manual_io;
 use crate::module::own_connection;
+use crate::module::tasks;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
 use crate::python::instance::{self, Attachment, Instance, instance};
 use crate::python::types;
@@ -208,9 +209,12 @@ pub const BASE_METHODS: BaseMethods = [
     (Method::DatagramReceived, "datagram_received", datagram_received),
 ];
 
+/// Whether tasks are cancelled when the peer is gone, an attribute of the class.
+pub const CANCEL_ON_DISCONNECT: &str = "cancel_on_disconnect";
+
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 
-static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
     method(
         c"datagram_received",
         datagram_received,
@@ -244,6 +248,8 @@ static METHODS: Static<[ffi::PyMethodDef; 16]> = Static([
     },
     method(c"signal_write_ready", own_connection::signal_write_ready, ffi::METH_NOARGS, c"signal_write_ready($self, /)\n--\n\nEnds the wait of this connection; answers whether it is there. From any thread."),
     method(c"close", own_connection::close, ffi::METH_NOARGS, c"close($self, /)\n--\n\nCloses this connection gracefully. From any thread."),
+    method(c"create_task", tasks::create_task, ffi::METH_O, c"create_task($self, coro, /)\n--\n\nBegins a task that ends with the connection; answers it. On the thread of the context only."),
+    method(c"call_later", tasks::call_later, ffi::METH_VARARGS, c"call_later($self, delay, callback, /, *args)\n--\n\nHas a callback called, unless the connection ends before; answers its handle."),
     method(c"notify", own_connection::notify, ffi::METH_O, c"notify($self, message, /)\n--\n\nLeaves a message for this protocol; answers whether its connection is there. From any thread."),
     ffi::PyMethodDef {
         ml_name: c"get_extra_info".as_ptr(),
@@ -271,5 +277,6 @@ pub fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     let made = types::make(py, c"erlang.reactor.Protocol", size_of::<Instance>(), flags, &slots, None)?;
     made.setattr("handle", own_connection::make_handle(py)?)?;
+    made.setattr(CANCEL_ON_DISCONNECT, true)?;
     Ok(made)
 }

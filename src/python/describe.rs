@@ -78,8 +78,8 @@ pub fn advice(value: &Bound<'_, PyAny>, actions: &[&str]) -> &'static str {
     if value.is_none() {
         " (is a return statement missing?)"
     } else if close_coroutine(value) {
-        " (the method is `async def`: make it a plain `def`; to wait for something, start it elsewhere, return \
-         \"async_pending\" and call self.signal_write_ready() when it is done)"
+        " (the method is `async def`: make it a plain `def`; what has to be awaited is begun with \
+         self.create_task(coroutine))"
     } else if is_generator || is_async_generator {
         " (the method contains `yield`: return the action instead)"
     } else if value

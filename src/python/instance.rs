@@ -295,6 +295,12 @@ pub fn within<R>(protocol: &Bound<'_, PyAny>, f: impl FnOnce() -> R) -> R {
     variables::within(protocol.py(), variables, f)
 }
 
+/// The `contextvars.Context` of `protocol` (a `Protocol`), if a reactor serves it.
+pub fn variables<'py>(protocol: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: I7, by the token; only instances of our type get here.
+    unsafe { Bound::from_borrowed_ptr_or_opt(protocol.py(), (*instance(protocol)).variables) }
+}
+
 /// What the base class's `connection_made` is told, of `protocol` (a `Protocol`) that is driven by hand.
 pub fn introduce(protocol: &Bound<'_, PyAny>, fd: c_int, info: Bound<'_, PyAny>) {
     let this = instance(protocol);

@@ -156,7 +156,10 @@ impl Reactor {
         let ids = self.context.table.borrow().ids();
         for id in ids {
             self.with(id, |connection| match cut {
-                true => connection.machine.link.fail(End::Killed),
+                true => {
+                    connection.machine.link.fail(End::Killed);
+                    connection.machine.give_up_tasks();
+                }
                 false => connection.machine.stop(),
             });
             self.settle(py, id);

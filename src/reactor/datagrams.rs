@@ -36,7 +36,11 @@ impl Reactor {
     pub(super) fn costs_a_datagram(&self, py: Python<'_>, id: ConnId, method: &str, fault: &Fault) -> bool {
         let from_outside = matches!(method, "data_received" | "datagram_received" | "error_received");
         let meant = matches!(fault, Fault::Raised(error) if !error.is_instance_of::<PyException>(py));
-        from_outside && !meant && self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default()
+        from_outside && !meant && self.is_datagrams(id)
+    }
+
+    pub(super) fn is_datagrams(&self, id: ConnId) -> bool {
+        self.with(id, |connection| connection.datagrams.is_some()).unwrap_or_default()
     }
 
     /// The error of one datagram (the peer's port is closed, the network is away, it is too long), if it is not about

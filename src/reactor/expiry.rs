@@ -27,6 +27,8 @@ pub(super) enum Due {
     Tasks,
     /// A connection that has to be looked at.
     Connection(ConnId),
+    /// One that has ended, whose tasks have not.
+    Lost(ConnId),
 }
 
 /// How long what may take.
@@ -134,6 +136,7 @@ impl Reactor {
                         self.deadlines.ask(Due::Drains, next);
                     }
                 }
+                Due::Lost(id) => self.give_up_tasks_of(id),
                 Due::Ending => self.cut_all(),
                 Due::Tasks => self.give_up_tasks(),
             }
@@ -148,7 +151,10 @@ impl Reactor {
         self.ending = Ending::Cutting;
         let ids = self.context.table.borrow().ids();
         for id in &ids {
-            self.with(*id, |connection| connection.machine.link.fail(End::Stopped));
+            self.with(*id, |connection| {
+                connection.machine.link.fail(End::Stopped);
+                connection.machine.cancel_tasks_again();
+            });
         }
         for id in ids {
             self.context.touch(id);

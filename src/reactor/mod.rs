@@ -254,6 +254,7 @@ impl Reactor {
                     self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_WR));
                     self.linger(id);
                 }
+                Next::CancelTasks => self.cancel_tasks(py, id),
                 Next::Abort => {
                     self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_RDWR));
                     self.driver.cancel_receive(id);
@@ -341,7 +342,13 @@ impl Reactor {
         method: &'static str,
         answer: Result<Action, Fault>,
     ) {
-        let action = answer.unwrap_or_else(|fault| self.failed(protocol, id, method, fault));
+        let action = match answer {
+            Ok(action) => action,
+            Err(Fault::Awaits(coroutine)) => {
+                return self.await_callback(protocol, id, method, coroutine.bind(protocol.py()));
+            }
+            Err(fault) => self.failed(protocol, id, method, fault),
+        };
         self.with(id, |connection| connection.machine.acted(action));
     }
 
@@ -366,11 +373,12 @@ impl Reactor {
     fn lose(&mut self, py: Python<'_>, id: ConnId) {
         let lost = self.with(id, |connection| {
             connection.entry.as_ref().map(Entry::withdraw);
-            let unread = std::mem::take(&mut connection.inbox);
-            (connection.protocol.clone_ref(py).into_bound(py), unread, connection.machine.link.end())
+            let (unread, timers) = (std::mem::take(&mut connection.inbox), std::mem::take(&mut connection.timers));
+            (connection.protocol.clone_ref(py).into_bound(py), unread, timers, connection.machine.link.end())
         });
-        if let Some((protocol, unread, end)) = lost {
+        if let Some((protocol, unread, timers, end)) = lost {
             drop(unread);
+            self.end_timers(py, timers);
             self.connection_lost(&protocol, end);
             self.with(id, tell_monitors);
         }
@@ -387,8 +395,9 @@ impl Reactor {
     }
 
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
-        let connection = self.context.table.borrow_mut().remove(id)?;
+        let mut connection = self.context.table.borrow_mut().remove(id)?;
         self.deadlines.forget(Due::Connection(id));
+        self.end_timers(py, std::mem::take(&mut connection.timers));
         if !connection.machine.link.owes_lost() {
             let protocol = connection.protocol.bind(py);
             // Unless it has heard of its end already.

@@ -10,7 +10,7 @@ use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::context::{Connection, Inbound};
 use crate::connection::directory::Entry;
-use crate::connection::machine::{End, Mode};
+use crate::connection::machine::{End, Mode, Task};
 use crate::connection::traffic::Traffic;
 use crate::mail::command::{Name, Request};
 use crate::python::glue::class_name;
@@ -105,6 +105,7 @@ impl Reactor {
         let Some(protocol) = self.protocol(py, id).filter(|_| open) else { return };
         let run = || self.python.names.message_received(&protocol, message);
         let answer = self.context.callback(&protocol, Some(id), "message_received", run);
+        let answer = self.permitted(id, Task::Message, answer);
         self.answered(&protocol, id, "message_received", answer);
         self.settle(py, id);
     }
@@ -127,7 +128,7 @@ impl Reactor {
             state: match connection.machine.mode() {
                 Some(Mode::Read) => atoms::read(),
                 Some(Mode::Write) => atoms::write(),
-                Some(Mode::Async) => atoms::r#async(),
+                Some(Mode::Async | Mode::Held) => atoms::r#async(),
                 None => atoms::closing(),
             },
             peer_closed: connection.machine.link.peer_closed(),

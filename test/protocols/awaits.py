@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import contextvars
+import gc
 
 import recorder
 
@@ -49,3 +51,180 @@ def tasks():
     import erlang
 
     return len(asyncio.all_tasks(erlang.event_loop()))
+
+
+who = contextvars.ContextVar("who", default=b"nobody")
+
+
+class Awaits(recorder.Recording):
+    """Does what the data names, and answers when that is done."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.go = asyncio.Event()
+
+    def note(self, what):
+        recorder.note(self.tag, what)
+
+    async def data_received(self, data):
+        self.note(bytes(data).decode())
+        return await getattr(self, bytes(data).decode())()
+
+    def message_received(self, message):
+        if message == "go":
+            self.go.set()
+            return "continue"
+        return message
+
+    def eof_received(self):
+        self.note("eof_received")
+        return "close"
+
+    async def echo(self):
+        await asyncio.sleep(0.001)
+        self.write(b"echo")
+        return "continue"
+
+    async def pending(self):
+        self.write_buffer += b"pending"
+        return "write_pending"
+
+    async def bye(self):
+        self.write(b"bye")
+        return "close"
+
+    async def fails(self):
+        await asyncio.sleep(0)
+        return 1 / 0
+
+    async def wrong(self):
+        return "nothing"
+
+    async def variable(self):
+        who.set(who.get() + b"+")
+        await asyncio.sleep(0)
+        self.write(who.get())
+        return "continue"
+
+    async def hold(self):
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.note("cancelled")
+            raise
+        self.write(b"held")
+        return "continue"
+
+    async def holds_a_while(self):
+        await asyncio.sleep(0.3)
+        self.write(b"held")
+        return "continue"
+
+    async def swallow(self):
+        while not self.go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.go.wait()
+
+    async def until_released(self):
+        while not recorder._released[self.tag].is_set():
+            await asyncio.sleep(0.01)
+        self.note("released")
+
+    async def closes(self):
+        self.close()
+        await asyncio.sleep(0.05)
+        self.note("went on")
+        return "continue"
+
+    async def own(self):
+        self.create_task(self.hold())
+        self.call_later(3600, self.note, "never")
+        self.call_later(0.001, self.write, b"later")
+        return "continue"
+
+    async def own_fails(self):
+        self.create_task(self.fails())
+        return "continue"
+
+    async def timer_fails(self):
+        self.call_later(0, self.raises)
+        return "continue"
+
+    def raises(self):
+        raise LookupError("in a timer")
+
+
+class Patient(Awaits):
+    cancel_on_disconnect = False
+
+
+class Everything(recorder.Recording):
+    """All callbacks that may be are `async def`."""
+
+    async def data_received(self, data):
+        await asyncio.sleep(0)
+        return "write_pending"
+
+    async def write_ready(self):
+        await asyncio.sleep(0)
+        self.write(b"w")
+        return "read_pending"
+
+    async def message_received(self, message):
+        await asyncio.sleep(0)
+        self.write(message.encode())
+        return "continue"
+
+    async def eof_received(self):
+        await asyncio.sleep(0)
+        self.write(b"eof")
+        return "close"
+
+
+class Together(recorder.Recording):
+    """Answers datagrams when so many have arrived as the first says."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.all = asyncio.Event()
+        self.seen = self.most = self.now = 0
+
+    async def datagram_received(self, data, addr):
+        self.seen += 1
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.seen == int(data):
+            self.all.set()
+        await self.all.wait()
+        self.now -= 1
+        self.sendto(b"%d" % self.seen, addr)
+        return "continue"
+
+
+def most(tag):
+    return recorder.protocol(tag).most
+
+
+def closed(tag):
+    return recorder.protocol(tag).closed
+
+
+def handles():
+    """What the loop has to run, but for what is cancelled."""
+    import erlang
+
+    loop = erlang.event_loop()
+    return sum(not handle._cancelled for handle in [*loop._ready, *loop._scheduled])
+
+
+def waiting():
+    """Tasks, and handles of the loop."""
+    return [tasks(), handles()]
+
+
+def left():
+    """What is left of connections that have ended: tasks, protocols, handles of the loop."""
+    recorder._protocols.clear()
+    gc.collect()
+    protocols = sum(isinstance(thing, Awaits) for thing in gc.get_objects())
+    return [tasks(), protocols, handles()]

@@ -55,10 +55,6 @@ class Deceptive(metaclass=Meta):
     pass
 
 
-async def coroutine():
-    return "close"
-
-
 def generator():
     yield "close"
 
@@ -72,8 +68,6 @@ class Answers(Recording):
 
     def data_received(self, data):
         match self.client_info["answers"]:
-            case "coroutine":
-                return coroutine()
             case "generator":
                 return generator()
             case "asynchronous_generator":

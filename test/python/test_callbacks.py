@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import inspect
 import socket
 
@@ -145,7 +147,7 @@ def test_a_coroutine_is_closed_and_says_what_to_do(connect):
 
     coroutine = answer()
     conn = connect(scripted(on_data=coroutine))
-    with pytest.raises(ValueError, match=r"returned a coroutine .*plain `def`.*async_pending"):
+    with pytest.raises(ValueError, match=r"returned a coroutine .*plain `def`.*create_task.*running event loop"):
         conn.read(b"x")
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
@@ -314,3 +316,76 @@ def test_why_it_was_never_made(pair):
     with pytest.raises(LookupError):
         reactor.init_connection(pair[0].fileno(), {})
     assert Fails.made[0].close_reason == "exception"
+
+
+def served(cls):
+    """A connection that is driven by hand: its peer, and its number."""
+    here, peer = socket.socketpair()
+    here.setblocking(False)
+    reactor.set_protocol_factory(cls)
+    reactor.init_connection(here.fileno(), {})
+    return here, peer
+
+
+def test_async_callbacks_under_a_running_loop():
+    who = contextvars.ContextVar("who", default=0)
+
+    class Awaits(reactor.Protocol):
+        async def data_received(self, data):
+            await asyncio.sleep(0)
+            who.set(who.get() + len(data))
+            self.write(b"%d" % who.get())
+            return "continue"
+
+    async def main():
+        here, peer = served(Awaits)
+        with here, peer:
+            for expected in (b"2", b"4"):
+                peer.send(b"xy")
+                assert reactor.on_read_ready(here.fileno()) == "async_pending"
+                assert await reactor.awaited(here.fileno()) == "continue"
+                assert peer.recv(10) == expected
+            with pytest.raises(RuntimeError, match="no `async def` callback"):
+                await reactor.awaited(here.fileno())
+            reactor.close_connection(here.fileno())
+
+    asyncio.run(main())
+
+
+def test_tasks_end_with_a_connection_that_is_driven_by_hand():
+    ended = []
+
+    class Begins(reactor.Protocol):
+        def data_received(self, data):
+            self.task = self.create_task(self.forever())
+            self.closing = self.create_task(self.closes())
+            self.call_later(3600, ended.append, "never")
+            self.call_later(0, ended.append, "timer")
+            return "continue"
+
+        async def forever(self):
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("cancelled")
+
+        async def closes(self):
+            await asyncio.sleep(0.01)
+            self.close()
+            await asyncio.sleep(0)
+            ended.append("went on")
+
+        def connection_lost(self):
+            ended.append("lost")
+
+    async def main():
+        here, peer = served(Begins)
+        with here, peer:
+            proto = reactor.get_protocol(here.fileno())
+            assert reactor.on_read_ready(here.fileno(), b"x") == "continue"
+            await asyncio.wait([proto.task, proto.closing])
+            with pytest.raises(RuntimeError, match="ended"):
+                proto.call_later(0, print)
+            assert sorted(ended) == ["cancelled", "lost", "timer", "went on"]
+
+    asyncio.run(main())

@@ -2,13 +2,14 @@
 //!
 //! It decides which callback is due and what a protocol waits for, and asks the link for nothing but to close. Another
 //! contract over the same link has the same three parts: a wish ([`ActionPolicy::wish`]), what its callbacks and calls do
-//! to it, and what a queue that falls does ([`ActionPolicy::drained`]). What holds a connection in async mode, as a task
-//! of an `async def` callback would, is a state of this one.
+//! to it, and what a queue that falls does ([`ActionPolicy::drained`]). What holds a connection in async mode, the task of an
+//! `async def` callback, leaves the mode as it was: what the task answers is said of that.
 
 #![forbid(unsafe_code)]
 
 use super::link::{Link, Wish};
 use super::states::Blocked;
+use super::tasks::Tasks;
 use super::vocabulary::{Action, Directions, End, Mode, Next};
 use crate::base::limits::Limits;
 
@@ -20,27 +21,30 @@ pub(super) struct ActionPolicy {
     blocked: Blocked,
     /// Signalled by the callback that runs: counts if it answers that it waits.
     signalled_early: bool,
+    pub(super) tasks: Tasks,
 }
 
 impl ActionPolicy {
     pub(super) fn new(directions: Directions) -> Self {
         // Where nothing can be read, the protocol is asked for output.
         let mode = if directions.readable { Mode::Read } else { Mode::Write };
-        ActionPolicy { mode, blocked: Blocked::No, signalled_early: false }
+        ActionPolicy { mode, blocked: Blocked::No, signalled_early: false, tasks: Tasks::default() }
     }
 
     pub(super) fn mode(&self) -> Mode {
-        self.mode
+        if self.tasks.hold() { Mode::Held } else { self.mode }
     }
 
     pub(super) fn wish(&self, link: &Link, limits: &Limits) -> Wish {
-        let callback = match self.mode {
+        let mode = self.mode();
+        let callback = match mode {
+            Mode::Read if self.tasks.are_full() => Next::Nothing,
             Mode::Read if link.has_input() => Next::DataReceived,
             Mode::Read if link.owes_eof() => Next::EofReceived,
             Mode::Write if self.may_write(link, limits) => Next::WriteReady,
             _ => Next::Nothing,
         };
-        Wish { callback, mode: self.mode }
+        Wish { callback, mode, may_end: self.tasks.have_ended() }
     }
 
     /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.
@@ -50,7 +54,8 @@ impl ActionPolicy {
 
     /// A callback answered.
     pub(super) fn acted(&mut self, link: &mut Link, action: Action) {
-        let signalled = std::mem::take(&mut self.signalled_early);
+        // A signal while a task holds the connection is for what that answers.
+        let signalled = !self.tasks.hold() && std::mem::take(&mut self.signalled_early);
         if !link.is_open() {
             return;
         }
@@ -75,6 +80,10 @@ impl ActionPolicy {
 
     /// `signal_write_ready` was called. Does nothing unless the protocol waits for it or holds a half-closed connection.
     pub(super) fn signalled(&mut self, link: &Link) {
+        if self.tasks.hold() {
+            self.signalled_early = true;
+            return;
+        }
         let nothing_to_read = !link.directions().readable || link.has_told_eof();
         if self.mode == Mode::Async || (self.mode == Mode::Read && nothing_to_read) {
             self.mode = Mode::Write;

@@ -18,6 +18,8 @@ pub(super) struct Wish {
     pub callback: Next,
     /// What it waits for: whether the link may end is a matter of that, where it is to.
     pub mode: Mode,
+    /// Whether nothing of the protocol's runs any more that is to end before it is told of the end.
+    pub may_end: bool,
 }
 
 /// The state of one link.
@@ -68,12 +70,12 @@ impl Link {
         match self.phase {
             Phase::Open => self.next_open(limits, wish, may_call),
             Phase::Flushing => self.next_flushing(limits),
-            Phase::Lingering => self.next_lingering(limits),
-            Phase::Finished => self.next_finished(),
+            Phase::Lingering => self.next_lingering(limits, wish.may_end),
+            Phase::Finished => self.next_finished(wish.may_end),
         }
     }
 
-    fn next_open(&mut self, limits: &Limits, Wish { callback, mode }: Wish, may_call: bool) -> Next {
+    fn next_open(&mut self, limits: &Limits, Wish { callback, mode, may_end }: Wish, may_call: bool) -> Next {
         if self.has_retired(mode) {
             self.close(End::Stopped);
             return self.next_flushing(limits);
@@ -86,7 +88,7 @@ impl Link {
         let is_gone = self.hung_up && (!only_reads || self.eof == Eof::Told || waits_for_room);
         if is_gone && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
             self.fail(End::Reset(None));
-            return self.next_finished();
+            return self.next_finished(may_end);
         }
         if may_call && callback != Next::Nothing {
             if callback == Next::EofReceived {
@@ -118,7 +120,7 @@ impl Link {
             Retiring::WhenIdle => mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle,
             Retiring::WhenWritten => match mode {
                 Mode::Read => self.inbox_bytes == 0,
-                Mode::Write => false,
+                Mode::Write | Mode::Held => false,
                 Mode::Async => true,
             },
         }
@@ -164,13 +166,13 @@ impl Link {
         Next::Nothing
     }
 
-    fn next_lingering(&mut self, limits: &Limits) -> Next {
-        if std::mem::take(&mut self.owes_lost) {
+    fn next_lingering(&mut self, limits: &Limits, may_end: bool) -> Next {
+        if may_end && std::mem::take(&mut self.owes_lost) {
             return Next::ConnectionLost;
         }
         if !self.may_arrive() || !self.directions.half_closes || self.discarded_bytes > limits.linger_bytes {
             self.phase = Phase::Finished;
-            return self.next_finished();
+            return self.next_finished(may_end);
         }
         if self.receive == Receive::Idle {
             self.receive = Receive::Running;
@@ -179,12 +181,12 @@ impl Link {
         self.listen(Next::Nothing)
     }
 
-    fn next_finished(&mut self) -> Next {
-        if std::mem::take(&mut self.owes_lost) {
+    fn next_finished(&mut self, may_end: bool) -> Next {
+        if may_end && std::mem::take(&mut self.owes_lost) {
             return Next::ConnectionLost;
         }
         if self.receive == Receive::Idle && !self.sending {
-            return self.listen(Next::Close);
+            return self.listen(if self.owes_lost { Next::Nothing } else { Next::Close });
         }
         if !std::mem::replace(&mut self.aborted, true) {
             return Next::Abort;

@@ -10,13 +10,14 @@
 mod actions;
 mod link;
 mod states;
+mod tasks;
 mod vocabulary;
 
 use crate::base::limits::Limits;
 use actions::ActionPolicy;
 
 pub use link::Link;
-pub use vocabulary::{Action, Directions, End, Mode, Next};
+pub use vocabulary::{Action, Directions, End, Mode, Next, Task};
 
 /// The state of one connection: its link, and the contract between that and the protocol.
 #[derive(Clone, Debug)]
@@ -35,8 +36,19 @@ impl Machine {
     /// What to do next. Call again after doing it, until it says [`Next::Nothing`] or [`Next::Yield`].
     /// Without `may_call`, callbacks wait (but for `connection_lost`).
     pub fn next(&mut self, limits: &Limits, may_call: bool) -> Next {
+        if self.owes_cancel() {
+            return Next::CancelTasks;
+        }
         let wish = self.actions.wish(&self.link, limits);
-        self.link.next(limits, wish, may_call)
+        match self.link.next(limits, wish, may_call) {
+            // It has ended just now.
+            Next::Nothing if self.owes_cancel() => Next::CancelTasks,
+            next => next,
+        }
+    }
+
+    fn owes_cancel(&mut self) -> bool {
+        !self.link.is_open() && self.actions.tasks.owe_cancel()
     }
 
     /// `connection_made` returned.
@@ -47,6 +59,31 @@ impl Machine {
     /// A callback answered.
     pub fn acted(&mut self, action: Action) {
         self.actions.acted(&mut self.link, action);
+    }
+
+    /// Whether a callback of that kind may answer this just now.
+    pub fn permits(&self, of: Task, action: Action) -> bool {
+        self.actions.tasks.permit(of, action)
+    }
+
+    /// A task has begun.
+    pub fn task_began(&mut self, task: Task) {
+        self.actions.tasks.begin(task);
+    }
+
+    /// It has ended; what it answered, if it does, comes next, as [`Machine::acted`].
+    pub fn task_ended(&mut self, task: Task) {
+        self.actions.tasks.end(task);
+    }
+
+    /// Tasks that have not ended although the connection has are to be cancelled once more.
+    pub fn cancel_tasks_again(&mut self) {
+        self.actions.tasks.cancel_again();
+    }
+
+    /// The end of the connection waits no longer for its tasks.
+    pub fn give_up_tasks(&mut self) {
+        self.actions.tasks.give_up();
     }
 
     /// `signal_write_ready` was called, not by a callback whose answer is awaited.

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod tasks;
+
 use super::world::{Happening, LIMITS, World};
 use super::*;
 use crate::base::ear::{Ear, Heard};
@@ -35,6 +37,11 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<bool>().prop_map(WritesObjects),
         1 => any::<bool>().prop_map(Reads),
         1 => any::<bool>().prop_map(SignalsItself),
+        2 => prop_oneof![Just(None), Just(Some(Task::InTurn)), Just(Some(Task::Message)), Just(Some(Task::Datagram))]
+            .prop_map(Awaits),
+        1 => Just(TaskBegins),
+        4 => any::<u8>().prop_map(TaskEnds),
+        1 => Just(TasksGivenUp),
         1 => Just(Killed),
         1 => Just(Closed),
         1 => Just(Stopped),

@@ -40,6 +40,8 @@ pub enum Next {
     Send,
     /// Send FIN: everything that was written is out.
     ShutdownWrite,
+    /// Cancel its tasks: it has ended, but nothing is told of that before they have.
+    CancelTasks,
     /// Shut both directions down and cancel what runs: nothing is to be saved any more.
     Abort,
     /// Close the descriptor and forget the connection; no operation names it any more (I4).
@@ -59,6 +61,28 @@ pub enum Mode {
     Write,
     /// None, until signalled.
     Async,
+    /// None, until the task of an `async def` callback has ended.
+    Held,
+}
+
+/// What a task of a connection is to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// A callback that comes in its turn, and no other one before it has ended: `data_received`, `eof_received`, `write_ready`.
+    InTurn,
+    /// `message_received`, of which many may run.
+    Message,
+    /// A datagram that was received, beside others.
+    Datagram,
+    /// What the protocol has begun by itself.
+    Own,
+}
+
+impl Task {
+    /// Whether the connection is in async mode until it ends.
+    pub fn holds(self) -> bool {
+        matches!(self, Task::InTurn | Task::Message)
+    }
 }
 
 /// Why a connection ends.

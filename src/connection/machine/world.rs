@@ -5,8 +5,8 @@
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
 use crate::base::ear::{Ear, Heard};
-use crate::base::limits::Limits;
-use crate::connection::machine::{Action, Directions, End, Machine, Mode, Next};
+use crate::base::limits::{DATAGRAM_TASKS_MAX, Limits};
+use crate::connection::machine::{Action, Directions, End, Machine, Mode, Next, Task};
 use std::collections::VecDeque;
 
 /// Small, so that they are reached.
@@ -48,6 +48,14 @@ pub enum Happening {
     Reads(bool),
     /// Whether each callback signals its own connection.
     SignalsItself(bool),
+    /// Whether callbacks answer by tasks from now on, and of what kind.
+    Awaits(Option<Task>),
+    /// The protocol begins a task of its own.
+    TaskBegins,
+    /// A task ends, and answers as callbacks do.
+    TaskEnds(u8),
+    /// Its tasks had their time.
+    TasksGivenUp,
     /// The connection is cut.
     Killed,
     /// It is closed properly: by a timeout, say.
@@ -73,6 +81,11 @@ pub struct World {
     writes_objects: bool,
     reads: bool,
     signals_itself: bool,
+    awaits: Option<Task>,
+    tasks: Vec<Task>,
+    /// They were told that the connection has ended.
+    tasks_cancelled: bool,
+    given_up: bool,
     receiving: bool,
     cancelling: bool,
     sending: bool,
@@ -105,6 +118,10 @@ impl World {
             writes_objects: false,
             reads: false,
             signals_itself: false,
+            awaits: None,
+            tasks: Vec::new(),
+            tasks_cancelled: false,
+            given_up: false,
             receiving: false,
             cancelling: false,
             sending: false,
@@ -165,6 +182,10 @@ impl World {
         self.happen(Happening::CancelAnswers { missed: true });
         self.happen(Happening::CancelAnswers { missed: false });
         self.happen(Happening::Sent { part: 0 });
+        while !self.tasks.is_empty() && !self.closed {
+            assert!(self.tasks_cancelled || self.given_up, "nobody has told its tasks that it has ended");
+            self.happen(Happening::TaskEnds(0));
+        }
         assert!(self.closed, "an operation or the connection was forgotten: {:?}", self.machine);
         assert!(self.inbox.is_empty() && self.queued == 0, "something is left of a connection that is gone");
     }
@@ -202,13 +223,67 @@ impl World {
         if self.signals_itself {
             self.machine.signalled_early();
         }
-        self.machine.acted(self.answer);
+        match self.awaits {
+            Some(task) if self.machine.link.is_open() => self.begin(task),
+            _ => self.act(Task::InTurn),
+        }
+    }
+
+    /// A callback answers: what it may not, closes.
+    fn act(&mut self, of: Task) {
+        if self.machine.permits(of, self.answer) {
+            self.machine.acted(self.answer);
+        } else {
+            self.machine.link.close(End::Exception);
+        }
+    }
+
+    fn begin(&mut self, task: Task) {
+        self.machine.task_began(task);
+        self.tasks.push(task);
+    }
+
+    /// Another callback may run.
+    fn check_tasks(&self) {
+        let datagrams = self.tasks.iter().filter(|task| **task == Task::Datagram).count();
+        assert!(datagrams <= DATAGRAM_TASKS_MAX as usize, "too many tasks at a time");
+        assert!(!self.is_held(), "a callback while a task holds the connection");
+    }
+
+    fn lose(&mut self) {
+        assert!(self.tasks.is_empty() || self.given_up, "B9: connection_lost while a task runs");
+        assert!(self.made, "B9: connection_lost without connection_made");
+        assert!(!std::mem::replace(&mut self.lost, true), "B9: connection_lost twice");
+    }
+
+    fn cancel_tasks(&mut self) {
+        assert!(!self.machine.link.is_open() && !self.tasks.is_empty(), "a cancel of nothing");
+        assert!(!std::mem::replace(&mut self.tasks_cancelled, true), "cancelled twice");
+    }
+
+    fn is_held(&self) -> bool {
+        self.tasks.iter().any(|task| task.holds())
+    }
+
+    fn end_task(&mut self, nth: usize) {
+        let task = self.tasks.swap_remove(nth);
+        self.machine.task_ended(task);
+        if task == Task::Own || !self.machine.link.is_open() {
+            return;
+        }
+        let before = self.machine.mode();
+        self.act(task);
+        let kept = task != Task::Datagram || !self.machine.link.is_open() || self.machine.mode() == before;
+        assert!(kept || self.signals_itself, "the task of a datagram changed the mode");
+        let held = self.is_held() && self.machine.link.is_open();
+        assert!(!held || self.machine.mode() == Some(Mode::Held), "a task ended, and took the others' hold along");
     }
 
     fn settle(&mut self) {
         for calls in (0..8usize).rev().chain(std::iter::repeat(0)) {
             match self.machine.next(&LIMITS, calls > 0) {
                 Next::DataReceived => {
+                    self.check_tasks();
                     assert!(!self.told_eof, "data after the end of file");
                     let Some(Piece { bytes, buffer }) = self.inbox.pop_front() else {
                         panic!("a callback for nothing")
@@ -218,15 +293,17 @@ impl World {
                     self.call();
                 }
                 Next::EofReceived => {
+                    self.check_tasks();
                     assert!(self.inbox.is_empty() && !self.told_eof, "data first, end of file once");
                     self.told_eof = true;
                     self.call();
                 }
-                Next::WriteReady => self.call(),
-                Next::ConnectionLost => {
-                    assert!(self.made, "B9: connection_lost without connection_made");
-                    assert!(!std::mem::replace(&mut self.lost, true), "B9: connection_lost twice");
+                Next::WriteReady => {
+                    self.check_tasks();
+                    self.call();
                 }
+                Next::CancelTasks => self.cancel_tasks(),
+                Next::ConnectionLost => self.lose(),
                 Next::Receive => assert!(!std::mem::replace(&mut self.receiving, true), "two receives"),
                 Next::CancelReceive => {
                     assert!(self.receiving && !self.cancelling, "a cancel of nothing");
@@ -307,6 +384,13 @@ impl World {
             Happening::WritesObjects(objects) => self.writes_objects = objects,
             Happening::Reads(reads) => self.reads = reads,
             Happening::SignalsItself(signals) => self.signals_itself = signals,
+            Happening::Awaits(awaits) => self.awaits = awaits,
+            Happening::TaskBegins if self.made && self.machine.link.is_open() => self.begin(Task::Own),
+            Happening::TaskEnds(nth) if !self.tasks.is_empty() => self.end_task(usize::from(nth) % self.tasks.len()),
+            Happening::TasksGivenUp if self.tasks_cancelled => {
+                self.given_up = true;
+                self.machine.give_up_tasks();
+            }
             Happening::Killed => {
                 self.fail();
                 self.machine.link.fail(End::Killed);
@@ -360,8 +444,17 @@ impl World {
 
     fn pass_message(&mut self) {
         let before = self.machine.mode();
+        if self.is_held() && self.awaits.is_none() {
+            self.write();
+            self.act(Task::Message);
+            assert!(!self.machine.link.is_open() || self.machine.mode() == before, "a message took the hold of a task");
+            return;
+        }
         self.call();
-        let stays = self.answer == Action::Continue && !self.signals_itself && self.machine.link.is_open();
+        let stays = self.answer == Action::Continue
+            && self.awaits.is_none()
+            && !self.signals_itself
+            && self.machine.link.is_open();
         assert!(!stays || self.machine.mode() == before, "a message changed the mode by itself");
     }
 
@@ -369,7 +462,7 @@ impl World {
         self.machine.stop();
         let waits = match self.machine.mode() {
             Some(Mode::Read) => !self.inbox.is_empty(),
-            Some(mode) => mode == Mode::Write,
+            Some(mode) => matches!(mode, Mode::Write | Mode::Held),
             None => false,
         };
         assert!(!self.machine.link.is_open() || waits, "a stop waits for nobody else");
