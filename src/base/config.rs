@@ -184,9 +184,11 @@ pub const STUCK_THRESHOLDS: u32 = 10;
 pub const WATCHDOG_MIN_MS: u64 = 2;
 
 /// While somebody waits for the GIL of another interpreter, that is asked for it so often.
+#[cfg(not(Py_3_12))]
 pub const GIL_LOOK_MS: u64 = 5;
 
 /// And nobody is looked for any more when nobody has waited so many times in a row.
+#[cfg(not(Py_3_12))]
 pub const GIL_LOOKS_BEFORE_SLEEP: u32 = 20;
 
 /// Terms and objects with more parts than this are refused: one that is shared many times over grows when it is copied.

@@ -26,6 +26,7 @@ struct Table {
 }
 
 /// The `kind` of a table that instances share: all names are `str`.
+#[cfg(not(Py_3_14))]
 const SHARED: u8 = 2;
 
 /// Where an instance has its attributes.
