@@ -37,7 +37,8 @@ groups() ->
         tasks_and_timers_of_ones_own,
         every_callback_may_await,
         datagrams_are_received_together,
-        nothing_is_left_of_churn
+        nothing_is_left_of_churn,
+        what_begins_and_ends_with_a_context
     ]).
 
 %% A thousand sleeps take as long as one, not a thousand times as long.
@@ -325,6 +326,18 @@ nothing_is_left_of_churn(Config) ->
         end,
         [Churn() || _ <- lists:seq(1, 3)],
         wait_equal({ok, [0, 0, 0]}, fun() -> call(Context, left, []) end)
+    end).
+
+what_begins_and_ends_with_a_context(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {ok, none} = call(Context, begins_and_ends, [register_self()]),
+        [said(What) || What <- [<<"started">>, <<"started plainly">>, <<"begun">>]],
+        {ok, none} = call(Context, spawns_failure, []),
+        ?assertMatch({error, _, _}, log_collector:await(Id, ["in a task of the context", "ZeroDivisionError"])),
+        ok = py_reactor_context:stop(Context, 5000),
+        ?assertMatch({error, _, _}, log_collector:await(Id, ["at the context's end", "ZeroDivisionError"])),
+        ?assertEqual([<<"stopped">>, <<"stopped plainly">>, <<"cancelled">>], [receive What -> What after 0 -> none end || _ <- [1, 2, 3]])
     end).
 
 call(Context, Function, Args) ->

@@ -100,6 +100,8 @@ class ContextLoop(Loop):
     def __init__(self) -> None:
         super().__init__()
         self._thread_id: int | None = threading.get_ident()
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self._at_stop: list[Callable[[], Any]] = []
 
     def _join(self) -> None:
         if not self._be_contexts():
@@ -141,27 +143,47 @@ class ContextLoop(Loop):
     ) -> asyncio.TimerHandle:
         return self.call_later(delay, due, *args, context=context)
 
+    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str | None) -> asyncio.Task[Any]:
+        task = self.create_task(coro, name=name)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned_ended)
+        return task
+
+    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
+        self._spawned.discard(task)
+        self._tell(task, "unhandled exception in a task of the context")
+
+    async def _run_at_stop(self) -> None:
+        while self._at_stop:
+            try:
+                result = self._at_stop.pop()()
+                if asyncio.iscoroutine(result):
+                    await result
+            except Exception as exc:
+                message = "unhandled exception in what was to run at the context's end"
+                self.call_exception_handler({"message": message, "exception": exc})
+
     def _begin_end(self) -> None:
         self._last_task = self.create_task(self._end_tasks())
 
     async def _end_tasks(self) -> None:
         """Cancel all tasks, wait for them, and end what else the loop has."""
         try:
+            await self._run_at_stop()
             while left := asyncio.all_tasks(self) - {self._last_task}:
                 for task in left:
                     task.cancel()
                 await asyncio.wait(left)
-                for task in left:
-                    self._tell(task)
+                for task in left - self._spawned:
+                    self._tell(task, "unhandled exception while a context ended")
             await self.shutdown_asyncgens()
             await self.shutdown_default_executor()
         finally:
             _Native.stop(self)
 
-    def _tell(self, task: asyncio.Task[Any]) -> None:
+    def _tell(self, task: asyncio.Task[Any], message: str) -> None:
         exc = None if task.cancelled() else task.exception()
         if exc is not None:
-            message = "unhandled exception while a context ended"
             self.call_exception_handler({"message": message, "exception": exc, "task": task})
 
     def _end(self) -> None:

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from erlang import _by_hand, _client_info
 from erlang._describe import advice, describe
 from erlang._native import native
+from erlang._tasks import on_start, on_stop, spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -63,9 +64,12 @@ __all__ = [
     "notify",
     "on_message",
     "on_read_ready",
+    "on_start",
+    "on_stop",
     "on_write_ready",
     "set_protocol_factory",
     "signal_write_ready",
+    "spawn",
 ]
 
 Action = Literal["continue", "write_pending", "read_pending", "async_pending", "close"]

@@ -228,3 +228,31 @@ def left():
     gc.collect()
     protocols = sum(isinstance(thing, Awaits) for thing in gc.get_objects())
     return [tasks(), protocols, handles()]
+
+
+def begins_and_ends(name):
+    """What runs when a context starts and stops says so."""
+    import erlang
+    import erlang.reactor as reactor
+
+    @reactor.on_start
+    async def begins():
+        await asyncio.sleep(0)
+        erlang.send(name, "started")
+
+    reactor.on_start(lambda: erlang.send(name, "started plainly"))
+    reactor.on_stop(lambda: erlang.send(name, "stopped plainly"))
+
+    @reactor.on_stop
+    async def ends():
+        await asyncio.sleep(0.05)
+        erlang.send(name, "stopped")
+
+    reactor.on_stop(lambda: 1 / 0)
+    reactor.spawn(hold_on(name))
+
+
+def spawns_failure():
+    import erlang.reactor as reactor
+
+    reactor.spawn(fail())
