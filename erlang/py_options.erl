@@ -98,8 +98,8 @@ validate(Options) when is_map(Options) ->
     Environment = environment(),
     case {unknown(Options, Known), unknown(Environment, Known)} of
         {[], []} -> check_all(maps:to_list(maps:merge(maps:merge(Known, Environment), Options)), #{});
-        {[Key | _], _} -> bad(Key, map_get(Key, Options), ["unknown option", known(Known)]);
-        {[], [Key | _]} -> bad(Key, map_get(Key, Environment), ["unknown in the application's environment", known(Known)])
+        {[Key | _], _} -> bad(Key, map_get(Key, Options), ["unknown option" | known(Key, Known)]);
+        {[], [Key | _]} -> bad(Key, map_get(Key, Environment), ["unknown in the application's environment" | known(Key, Known)])
     end;
 validate(Options) ->
     bad(options, Options, "options are a map").
@@ -175,9 +175,18 @@ environment() ->
 unknown(Options, Known) ->
     maps:keys(maps:without(maps:keys(Known), Options)).
 
--spec known(complete()) -> [string(), ...].
-known(Known) ->
-    ["; known are " | lists:join(", ", [atom_to_list(Key) || Key <- maps:keys(Known)])].
+%% The one that is meant first: the shell shows the beginning of a long text only.
+-spec known(Unknown :: term(), complete()) -> iolist().
+known(Unknown, Known) ->
+    Names = [atom_to_list(Key) || Key <- maps:keys(Known)],
+    Pairs = pairs(lists:flatten(io_lib:format("~tP", [Unknown, 20]))),
+    Likeness = fun(Name) -> 2 * length(Pairs -- (Pairs -- pairs(Name))) / (length(Pairs) + length(pairs(Name))) end,
+    {Best, Name} = lists:max([{Likeness(Name), Name} || Name <- Names]),
+    [[[" (is ", Name, " meant?)"] || Best > 0.5], "; known are " | lists:join(", ", Names)].
+
+-spec pairs(string()) -> [{char(), char()}].
+pairs(Text) ->
+    lists:zip(lists:droplast(Text), tl(Text)).
 
 -spec check_all([{atom(), term()}], map()) -> {ok, complete()} | {error, error()}.
 check_all([], Done) ->

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import types
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from erlang._describe import describe
+from erlang._describe import advice, describe
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,6 +49,20 @@ class Served:
             return self._variables.run(function, *args)
         finally:
             self._inside = False
+
+    def tell(self, method: str, *args: Any) -> None:
+        """Call a callback that answers nothing.
+
+        Raises:
+            ValueError: it is ``async def``, and so would never run.
+            Whatever it raises.
+        """
+        answer: object = self.run(getattr(self.proto, method), *args)
+        if isinstance(answer, types.CoroutineType):
+            cls = type(self.proto)
+            raise ValueError(
+                f"{cls.__module__}.{cls.__qualname__}.{method}() returned {describe(answer)}{advice(answer, ())}"
+            )
 
 
     def _in_task(self) -> bool:
@@ -164,6 +179,6 @@ def close(connection: Connection | None) -> None:
     served.proto.close_reason = "peer_closed" if served.proto.peer_closed else "closed"
     served.end_tasks()
     try:
-        served.run(served.proto.connection_lost)
+        served.tell("connection_lost")
     finally:
         native.end_by_hand(served.proto)

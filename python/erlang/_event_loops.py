@@ -18,7 +18,10 @@ def event_loop() -> asyncio.AbstractEventLoop:
     """
     found: asyncio.AbstractEventLoop | None = native.event_loop()
     if found is None:
-        raise RuntimeError("the calling thread is not a context's: it has no event loop of one")
+        raise RuntimeError(
+            "erlang.event_loop() is known on the thread of a context only, inside the Erlang VM: "
+            "ask there, and pass the loop on"
+        )
     return found
 
 

@@ -198,7 +198,7 @@ def _serve(
     served = _by_hand.Served(proto, native.drive_by_hand(proto, fd, info), variables)
     _by_hand.connections[fd] = served
     try:
-        served.run(proto.connection_made, fd, info)
+        served.tell("connection_made", fd, info)
     except BaseException:
         _by_hand.connections.pop(fd, None)
         proto.closed = True

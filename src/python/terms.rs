@@ -7,6 +7,7 @@ use crate::base::atoms;
 use crate::base::config::{ATOMS_MAX, TERM_DEPTH_MAX, TERM_PARTS_MAX, TERM_STACK_BYTES};
 use crate::base::stack;
 use crate::beam::atom_names::{Budget, NoAtom};
+use crate::python::describe::is_coroutine;
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple};
@@ -194,7 +195,8 @@ impl TermConverter {
             return env.binary_to_term(external).map(|(term, _)| term).ok_or_else(|| invalid(rustler::Error::BadArg));
         }
         let kind = object.get_type().name()?.to_string();
-        Err(PyTypeError::new_err(format!("a Python {kind} cannot become an Erlang term")))
+        let advice = if is_coroutine(object) { "; py:call awaits what an `async def` function returns" } else { "" };
+        Err(PyTypeError::new_err(format!("a Python {kind} cannot become an Erlang term{advice}")))
     }
 }
 

@@ -190,7 +190,8 @@ impl Reactor {
             }
             Err(error) => {
                 self.context.mailbox.stats.exceptions.add(1);
-                let message = format!("a connection was closed: {}", format_exception(py, &error));
+                let message =
+                    format!("a connection was closed, for it got no protocol: {}", format_exception(py, &error));
                 self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: Some(fd) });
             }
         }
@@ -208,7 +209,8 @@ impl Reactor {
         let factory = self.context.factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
         let factory = factory.ok_or_else(|| {
             PyRuntimeError::new_err(format!(
-                "context {} has no protocol factory: call erlang.reactor.set_protocol_factory in it before the handoff",
+                "context {} has no protocol factory: call erlang.reactor.set_protocol_factory in its setup_code, say, before \
+                 connections come",
                 self.context.mailbox.id
             ))
         })?;

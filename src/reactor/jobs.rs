@@ -119,7 +119,9 @@ pub fn run<'py>(
     let py = globals.py();
     let may_await = matches!(job, Job::Call(..));
     let work = || match job {
-        Job::Exec(code) => exec(globals, &code).map(|()| py.None().into_bound(py)).map_err(Failure::Raised),
+        Job::Exec(code) => {
+            exec(globals, &code, "<py:exec>").map(|()| py.None().into_bound(py)).map_err(Failure::Raised)
+        }
         Job::Eval(code, locals) => eval(converter, globals, &code, &locals),
         Job::Call(module, function, args) => call(converter, globals, &module, &function, &args),
     };
@@ -153,13 +155,13 @@ pub fn error_term<'a>(py: Python<'_>, env: Env<'a>, error: &PyErr) -> Term<'a> {
     (atoms::python_error(), map).encode(env)
 }
 
-/// Runs statements in `globals`.
+/// Runs statements in `globals`; tracebacks call them `name`.
 ///
 /// # Errors
 /// What they raised.
-pub fn exec(globals: &Bound<'_, PyDict>, code: &str) -> PyResult<()> {
+pub fn exec(globals: &Bound<'_, PyDict>, code: &str, name: &str) -> PyResult<()> {
     let builtins = PyModule::import(globals.py(), "builtins")?;
-    let code = builtins.call_method1("compile", (code, "<py:exec>", "exec"))?;
+    let code = builtins.call_method1("compile", (code, name, "exec"))?;
     builtins.call_method1("exec", (code, globals)).map(drop)
 }
 

@@ -143,7 +143,7 @@ fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Option
         fence(Ordering::SeqCst);
         match mailbox.inbox.is_killed() {
             true => Err(PyRuntimeError::new_err("nobody waits for this context any more")),
-            false => jobs::exec(python.globals.bind(py), &options.setup_code),
+            false => jobs::exec(python.globals.bind(py), &options.setup_code, "<setup_code>"),
         }
     });
     ran?;

@@ -166,6 +166,17 @@ def test_what_a_callback_raises_reaches_the_test_and_ends_the_connection():
     assert peer.closed
 
 
+@pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
+@pytest.mark.filterwarnings("error")
+def test_callbacks_that_answer_nothing_are_no_coroutines(name):
+    async def callback(self, *args):
+        raise AssertionError("it ran")
+
+    cls = type("Awaiting", (Recording,), {name: callback})
+    with pytest.raises(ValueError, match=rf"Awaiting\.{name}\(\) returned a coroutine .*create_task"):
+        connect(cls).close()
+
+
 def test_who_writes_nothing_for_ever_is_found():
     with connect(lambda: Recording(data_received="write_pending", write_ready="continue")) as peer:
         with pytest.raises(RuntimeError, match="for ever"):
