@@ -41,9 +41,11 @@ def advice(value: object, actions: tuple[str, ...]) -> str:
     if isinstance(value, types.CoroutineType):
         if inspect.getcoroutinestate(value) == inspect.CORO_CREATED:
             value.close()
+        if actions:
+            return " (`async def` callbacks need a running event loop: drive the connection within asyncio.run(...))"
         return (
             " (the method is `async def`: make it a plain `def`; what has to be awaited is begun with "
-            "self.create_task(coroutine). By hand, `async def` needs a running event loop)"
+            "self.create_task(coroutine))"
         )
     if isinstance(value, (types.GeneratorType, types.AsyncGeneratorType)):
         return " (the method contains `yield`: return the action instead)"
