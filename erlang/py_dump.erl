@@ -3,13 +3,14 @@
 -module(py_dump).
 
 -export([dump/2]).
--export_type([dump/0, stack/0]).
+-export_type([dump/0, stack/0, task/0]).
 
 -define(WAIT_MS, 500).
 -define(CONNECTIONS_MAX, 256).
 
 -type unknown() :: {unknown, Why :: term()}.
 -type stack() :: #{thread := binary(), stack := [binary()]}.
+-type task() :: #{task := binary(), stack := [binary()]}.
 -type dump() :: #{
     context := py_options:id() | undefined,
     process := binary(),
@@ -22,6 +23,7 @@
     queued := non_neg_integer(),
     runs := boolean(),
     stacks := [stack()] | unknown(),
+    tasks := [task()] | unknown(),
     connections := [map()] | unknown(),
     connections_left_out => pos_integer()
 }.
@@ -36,7 +38,7 @@ dump(Context, Versions) ->
 -spec dump_of(pid(), py_nif:ctx()) -> map().
 dump_of(Pid, Ctx) ->
     {Queued, Runs} = py_nif:context_load(Ctx),
-    Whole = maps:merge(settings(Pid), connections(Pid, Ctx)),
+    Whole = lists:foldl(fun maps:merge/2, settings(Pid), [connections(Pid, Ctx), stacks(Pid, Ctx)]),
     Whole#{
         context => id(Pid),
         process => list_to_binary(pid_to_list(Pid)),
@@ -44,8 +46,7 @@ dump_of(Pid, Ctx) ->
         node => node(),
         stats => py_nif:stats(Ctx),
         queued => Queued,
-        runs => Runs,
-        stacks => stacks(Pid, Ctx)
+        runs => Runs
     }.
 
 -spec id(pid()) -> py_options:id() | undefined.
@@ -67,16 +68,20 @@ without_secrets(setup_code, Code) -> {bytes, byte_size(Code)};
 without_secrets(env, Variables) -> [{Name, left_out} || {Name, _Value} <- Variables];
 without_secrets(_Key, Value) -> Value.
 
--spec stacks(pid(), py_nif:ctx()) -> [stack()] | unknown().
+-spec stacks(pid(), py_nif:ctx()) -> map().
 stacks(Pid, Ctx) ->
     %% Another thread answers, so that a context which waits for the caller is no hindrance.
     case py_request:run_anyway(Pid, fun(Ref) -> py_nif:context_stacks(Ctx, Ref) end, ?WAIT_MS) of
-        {ok, Stacks} ->
-            [#{thread => Thread, stack => lines(Stack)} || {Thread, Stack} <- Stacks];
+        {ok, {Threads, Tasks}} ->
+            #{
+                stacks => [#{thread => Thread, stack => lines(Stack)} || {Thread, Stack} <- Threads],
+                tasks => [#{task => Task, stack => lines(Stack)} || {Task, Stack} <- Tasks]
+            };
         {error, timeout} ->
-            {unknown, <<"Python's lock was not to be had: code that is not Python's keeps it, or the machine is overloaded">>};
+            Why = <<"Python's lock was not to be had: code that is not Python's keeps it, or the machine is overloaded">>,
+            #{stacks => {unknown, Why}, tasks => {unknown, Why}};
         {error, Why} ->
-            {unknown, Why}
+            #{stacks => {unknown, Why}, tasks => {unknown, Why}}
     end.
 
 -spec lines(binary()) -> [binary()].

@@ -34,10 +34,15 @@
     buffers_free := non_neg_integer(),
     buffers_lent := non_neg_integer(),
     buffers_copied := non_neg_integer(),
+    tasks := non_neg_integer(),
+    timers := non_neg_integer(),
+    ready := non_neg_integer(),
+    loop_lag := #{p50 := non_neg_integer(), p99 := non_neg_integer(), max := non_neg_integer()},
     backend := uring | epoll,
     backend_note := binary()
 }.
-%% `connections', `buffers_free' and `buffers_lent' are counts of now, the other numbers count since the start. A message
+%% `connections', `buffers_free', `buffers_lent', `tasks', `timers' and `ready' are counts of now, `loop_lag' is in
+%% microseconds, the other numbers count since the start. A message
 %% is one `data_received', a turn one round of the loop. `backend_note' says why a fallback is in use; it may be empty.
 
 -type handle() :: {Fd :: non_neg_integer(), integer(), integer()}.

@@ -15,6 +15,7 @@ groups() ->
         connections_and_operations,
         an_endless_callback,
         other_threads,
+        tasks_and_where_they_wait,
         python_keeps_its_lock,
         nothing_that_is_secret,
         of_a_function_that_it_calls,
@@ -60,6 +61,31 @@ other_threads(Config) ->
         #{stacks := Stacks} = py_reactor:dump(Context),
         ?assertMatch([_], [Stack || #{thread := Thread, stack := Stack} <- Stacks, string:find(Thread, "waits for go") =/= nomatch]),
         ok = py:exec(Context, "go.set()")
+    end).
+
+tasks_and_where_they_wait(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ?assertMatch(#{stacks := [_ | _]}, py_reactor:dump(Context)),
+        ok = py:exec(Context, [
+            "import asyncio, erlang.reactor\n"
+            "async def inner():\n    await asyncio.sleep(3600)\n"
+            "async def outer():\n    await inner()\n"
+            "kept = erlang.reactor.spawn(outer(), name='waits for an hour')\n"
+        ]),
+        Find = fun() -> [Stack || #{task := <<"waits for an hour, outer">>, stack := Stack} <- maps:get(tasks, py_reactor:dump(Context))] end,
+        Has = fun(Stack, Name) -> [Line || Line <- Stack, string:find(Line, Name) =/= nomatch] =/= [] end,
+        wait_until(fun() ->
+            case Find() of
+                [Stack] -> lists:all(fun(Name) -> Has(Stack, Name) end, ["in outer", "in inner", "in sleep"]);
+                [] -> false
+            end
+        end),
+        ok = py:exec(Context, "more = [erlang.reactor.spawn(outer()) for _ in range(300)]"),
+        Tasks = maps:get(tasks, py_reactor:dump(Context)),
+        ?assertEqual(257, length(Tasks)),
+        ?assertMatch(#{task := <<"[... 45 tasks left out ...]">>}, lists:last(Tasks)),
+        ok = py:exec(Context, "for task in [kept, *more]:\n    task.cancel()"),
+        wait_until(fun() -> maps:get(tasks, py_reactor:dump(Context)) =:= [] end)
     end).
 
 %% Code of an extension module that lets nobody else run: the stacks are not to be had, and the rest is.

@@ -30,6 +30,7 @@ groups() ->
             an_interrupt_ends_a_callback,
             an_interrupt_ends_a_task,
             slow_callbacks_are_named,
+            stats_of_the_loop,
             stop_ends_tasks,
             stop_waits_for_no_task_for_ever,
             transports_of_asyncio,
@@ -105,6 +106,26 @@ no_task_of_a_request_is_eager(Config) ->
             {ok, none} -> {skip, "there are eager tasks from Python 3.12 on"};
             {ok, Steps} -> ?assertEqual(0, Steps)
         end
+    end).
+
+stats_of_the_loop(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        Stats = fun() -> py_reactor_context:stats(Context) end,
+        ?assertMatch(#{tasks := 0, timers := 0, ready := 0, loop_lag := #{p50 := 0, p99 := 0, max := 0}}, Stats()),
+        ok = py:exec(Context, "import asyncio, erlang, time\nloop = erlang.event_loop()\ngo = asyncio.Event()\nasync def wait():\n    await go.wait()"),
+        ok = py:exec(Context, "timers = [loop.call_later(3600, print) for _ in range(3)]\ntimers.pop().cancel()"),
+        wait_until(fun() -> maps:get(timers, Stats()) =:= 2 end),
+        ok = py:cast(Context, '__main__', wait, []),
+        wait_until(fun() -> maps:get(tasks, Stats()) =:= 1 end),
+        ok = py:exec(Context, "loop.call_soon(go.set)"),
+        wait_until(fun() -> maps:get(tasks, Stats()) =:= 0 end),
+        %% Due while its thread is busy.
+        ok = py:exec(Context, "loop.call_later(0.01, int)\ntime.sleep(0.1)"),
+        wait_until(fun() -> maps:get(max, maps:get(loop_lag, Stats())) >= 80000 end),
+        #{loop_lag := #{p50 := Median, p99 := P99, max := Max}} = Stats(),
+        ?assert(Median =< P99 andalso P99 =< Max, {Median, P99, Max}),
+        ok = py:exec(Context, "def spin():\n    loop.call_soon(spin)\nspin()"),
+        wait_until(fun() -> maps:get(ready, Stats()) > 0 end)
     end).
 
 receive_to_send_in_one_turn(Config) ->

@@ -1,12 +1,22 @@
-"""What the threads of this interpreter do just now, for people who look for a fault."""
+"""What the threads of this interpreter and the tasks of a context do just now, for people who look for a fault."""
 
 from __future__ import annotations
 
 import sys
 import traceback
+from types import FrameType
+from typing import Any
 
 _THREADS_MAX = 64
 _STACK_LIMIT_CHARS = 16384
+_TASKS_MAX = 256
+_TASK_FRAMES_MAX = 32
+_TASK_LIMIT_CHARS = 4096
+
+
+def look(own: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The stacks of the threads, and those of the tasks of the context whose thread this is."""
+    return stacks(own), tasks(own)
 
 
 def stacks(own: int) -> list[tuple[str, str]]:
@@ -20,13 +30,61 @@ def stacks(own: int) -> list[tuple[str, str]]:
     return found
 
 
+def tasks(own: int) -> list[tuple[str, str]]:
+    """Each task of the context's loop and where it waits, the innermost call last; so many at most."""
+    module = sys.modules.get("erlang._loop")
+    loop = module.of_thread(own) if module is not None else None
+    if loop is None:
+        return []
+    found = sorted(sys.modules["asyncio"].all_tasks(loop), key=_age)
+    told = [(_title(task), _waits(task)) for task in found[:_TASKS_MAX]]
+    if len(found) > _TASKS_MAX:
+        told.append((f"[... {len(found) - _TASKS_MAX} tasks left out ...]", ""))
+    return told
+
+
+def _age(task: Any) -> tuple[int, str]:
+    # By the numbers in the names that asyncio gives.
+    name = str(task.get_name())
+    return (len(name), name)
+
+
+def _title(task: Any) -> str:
+    coro = task.get_coro()
+    what = getattr(coro, "__qualname__", None) or type(coro).__name__
+    return _printable(f"{task.get_name()}, {what}"[:256])
+
+
+def _waits(task: Any) -> str:
+    # Not get_stack(): of a task that waits, it knows the outermost call only.
+    frames: list[tuple[FrameType, int]] = []
+    awaited = task.get_coro()
+    while awaited is not None and len(frames) < _TASK_FRAMES_MAX:
+        frame, inner = None, None
+        for prefix, inside in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
+            if hasattr(awaited, f"{prefix}_frame"):
+                frame, inner = getattr(awaited, f"{prefix}_frame"), getattr(awaited, f"{prefix}_{inside}")
+                break
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+        awaited = inner
+    return _shortened("".join(traceback.StackSummary.extract(iter(frames)).format()), _TASK_LIMIT_CHARS)
+
+
 def _text(frame: object) -> str:
     if frame is None:
         return ""
-    text = "".join(traceback.format_stack(frame))  # type: ignore[arg-type]
-    if len(text) > _STACK_LIMIT_CHARS:
+    return _shortened("".join(traceback.format_stack(frame)), _STACK_LIMIT_CHARS)  # type: ignore[arg-type]
+
+
+def _shortened(text: str, limit: int) -> str:
+    if len(text) > limit:
         # The innermost calls come last.
-        text = f"[... {len(text) - _STACK_LIMIT_CHARS} characters left out ...]\n{text[-_STACK_LIMIT_CHARS:]}"
+        text = f"[... {len(text) - limit} characters left out ...]\n{text[-limit:]}"
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -10,6 +10,7 @@ import selectors
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -100,6 +101,7 @@ class ContextLoop(Loop):
     def __init__(self) -> None:
         super().__init__()
         self._thread_id: int | None = threading.get_ident()
+        _of_threads[threading.get_ident()] = self
         self._spawned: set[asyncio.Task[Any]] = set()
         self._at_stop: list[Callable[[], Any]] = []
 
@@ -191,6 +193,8 @@ class ContextLoop(Loop):
             # The log has told of those that are left; an interpreter that ends can log no more.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._leave()
+        if self._thread_id is not None:
+            _of_threads.pop(self._thread_id, None)
         self._thread_id = None
         Loop.close(self)
 
@@ -229,3 +233,11 @@ def _runs_already(method: str) -> RuntimeError:
 def make_contexts() -> ContextLoop:
     """Make the loop of the context whose thread this is; called by native code, once."""
     return ContextLoop()
+
+
+_of_threads: weakref.WeakValueDictionary[int, ContextLoop] = weakref.WeakValueDictionary()
+
+
+def of_thread(ident: int) -> ContextLoop | None:
+    """Answer the loop of the context whose thread that is, if it has one; from any thread."""
+    return _of_threads.get(ident)

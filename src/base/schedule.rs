@@ -93,12 +93,15 @@ impl<T: Task> Schedule<T> {
         dead.into_iter().map(|timer| timer.task).collect()
     }
 
-    /// Makes ready what is due by `now`, in the order of its times; what is cancelled, too.
-    pub fn make_due_ready(&mut self, now: f64) {
+    /// Makes ready what is due by `now`, in the order of its times; what is cancelled, too. `late` is told by how much each
+    /// of the others is late.
+    pub fn make_due_ready(&mut self, now: f64, mut late: impl FnMut(f64)) {
         while self.timers.peek().is_some_and(|timer| timer.at <= now) {
             if let Some(timer) = self.timers.pop() {
                 if timer.task.is_cancelled() {
                     self.cancelled = self.cancelled.saturating_sub(1);
+                } else {
+                    late(now - timer.at);
                 }
                 timer.task.left_timers();
                 self.ready.push_back(timer.task);
@@ -142,6 +145,11 @@ impl<T: Task> Schedule<T> {
     /// How many timers there are, cancelled ones included.
     pub fn timers(&self) -> usize {
         self.timers.len()
+    }
+
+    /// How many timers are to be run some time.
+    pub fn pending(&self) -> usize {
+        self.timers.len().saturating_sub(self.cancelled)
     }
 
     /// What is ready, in order.
@@ -205,9 +213,11 @@ mod tests {
             schedule.at(at, Named(name, Rc::default()));
         }
         assert_eq!(schedule.next_at(&mut Vec::new()), Some(1.0));
-        schedule.make_due_ready(2.0);
+        let mut late = Vec::new();
+        schedule.make_due_ready(2.0, |by| late.push(by));
+        assert_eq!(late, [1.0]);
         assert_eq!((schedule.ready(), schedule.timers()), (1, 2));
-        schedule.make_due_ready(2.0);
+        schedule.make_due_ready(2.0, |_| ());
         assert_eq!(schedule.next_at(&mut Vec::new()), Some(f64::INFINITY));
     }
 
@@ -245,7 +255,7 @@ mod tests {
                         timers.sort();
                         let due = timers.iter().take_while(|(at, _)| *at <= now).count();
                         later.extend(timers.drain(..due).map(|(_, name)| name));
-                        schedule.make_due_ready(f64::from(now));
+                        schedule.make_due_ready(f64::from(now), |by| assert!(by >= 0.0));
                     }
                     Step::Next => {
                         let mut dead = Vec::new();
@@ -272,6 +282,7 @@ mod tests {
                 prop_assert_eq!(schedule.timers(), timers.len());
                 let cancelled = timers.iter().filter(|(_, name)| all[*name].is_cancelled()).count();
                 prop_assert_eq!(schedule.cancelled, cancelled);
+                prop_assert_eq!(schedule.pending(), timers.len() - cancelled);
                 prop_assert!(cancelled <= CANCELLED_MIN.max(timers.len() / 2 + 1));
             }
         }

@@ -52,7 +52,7 @@ pub fn serve(py: Python<'_>, code: &str, batch: Batch, turns: u64) -> PyResult<D
     let context = Rc::new(Context::new(Arc::clone(&mailbox), options.limits, buffer_type));
     reactor_buffer::set_local_pool(Some(Rc::clone(&pool)));
     context::set_current(py, Some(Rc::clone(&context)));
-    jobs::exec(python.globals.bind(py), &options.setup_code)?;
+    jobs::exec(python.globals.bind(py), &options.setup_code, "<setup_code>")?;
     let class = python.globals.bind(py).as_any().get_item("Bench")?;
     for number in 0..batch.connections {
         let served = python.names.make_protocol(&class)?;

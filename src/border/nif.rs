@@ -24,6 +24,7 @@ use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
+use crate::mail::stats::Quantiles;
 use crate::mail::ticket::Ticket;
 use crate::python::audit;
 use crate::python::interpreter;
@@ -240,6 +241,12 @@ fn stats(env: Env<'_>, context: Context) -> NifResult<Term<'_>> {
     for (name, value) in context.mailbox.stats.figures() {
         map = map.map_put(Atom::from_str(env, name)?, value)?;
     }
+    let Quantiles { p50, p99, max } = context.mailbox.stats.loop_lag.quantiles();
+    let mut lag = rustler::types::map::map_new(env);
+    for (name, value) in [("p50", p50), ("p99", p99), ("max", max)] {
+        lag = lag.map_put(Atom::from_str(env, name)?, value)?;
+    }
+    map = map.map_put(Atom::from_str(env, "loop_lag")?, lag)?;
     let (backend, note) = context.mailbox.backend.get().cloned().unwrap_or(("undefined", String::new()));
     map.map_put(atoms::backend(), Atom::from_str(env, backend)?)?.map_put(atoms::backend_note(), note)
 }

@@ -3,6 +3,7 @@
 use crate::base::config::{LOOP_LOOK, LOOP_TIME_PER_TURN};
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::mail::stats::Stats;
 use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
@@ -52,6 +53,13 @@ impl EventLoop {
         Some(Duration::from_nanos((seconds * 1e9).ceil() as u64))
     }
 
+    /// Puts down how much there is to run, before a wait.
+    pub fn note(&self, py: Python<'_>, stats: &Stats) {
+        let schedule = self.core(py).schedule.borrow();
+        stats.ready.set(schedule.ready() as u64);
+        stats.timers.set(schedule.pending() as u64);
+    }
+
     /// Whether `stop` was called.
     pub fn is_stopping(&self, _py: Python<'_>) -> bool {
         // SAFETY: I7: attached, as the token says; this keeps the object.
@@ -67,8 +75,9 @@ impl EventLoop {
         let core = self.core(py);
         let mut schedule = core.schedule.borrow_mut();
         if schedule.timers() > 0 {
-            schedule.make_due_ready(now());
+            schedule.make_due_ready(now(), |seconds| mailbox.stats.loop_lag.record(seconds));
         }
+        mailbox.stats.ready.set(schedule.ready() as u64);
         if !schedule.begin_batch() {
             return Ok(true);
         }

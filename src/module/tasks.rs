@@ -108,6 +108,7 @@ pub unsafe extern "C" fn create_task(this: *mut ffi::PyObject, coroutine: *mut f
         let event_loop = context_loop::ensure(py, &context)?;
         let done = done_callback(py, Owner::Connection(id))?;
         let task = event_loop.call_method1("_begin_task", (coroutine, instance::variables(&protocol), done))?;
+        context.mailbox.stats.tasks.count();
         if let Some(connection) = context.table.borrow_mut().get(id) {
             let (task, kind) = (task.clone().unbind(), Task::Own);
             connection.machine.task_began(kind);

@@ -1,4 +1,4 @@
-//! What the threads of a context's interpreter do, for people who look for a fault: asked by a thread of its own, so that a
+//! What the threads of a context's interpreter and the tasks of its event loop do, for people who look for a fault: asked by a thread of its own, so that a
 //! context that never returns is told of as well.
 
 #![forbid(unsafe_code)]
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
 
-/// What each thread is, and its stack.
-type Stacks = Vec<(String, String)>;
+/// What each thread is, and its stack; each task of the context's event loop, and its.
+type Stacks = (Vec<(String, String)>, Vec<(String, String)>);
 
-/// Tells `reply` `{ok, [{Thread, Stack}]}`, the context's own first, or `{error, Why}`, as soon as Python lets us look.
+/// Tells `reply` `{ok, {[{Thread, Stack}], [{Task, Stack}]}}`, the context's own thread first, or `{error, Why}`, as soon as Python lets us look.
 ///
 /// # Errors
 /// The system refused a thread, or somebody else is looking.
@@ -43,6 +43,6 @@ pub fn tell(mailbox: &Arc<Mailbox>, reply: ReplyTo) -> Result<(), NoInterrupt> {
 }
 
 fn stacks(py: Python<'_>, thread: c_long) -> Result<Stacks, String> {
-    let ask = || py.import("erlang._dump")?.call_method1("stacks", (thread,))?.extract();
+    let ask = || py.import("erlang._dump")?.call_method1("look", (thread,))?.extract();
     ask().map_err(|error: PyErr| format!("Python could not tell: {error}"))
 }

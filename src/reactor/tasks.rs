@@ -61,7 +61,9 @@ impl Reactor {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = coroutine.py();
         let event_loop = context_loop::ensure(py, &self.context)?;
-        event_loop.call_method1("_begin_task", (coroutine, variables, done_callback(py, owner)?))
+        let task = event_loop.call_method1("_begin_task", (coroutine, variables, done_callback(py, owner)?))?;
+        self.context.mailbox.stats.tasks.count();
+        Ok(task)
     }
 
     /// Nobody waits for that request any more.
@@ -81,6 +83,9 @@ impl Reactor {
     pub(super) fn settle_ended(&mut self, py: Python<'_>) {
         loop {
             let ended = self.context.ended.borrow_mut().pop_front();
+            if matches!(ended, Some(Ended::Task { .. })) {
+                self.context.mailbox.stats.tasks.release();
+            }
             match ended {
                 None => return,
                 Some(Ended::Task { owner: Owner::Request(serial), task }) => self.request_ended(serial, task.bind(py)),
