@@ -79,11 +79,19 @@ a_call_ends_as_its_coroutine_does(Config) ->
 
 a_call_whose_time_is_over_is_cancelled(Config) ->
     with_context(Config, #{}, fun(Context) ->
-        ?assertEqual({error, timeout}, py:call(Context, awaits, hold_on, [register_self()], #{}, 200)),
-        [said(What) || What <- [<<"begun">>, <<"cancelled">>]],
+        ok = times_out(Context, register_self(), 200),
+        said(<<"cancelled">>),
         ?assertEqual({ok, 1}, py:call(Context, awaits, sleep, [0.001, 1], #{}, 60000)),
         wait_equal({ok, 0}, fun() -> call(Context, tasks, []) end)
     end).
+
+%% On a busy machine the time may be over before the call begins: it is dropped then.
+times_out(Context, Name, Ms) ->
+    ?assertEqual({error, timeout}, py:call(Context, awaits, hold_on, [Name], #{}, Ms)),
+    receive
+        <<"begun">> -> ok
+    after 0 -> times_out(Context, Name, 4 * Ms)
+    end.
 
 a_caller_that_dies_cancels_its_call(Config) ->
     with_context(Config, #{}, fun(Context) ->

@@ -83,10 +83,10 @@ chains_of_handles_are_released(Config) ->
         ?assertEqual(1, run(Context, release_handles, []))
     end).
 
-%% Of the instance, of who counts (two), and of who searches.
+%% By who searches.
 dicts_are_kept_while_they_are_searched(Config) ->
     with_soundness(Config, fun(Context) ->
-        ?assertEqual([4], run(Context, replace_dict_while_it_is_searched, []))
+        ?assertEqual([1], run(Context, replace_dict_while_it_is_searched, []))
     end).
 
 %% In an interpreter of its own: the module is shared by the contexts of the main one.

@@ -120,18 +120,22 @@ class _Name(str):
 
 
 def replace_dict_while_it_is_searched():
-    """How many references there are to the dict of an instance while native code looks whether it has a name."""
+    """How many more references there are to the dict of an instance while native code looks whether it has a name."""
     link = _Sub()
     references = []
 
-    def compared():
+    def count():
         attributes = link.__dict__
-        references.append(sys.getrefcount(attributes))
+        return sys.getrefcount(attributes)
+
+    def compared():
+        references.append(count() - before)
         link.__dict__ = {}
 
     name = _Name("write")
     name.compared = compared
     link.__dict__ = {name: 1}
+    before = count()
     link.write_ready()
     return references
 
