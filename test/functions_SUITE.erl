@@ -43,6 +43,12 @@ groups() ->
         interrupted,
         an_interrupt_that_was_caught_ends_no_other_call,
         a_context_may_call_while_it_starts,
+        awaited_by_a_task,
+        awaited_with_errors,
+        awaited_by_many_tasks,
+        awaited_by_a_task_that_is_cancelled,
+        awaited_when_the_context_stops,
+        awaited_while_the_context_ends,
         bad_registrations
     ] ++ reactor_test:long([killed_while_it_waits])).
 
@@ -53,6 +59,9 @@ init_per_testcase(_Case, Config) ->
 call(Context, Function, Args) ->
     {ok, Value} = py:call(Context, askers, Function, Args),
     Value.
+
+ask_async(Context, Args) ->
+    call(Context, ask_async, Args).
 
 ask(Context, Args) ->
     call(Context, ask, Args).
@@ -94,6 +103,92 @@ funs_and_exported_functions(Config) ->
         ?assertEqual(5, ask(Context, [<<"größe"/utf8>>, <<"bytes">>])),
         ?assertEqual(none, ask(Context, [<<"nothing">>]))
     end).
+
+%% The context serves meanwhile, also the function that it waits for.
+awaited_by_a_task(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(asks_back, fun() ->
+            {ok, Value} = py:eval(Context, "6 * 7"),
+            Value
+        end),
+        ?assertEqual(42, ask_async(Context, [<<"asks_back">>])),
+        register_waiting(waits),
+        Asked = later(fun() -> ask_async(Context, [<<"waits">>]) end),
+        Waits = waiting(),
+        ?assertEqual({ok, 2}, py:eval(Context, "1 + 1")),
+        Waits ! {return, #{<<"a">> => [1, 2.5]}},
+        ?assertEqual(#{<<"a">> => [1, 2.5]}, answer(Asked)),
+        ?assertEqual(1, call(Context, ask_on_a_loop_of_its_own, [<<"echo">>, 1]))
+    end).
+
+awaited_with_errors(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:register_function(raises, fun() -> error(on_purpose) end),
+        ok = py:register_function(killed, fun() -> exit(self(), kill), timer:sleep(?WAIT_MS) end),
+        ok = py:register_function(odd, fun() -> <<1:1>> end),
+        ?assertMatch({<<"LookupError">>, _}, ask_async(Context, [<<"nobody registered this">>])),
+        ?assertMatch({<<"TypeError">>, _}, ask_async(Context, [<<"echo">>])),
+        ?assertMatch({<<"CallError">>, _}, ask_async(Context, [<<"raises">>])),
+        ?assertMatch({<<"CallError">>, _}, ask_async(Context, [<<"killed">>])),
+        ?assertMatch({<<"TypeError">>, _}, ask_async(Context, [<<"odd">>])),
+        register_waiting(waits),
+        ?assertMatch({<<"TimeoutError">>, _}, call(Context, ask_async_within, [0.01, <<"waits">>])),
+        waiting() ! {return, late},
+        ?assertEqual(1, ask_async(Context, [<<"echo">>, 1]))
+    end).
+
+awaited_by_many_tasks(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        ?assertEqual(lists:seq(0, 499), call(Context, ask_all, [<<"echo">>, 500])),
+        %% One more than may run.
+        ok = py:register_function(held, fun(_) -> receive after infinity -> ok end end),
+        Asked = later(fun() -> py:call(Context, askers, ask_all, [<<"held">>, 1025], #{}, ?WAIT_MS) end),
+        wait_until(fun() -> map_size(sys:get_state(py_functions)) =:= 1024 end),
+        {<<"BlockingIOError">>, _} = ask_async(Context, [<<"echo">>, 1]),
+        [exit(Pid, kill) || Pid <- held()],
+        {ok, Answers} = answer(Asked),
+        ?assertEqual([<<"BlockingIOError">>], [Class || {Class, _} <- Answers] -- lists:duplicate(1024, <<"CallError">>)),
+        ?assertEqual(1, ask_async(Context, [<<"echo">>, 1]))
+    end).
+
+%% The processes of the calls of functions.
+held() ->
+    {monitors, Monitored} = process_info(whereis(py_functions), monitors),
+    [Pid || {process, Pid} <- Monitored].
+
+awaited_by_a_task_that_is_cancelled(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        register_waiting(waits),
+        ok = py:exec(Context, "import askers, erlang.reactor\ntask = erlang.reactor.spawn(askers.ask_async('waits'))"),
+        Waits = waiting(),
+        ok = py:exec(Context, "task.cancel()"),
+        wait_until(fun() -> {ok, true} =:= py:eval(Context, "task.cancelled()") end),
+        Waits ! {return, late},
+        ?assertEqual(1, ask_async(Context, [<<"echo">>, 1])),
+        ?assertMatch(#{exceptions := 0}, py_reactor_context:stats(Context))
+    end).
+
+awaited_when_the_context_stops(Config) ->
+    register_waiting(waits),
+    {Monitor, Waits} = with_context(Config, #{}, fun(Context) ->
+        Asked = later(fun() -> py:call(Context, askers, ask_async, [<<"waits">>]) end),
+        {Asked, waiting()}
+    end),
+    ?assertEqual({error, stopped}, answer(Monitor)),
+    Waits ! {return, late}.
+
+awaited_while_the_context_ends(Config) ->
+    Test = self(),
+    Tag = make_ref(),
+    ok = py:register_function(told, fun(Value) -> Test ! {Tag, Value} end),
+    with_context(Config, #{}, fun(Context) ->
+        ok = py:exec(Context, [
+            "import erlang.reactor\nasync def last():\n"
+            "    await erlang.call_async('told', await erlang.call_async('echo', 7))\n"
+            "erlang.reactor.on_stop(last)"
+        ])
+    end),
+    receive {Tag, 7} -> ok after 0 -> error(no_answer) end.
 
 terms_there_and_back(Config) ->
     with_context(Config, #{}, fun(Context) ->
@@ -206,8 +301,7 @@ too_many_calls(Config) ->
         wait_until(fun() -> map_size(sys:get_state(py_functions)) =:= 1024 end),
         {<<"BlockingIOError">>, Text} = ask(Context, [<<"echo">>, 1]),
         ?assertMatch({_, _}, binary:match(Text, <<"'echo' was not called: 1024 calls run already">>)),
-        {monitors, Monitors} = process_info(whereis(py_functions), monitors),
-        [exit(Pid, kill) || {process, Pid} <- Monitors],
+        [exit(Pid, kill) || Pid <- held()],
         wait_until(fun() -> sys:get_state(py_functions) =:= #{} end),
         ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
     end).

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erlang._native import native
 
-__all__ = ["CallError", "call"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["CallError", "call", "call_async"]
 
 
 class CallError(Exception):
@@ -23,8 +26,8 @@ def call(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
     """Call a function that Erlang registered with ``py:register_function``, and wait for it.
 
     It runs in an Erlang process of its own. Other Python threads run meanwhile, but the context
-    that calls serves no connection: for what takes long, send a message (:func:`erlang.send`),
-    answer ``"async_pending"``, and have Erlang notify the protocol.
+    that calls serves no connection: for what takes long, await :func:`call_async`, or send a message
+    (:func:`erlang.send`), answer ``"async_pending"``, and have Erlang notify the protocol.
 
     Args:
         name: what the function was registered as.
@@ -44,6 +47,44 @@ def call(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
         RuntimeError: the context was killed meanwhile; or outside the Erlang VM.
     """
     kind, value = native.call(name, args, timeout)
+    return _result(name, timeout, kind, value)
+
+
+async def call_async(name: str, /, *args: Any, timeout: float | None = 5.0) -> Any:
+    """The same for a task: it waits, and its context serves others meanwhile, and may be asked by the function.
+
+    On a loop that is not a context's, a thread of its default executor waits. A task that is
+    cancelled waits no more; the function goes on, and what it returns reaches nobody.
+
+    Args, Returns, Raises: as :func:`call`.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    # Of a context, the loop has this.
+    if not hasattr(loop, "_begin_task"):
+        kind, value = await loop.run_in_executor(None, native.call, name, args, timeout)
+        return _result(name, timeout, kind, value)
+    future: asyncio.Future[tuple[str, Any]] = loop.create_future()
+
+    def answered(pair: tuple[str, Any]) -> None:
+        if not future.done():
+            future.set_result(pair)
+
+    number = native.call_async(name, args, answered)
+    if number < 0:
+        return _result(name, timeout, "busy", -number)
+    try:
+        async with asyncio.timeout(timeout):
+            kind, value = await future
+    except TimeoutError:
+        kind, value = "timeout", None
+    finally:
+        native.forget_call(number)
+    return _result(name, timeout, kind, value)
+
+
+def _result(name: str, timeout: float | None, kind: str, value: Any) -> Any:
     match kind:
         case "ok":
             return value

@@ -455,6 +455,15 @@ def call(name: str, args: tuple[Any, ...], timeout: float | None, /) -> tuple[st
     raise RuntimeError("erlang.call() works inside the Erlang VM only; this is a plain Python interpreter")
 
 
+def call_async(name: str, args: tuple[Any, ...], answered: Callable[[tuple[str, Any]], None], /) -> int:
+    """There are no contexts here."""
+    raise RuntimeError("erlang.call_async() works inside the Erlang VM only; this is a plain Python interpreter")
+
+
+def forget_call(number: int, /) -> None:
+    """There are no contexts here."""
+
+
 def own_pid() -> Pid | None:
     """There is no Erlang process here."""
     raise RuntimeError("erlang.self() works inside the Erlang VM only; this is a plain Python interpreter")

@@ -21,9 +21,13 @@ enum State {
     Over,
 }
 
+/// What is to be done once the answer is there, or is known never to come; by any thread of the VM.
+pub type Then = Box<dyn Fn() + Send + Sync>;
+
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    then: Option<Then>,
 }
 
 /// The caller's side.
@@ -44,11 +48,11 @@ impl Resource for Answer {
 /// Calls that nobody has answered, whether their callers still wait or not.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Both sides of a new call, unless too many are open (I9).
-pub fn new() -> Option<(Awaited, Answer)> {
+/// Both sides of a new call, unless too many are open (I9). `then` is done once, when a wait would not have to wait.
+pub fn new(then: Option<Then>) -> Option<(Awaited, Answer)> {
     let one_more = |open| (open < CALLS_MAX).then_some(open + 1);
     OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-    let shared = Arc::new(Shared { state: Mutex::new(State::Waiting), changed: Condvar::new() });
+    let shared = Arc::new(Shared { state: Mutex::new(State::Waiting), changed: Condvar::new(), then });
     Some((Awaited(Arc::clone(&shared)), Answer(shared)))
 }
 
@@ -91,6 +95,10 @@ impl Answer {
             *state = to;
             OPEN.fetch_sub(1, Ordering::Relaxed);
             self.0.changed.notify_all();
+            drop(state);
+            if let Some(then) = &self.0.then {
+                then();
+            }
         }
     }
 }
@@ -107,10 +115,22 @@ mod tests {
 
     #[test]
     fn who_forgets_to_answer_lets_the_caller_go() {
-        let (awaited, answer) = new().unwrap();
+        let (awaited, answer) = new(None).unwrap();
         assert!(matches!(awaited.wait(Duration::ZERO), Waited::Nothing));
         let waiter = std::thread::spawn(move || matches!(awaited.wait(Duration::from_secs(60)), Waited::Nobody));
         drop(answer);
         assert!(waiter.join().unwrap());
+    }
+
+    #[test]
+    fn who_does_not_wait_is_told_once() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let theirs = Arc::clone(&told);
+        let (awaited, answer) = new(Some(Box::new(move || _ = theirs.fetch_add(1, Ordering::Relaxed)))).unwrap();
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+        answer.settle(State::Over);
+        assert!(matches!(awaited.wait(Duration::ZERO), Waited::Nobody));
+        drop(answer);
+        assert_eq!(told.load(Ordering::Relaxed), 1);
     }
 }

@@ -13,7 +13,7 @@ use crate::connection::directory::{self, Entry, Served};
 use crate::connection::machine::Machine;
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
-use crate::connection::tasks::{Ended, Running};
+use crate::connection::tasks::{Asked, Ended, Running};
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
@@ -161,6 +161,8 @@ pub struct Context {
     pub callers: RefCell<Option<OwnedTerm>>,
     /// And for its tasks, by the requests that these are for.
     pub tasks_callers: RefCell<HashMap<u64, OwnedTerm>>,
+    /// Calls of functions of Erlang that tasks wait for, by their numbers.
+    pub asked: RefCell<HashMap<u64, Asked>>,
     /// Tasks that have ended, and what to do of that.
     pub ended: RefCell<VecDeque<Ended>>,
     /// Classes that were said to define no `message_received`.
@@ -213,6 +215,7 @@ impl Context {
             calling: Cell::new(None),
             callers: RefCell::default(),
             tasks_callers: RefCell::default(),
+            asked: RefCell::default(),
             ended: RefCell::default(),
             unaware: RefCell::default(),
             buffer_type,
@@ -454,13 +457,13 @@ impl Context {
         self.own(directory::find(name)?)
     }
 
-    /// Who waits while this context waits: itself, and whoever waits for what it does just now.
-    pub fn callers<'a>(&self, env: Env<'a>) -> Vec<Term<'a>> {
+    /// Who waits for what this context asks for: itself, if it `waits` for that, and whoever waits for what it does.
+    pub fn callers<'a>(&self, env: Env<'a>, waits: bool) -> Vec<Term<'a>> {
         let own = self.mailbox.owner.encode(env);
         let (now, tasks) = (self.callers.borrow(), self.tasks_callers.borrow());
         let pids = |callers: &OwnedTerm| callers.open(|term| term.in_env(env)).decode::<Vec<Term<'a>>>();
         let others = now.iter().chain(tasks.values()).filter_map(|callers| pids(callers).ok()).flatten();
-        std::iter::once(own).chain(others).collect()
+        waits.then_some(own).into_iter().chain(others).collect()
     }
 
     /// Says, once for each class, that it does not define `message_received`.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::token::ConnId;
+use crate::beam::call_reply::Awaited;
 use crate::connection::machine::Task;
 use pyo3::{Py, PyAny, PyErr};
 
@@ -46,6 +47,14 @@ pub enum Ended {
         /// What.
         error: PyErr,
     },
+}
+
+/// A call of a function of Erlang that a task waits for.
+pub struct Asked {
+    /// Its answer.
+    pub awaited: Awaited,
+    /// What is called with that.
+    pub answered: Py<PyAny>,
 }
 
 /// A task of a connection.

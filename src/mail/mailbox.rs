@@ -49,6 +49,8 @@ pub struct Mailbox {
     pub backend: OnceLock<(&'static str, String)>,
     /// What its thread is asked to do.
     pub inbox: Inbox<Command>,
+    /// Calls of functions of Erlang that were answered, each once: also while the context ends, and takes no more commands.
+    answered: Mutex<Vec<u64>>,
     /// Somebody looks at its stacks.
     pub looked_at: AtomicBool,
     notices: Mutex<Notices>,
@@ -71,6 +73,7 @@ impl Mailbox {
             running: Arc::new(Running::new()),
             backend: OnceLock::new(),
             inbox: Inbox::new()?,
+            answered: Mutex::default(),
             looked_at: AtomicBool::new(false),
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
@@ -126,6 +129,17 @@ impl Mailbox {
     pub fn cancel_task(&self, ticket: &Ticket) {
         // A context that takes no more commands ends, and its tasks with it.
         let _ = self.inbox.post(Command::CancelTask { serial: ticket.serial() });
+    }
+
+    /// The answer to a call of a function is there, or will never come.
+    pub fn answered(&self, call: u64) {
+        lock(&self.answered).push(call);
+        self.inbox.wake();
+    }
+
+    /// Takes the calls that were answered.
+    pub fn take_answered(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.answered))
     }
 
     /// Queues a log record, or counts it when nobody takes them fast enough.

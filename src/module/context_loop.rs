@@ -152,4 +152,6 @@ pub fn end(py: Python<'_>, context: &Context) {
     call(py, context, "_end");
     let event_loop = context.event_loop.take();
     drop(event_loop);
+    let asked = context.asked.take();
+    drop(asked);
 }

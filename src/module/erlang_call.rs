@@ -1,17 +1,18 @@
 //! `erlang.call`: from any thread of Python to a function that Erlang has registered, and back with what it returned.
 //!
-//! The thread waits, so its context serves nobody. It tells which contexts wait, for a function that calls one of them
-//! again would never be answered: `py_request` refuses that.
+//! Of `call`, the thread waits, so its context serves nobody; of `call_async`, a task does. Either tells which contexts wait,
+//! for a function that calls one of them again would never be answered: `py_request` refuses that.
 
 use crate::base::atoms;
 use crate::base::config::{CALL_POLL_MS, CALLS_MAX};
 use crate::base::gil::detached;
 use crate::beam;
-use crate::beam::call_reply::{self, Waited};
+use crate::beam::call_reply::{self, Awaited, Then, Waited};
 use crate::beam::resource::Ref;
 use crate::connection::context::{self, Context};
-use crate::python::glue::guarded_object;
-
+use crate::connection::tasks::Asked;
+use crate::module::context_loop;
+use crate::python::glue::{argument, guarded_object};
 use crate::python::terms::TermConverter;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use rustler::Term;
 use rustler::env::OwnedEnv;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// `call(name, args, timeout)`: answers `(kind, value)`, see `erlang/_calls.py`.
@@ -42,7 +45,7 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
             // Each `connection_lost` would wait in vain.
             return pair(py, "killed", py.None().into_bound(py));
         }
-        let Some(awaited) = ask(&converter, context.as_deref(), &name, &args)? else {
+        let Some(awaited) = ask(&converter, context.as_deref(), &name, &args, None)? else {
             return pair(py, "busy", CALLS_MAX.into_pyobject(py)?.into_any());
         };
         loop {
@@ -67,19 +70,69 @@ pub unsafe extern "C" fn call(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -
     })
 }
 
+/// `call_async(name, args, answered)`: has `answered(kind, value)` called on this context's thread, and answers the number of
+/// the call; or how many run already, negated.
+pub unsafe extern "C" fn call_async(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
+        let args = unsafe { Bound::from_borrowed_ptr(py, args) };
+        let (name, args, answered): (String, Bound<'_, PyTuple>, Py<PyAny>) = args.extract()?;
+        let context = context::current(py).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "erlang.call_async(): the event loop that runs is not that of this thread's context",
+            )
+        })?;
+        let call = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::clone(&context.mailbox);
+        let then = Box::new(move || mailbox.answered(call));
+        let awaited = ask(&TermConverter::new(py)?, Some(&context), &name, &args, Some(then))?;
+        let Some(awaited) = awaited else { return Ok((-(CALLS_MAX as i64)).into_pyobject(py)?.into_any()) };
+        context.asked.borrow_mut().insert(call, Asked { awaited, answered });
+        Ok(call.into_pyobject(py)?.into_any())
+    })
+}
+
+/// `forget_call(number)`: its task waits no more.
+pub unsafe extern "C" fn forget_call(_: *mut ffi::PyObject, number: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
+        let number = unsafe { argument(py, number) };
+        let number: u64 = number.extract()?;
+        let forgotten = context::current(py).and_then(|context| context.asked.borrow_mut().remove(&number));
+        drop(forgotten);
+        Ok(py.None().into_bound(py))
+    })
+}
+
+/// Tells the task that waits for that call, on the context's thread.
+pub fn tell_answer(py: Python<'_>, context: &Context, converter: &TermConverter, call: u64) {
+    let asked = context.asked.borrow_mut().remove(&call);
+    let Some(Asked { awaited, answered: tell }) = asked else { return };
+    let pair = match awaited.wait(Duration::ZERO) {
+        Waited::Answer(answer) => answer.open(|term| answered(py, converter, term)),
+        _ => pair(py, "gone", py.None().into_bound(py)),
+    };
+    if let Err(error) = pair.and_then(|pair| tell.call1(py, (pair,))) {
+        context_loop::tell(py, context, "an answer of Erlang could not be passed on", &error);
+    }
+}
+
 /// Sends the call to `py_functions`: `{py_call, Answer, Name, Args, Callers}`. `None` if too many run.
 fn ask(
     converter: &TermConverter,
     context: Option<&Context>,
     name: &str,
     args: &Bound<'_, PyTuple>,
-) -> PyResult<Option<call_reply::Awaited>> {
-    let Some((awaited, answer)) = call_reply::new() else { return Ok(None) };
+    then: Option<Then>,
+) -> PyResult<Option<Awaited>> {
+    let waits = then.is_none();
+    let Some((awaited, answer)) = call_reply::new(then) else { return Ok(None) };
     let answer = Ref::new(answer);
     let mut mail = OwnedEnv::new();
     let message = mail.run(|env| -> PyResult<_> {
         let args = converter.to_term(env, args.to_list().as_any())?;
-        let callers = context.map_or_else(Vec::new, |context| context.callers(env));
+        let callers = context.map_or_else(Vec::new, |context| context.callers(env, waits));
         Ok(mail.save((atoms::py_call(), &answer, name, args, callers)))
     })?;
     let to = mail.run(|env| env.whereis_pid(atoms::py_functions()));

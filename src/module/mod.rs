@@ -66,7 +66,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -121,6 +121,13 @@ static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
     method(c"end_by_hand", end_by_hand, ffi::METH_O, c"Closes what get_extra_info has opened of such a connection."),
     method(c"send", messages::send, ffi::METH_VARARGS, c"Sends a term to an Erlang process."),
     method(c"call", erlang_call::call, ffi::METH_VARARGS, c"Calls a registered function of Erlang and waits."),
+    method(
+        c"call_async",
+        erlang_call::call_async,
+        ffi::METH_VARARGS,
+        c"Calls a registered function of Erlang for a task; answers the call's number.",
+    ),
+    method(c"forget_call", erlang_call::forget_call, ffi::METH_O, c"Nobody waits for that call any more."),
     method(
         c"asyncio_imported",
         context_loop::asyncio_imported,

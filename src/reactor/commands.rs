@@ -19,7 +19,7 @@ use crate::mail::inbox::Signal;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
 use crate::mail::ticket::Ticket;
-use crate::module::context_loop;
+use crate::module::{context_loop, erlang_call};
 use crate::python::instance;
 use crate::python::variables;
 use crate::reactor::jobs::{self, Waiter};
@@ -44,6 +44,9 @@ impl Reactor {
         // One by one: should one of them panic, the others are still there to be abandoned.
         while let Some(command) = self.commands.pop_front() {
             self.run_command(py, command);
+        }
+        for call in context.mailbox.take_answered() {
+            erlang_call::tell_answer(py, &context, &self.python.converter, call);
         }
         self.take_signals(py);
     }

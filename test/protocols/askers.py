@@ -56,3 +56,26 @@ class Asks(erlang.reactor.Protocol):
     def message_received(self, message):
         self.write(erlang.call(message).encode())
         return "continue"
+
+
+async def ask_async(name, *args):
+    return await ask_async_within(None, name, *args)
+
+
+async def ask_async_within(timeout, name, *args):
+    try:
+        return await erlang.call_async(name, *args, timeout=timeout)
+    except Exception as exc:
+        return (type(exc).__name__, str(exc))
+
+
+async def ask_all(name, count):
+    import asyncio
+
+    return await asyncio.gather(*[ask_async(name, number) for number in range(count)])
+
+
+def ask_on_a_loop_of_its_own(name, *args):
+    import asyncio
+
+    return asyncio.run(ask_async(name, *args))
