@@ -188,15 +188,19 @@ class ContextLoop(Loop):
         if exc is not None:
             self.call_exception_handler({"message": message, "exception": exc, "task": task})
 
-    def _end(self) -> None:
-        for task in asyncio.all_tasks(self):
+    def _end(self) -> list[Any] | None:
+        """Close the loop; answer the coroutines that have not ended, if any: they must never be destroyed."""
+        left = asyncio.all_tasks(self)
+        for task in left:
             # The log has told of those that are left; an interpreter that ends can log no more.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+        coros = [task.get_coro() for task in left]
         self._leave()
         if self._thread_id is not None:
             _of_threads.pop(self._thread_id, None)
         self._thread_id = None
         Loop.close(self)
+        return coros or None
 
     # What its context does.
 

@@ -147,9 +147,17 @@ pub fn begin_end(py: Python<'_>, context: &Context) {
     call(py, context, "_begin_end");
 }
 
-/// The loop is over, whatever is left of it.
+/// The loop is over, whatever is left of it. Coroutines that have not ended although they were cancelled are kept for ever:
+/// one that catches whatever is raised would never return if it were destroyed, at the end of its interpreter, which would
+/// hold up all others that share its lock.
 pub fn end(py: Python<'_>, context: &Context) {
-    call(py, context, "_end");
+    if let Some(event_loop) = of(py, context) {
+        match event_loop.call_method0("_end") {
+            Ok(left) if !left.is_none() => std::mem::forget(left),
+            Ok(_) => {}
+            Err(error) => tell(py, context, "an event loop", &error),
+        }
+    }
     let event_loop = context.event_loop.take();
     drop(event_loop);
     let asked = context.asked.take();

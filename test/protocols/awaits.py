@@ -125,6 +125,12 @@ class Awaits(recorder.Recording):
             with contextlib.suppress(asyncio.CancelledError):
                 await self.go.wait()
 
+    async def stubborn(self):
+        """Catches whatever is raised, also when it is destroyed, when nothing can be awaited any more."""
+        while True:
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(3600)
+
     async def until_released(self):
         while not recorder._released[self.tag].is_set():
             await asyncio.sleep(0.01)
