@@ -19,6 +19,9 @@ const CASE_GAP: f64 = 16.0;
 const LEGEND_ROW: f64 = 20.0;
 const LEGEND_COLUMNS: usize = 4;
 const AXIS: f64 = 44.0;
+/// A title is cut into lines of so many characters, so far apart.
+const TITLE_CHARS: usize = 36;
+const LINE: f64 = 14.0;
 
 const STYLE: &str = include_str!("summary.css");
 
@@ -99,8 +102,12 @@ fn legend_of(servers: &[&str]) -> Markup {
 
 fn case(row: &Row<'_>, x: &impl Fn(f64) -> f64) -> Markup {
     let middle = row.top + row.bars.len() as f64 * (BAR + GAP) / 2.0;
+    let lines = wrapped(row.title);
+    let first = middle - (lines.len() - 1) as f64 * LINE / 2.0;
     html! {
-        text.case x=(LEFT - 12.0) y=(middle) { (row.title) }
+        @for (at, line) in lines.iter().enumerate() {
+            text.case x=(LEFT - 12.0) y=(first + at as f64 * LINE) { (line) }
+        }
         @for (at, bar) in row.bars.iter().enumerate() {
             @let y = row.top + at as f64 * (BAR + GAP);
             rect.(class(bar.colour)) x=(LEFT) y=(y) width=(format!("{:.1}", x(bar.times) - LEFT)) height=(BAR) rx="1.5" {
@@ -111,6 +118,34 @@ fn case(row: &Row<'_>, x: &impl Fn(f64) -> f64) -> Markup {
     }
 }
 
+/// In lines that fit beside the bars.
+fn wrapped(title: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in title.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() || line.len() + 1 + word.len() <= TITLE_CHARS => {
+                line.push_str(if line.is_empty() { "" } else { " " });
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn class(colour: usize) -> String {
     format!("s{}", colour % 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn titles_are_wrapped_between_words() {
+        assert_eq!(wrapped("Echo, 64 connections"), ["Echo, 64 connections"]);
+        let long = "Connect, send one message of 64 B, close; 32 at a time";
+        assert_eq!(wrapped(long), ["Connect, send one message of 64 B,", "close; 32 at a time"]);
+        assert_eq!(wrapped(long).join(" "), long);
+    }
 }
