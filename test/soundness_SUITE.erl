@@ -83,10 +83,10 @@ chains_of_handles_are_released(Config) ->
         ?assertEqual(1, run(Context, release_handles, []))
     end).
 
-%% By who searches.
+%% By who searches. Who looks again sees the dict that is there by then.
 dicts_are_kept_while_they_are_searched(Config) ->
     with_soundness(Config, fun(Context) ->
-        ?assertEqual([1], run(Context, replace_dict_while_it_is_searched, []))
+        ?assertMatch([1 | _], run(Context, replace_dict_while_it_is_searched, []))
     end).
 
 %% In an interpreter of its own: the module is shared by the contexts of the main one.
