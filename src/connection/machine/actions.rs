@@ -36,15 +36,18 @@ impl ActionPolicy {
     }
 
     pub(super) fn wish(&self, link: &Link, limits: &Limits) -> Wish {
-        let mode = self.mode();
+        let (mode, full, may_end) = match self.tasks.are_there() {
+            true => (self.mode(), self.tasks.are_full(), self.tasks.have_ended()),
+            false => (self.mode, false, true),
+        };
         let callback = match mode {
-            Mode::Read if self.tasks.are_full() => Next::Nothing,
+            Mode::Read if full => Next::Nothing,
             Mode::Read if link.has_input() => Next::DataReceived,
             Mode::Read if link.owes_eof() => Next::EofReceived,
             Mode::Write if self.may_write(link, limits) => Next::WriteReady,
             _ => Next::Nothing,
         };
-        Wish { callback, mode, may_end: self.tasks.have_ended() }
+        Wish { callback, mode, may_end }
     }
 
     /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.

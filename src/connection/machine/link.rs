@@ -80,13 +80,7 @@ impl Link {
             self.close(End::Stopped);
             return self.next_flushing(limits);
         }
-        // All that came is dealt with, nothing more can come, and nobody is there to write to.
-        let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
-        // The writer of a pipe never received: it has only stopped sending, until its protocol knows or waits for room.
-        let waits_for_room = mode == Mode::Write && callback == Next::Nothing;
-        let only_reads = self.directions.readable && !self.directions.writable;
-        let is_gone = self.hung_up && (!only_reads || self.eof == Eof::Told || waits_for_room);
-        if is_gone && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived {
+        if self.hung_up && self.is_gone(callback, mode) {
             self.fail(End::Reset(None));
             return self.next_finished(may_end);
         }
@@ -112,6 +106,16 @@ impl Link {
             }
             _ => self.listen(if callback == Next::Nothing { Next::Nothing } else { Next::Yield }),
         }
+    }
+
+    /// Of one that has hung up: all that came is dealt with, nothing more can come, and nobody is there to write to.
+    fn is_gone(&self, callback: Next, mode: Mode) -> bool {
+        let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
+        // The writer of a pipe never received: it has only stopped sending, until its protocol knows or waits for room.
+        let waits_for_room = mode == Mode::Write && callback == Next::Nothing;
+        let only_reads = self.directions.readable && !self.directions.writable;
+        let has_left = !only_reads || self.eof == Eof::Told || waits_for_room;
+        has_left && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived
     }
 
     fn has_retired(&self, mode: Mode) -> bool {

@@ -48,7 +48,7 @@ impl Machine {
     }
 
     fn owes_cancel(&mut self) -> bool {
-        !self.link.is_open() && self.actions.tasks.owe_cancel()
+        self.actions.tasks.are_there() && !self.link.is_open() && self.actions.tasks.owe_cancel()
     }
 
     /// `connection_made` returned.

@@ -31,6 +31,11 @@ impl Tasks {
         self.datagrams -= u32::from(task == Task::Datagram);
     }
 
+    /// Whether there is any: if not, nothing else here has to be asked, which is so for most connections at all times.
+    pub(super) fn are_there(&self) -> bool {
+        self.all > 0
+    }
+
     /// Whether the connection is in async mode because of them.
     pub(super) fn hold(&self) -> bool {
         self.holding > 0
@@ -43,12 +48,12 @@ impl Tasks {
 
     /// Whether `connection_lost` may come (B9).
     pub(super) fn have_ended(&self) -> bool {
-        self.all == 0 || self.given_up
+        !self.are_there() || self.given_up
     }
 
     /// Of a connection that has ended: whether they are to be cancelled now. True once.
     pub(super) fn owe_cancel(&mut self) -> bool {
-        self.all > 0 && !std::mem::replace(&mut self.cancelled, true)
+        self.are_there() && !std::mem::replace(&mut self.cancelled, true)
     }
 
     /// They are cancelled once more, if they have not ended by now.
