@@ -83,7 +83,7 @@ endless_requests(Config) ->
                 ?assertMatch({Function, ?INTERRUPTED}, {Function, answer(Request)}),
                 ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
             end
-         || Function <- [spin, stubborn]
+         || Function <- [spin, stubborn, spin_async]
         ]
     end).
 

@@ -41,6 +41,11 @@ pub struct Running {
     interrupting: AtomicBool,
     /// The stretch that is to be interrupted whatever else is under way; 0: none.
     doomed: AtomicU64,
+    /// Odd while an event loop always has something ready: its steps are short, and no interrupt would ever find one that
+    /// still runs. Written by the context's thread alone.
+    busy: AtomicU64,
+    /// The next step of that loop is to be interrupted.
+    next_step: AtomicBool,
     /// Taken away, by a detached thread, before the interpreter may end.
     target: Mutex<Option<Target>>,
 }
@@ -55,6 +60,9 @@ struct Target {
 }
 // SAFETY: I7: the pointer is used under the lock around it; as long as it is there, the interpreter is.
 unsafe impl Send for Target {}
+
+/// Who interrupts one stretch and nothing else says that no loop is busy.
+const NOT_BUSY: u64 = 0;
 
 /// Why there is no interrupt.
 pub enum NoInterrupt {
@@ -79,6 +87,8 @@ impl Running {
             slow_between_ms: AtomicU64::new(0),
             interrupting: AtomicBool::new(false),
             doomed: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            next_step: AtomicBool::new(false),
             target: Mutex::new(None),
         }
     }
@@ -182,6 +192,35 @@ impl Running {
         self.interrupted.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether the event loop of the context has something ready, when it begins to run that and before each wait.
+    #[inline]
+    pub fn set_busy(&self, busy: bool) {
+        let number = self.busy.load(Ordering::Relaxed);
+        if number.is_multiple_of(2) == busy {
+            self.busy.store(number + 1, Ordering::Release);
+            self.next_step.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the step of the event loop that runs now is to be interrupted. On its thread.
+    #[inline]
+    pub fn take_next_step(&self) -> bool {
+        self.next_step.load(Ordering::Relaxed) && self.next_step.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the exception raised in what runs now. On its thread.
+    pub fn raise_here(&self, exception: &Bound<'_, PyType>) {
+        // SAFETY: I7, by the token that `exception` has; this thread's own number.
+        unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, exception.as_ptr()) };
+        self.note_raised();
+    }
+
+    fn note_raised(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.noted.store(true, Ordering::Release);
+    }
+
     /// The number of the stretch that runs, or an even one.
     pub fn number(&self) -> u64 {
         self.stretch.load(Ordering::Acquire)
@@ -193,16 +232,17 @@ impl Running {
         self.noted.store(true, Ordering::Release);
     }
 
-    /// Interrupts the Python code that runs now, and no later one. `done` is told, on another thread, whether it still ran.
+    /// Interrupts the Python code that runs now, and no later one; but where an event loop goes from step to step without a
+    /// pause, its next step. `done` is told, on another thread, whether it still ran.
     ///
     /// # Errors
     /// None runs, or it cannot be done now.
     pub fn interrupt(self: &Arc<Self>, done: impl FnOnce(bool) + Send + 'static) -> Result<(), NoInterrupt> {
-        let number = self.number();
-        if number.is_multiple_of(2) {
+        let (number, busy) = (self.number(), self.busy.load(Ordering::Acquire));
+        if number.is_multiple_of(2) && busy.is_multiple_of(2) {
             return Err(NoInterrupt::Idle);
         }
-        self.start_interrupt(number, done)
+        self.start_interrupt(number, busy, done)
     }
 
     /// Interrupts the stretch of that number, and no other, if it still runs once Python lets us.
@@ -212,7 +252,7 @@ impl Running {
     pub fn interrupt_stretch(self: &Arc<Self>, number: u64) -> io::Result<()> {
         // One that is under way looks at this when it is over. Of two, the later one is the one that may still run.
         self.doomed.fetch_max(number, Ordering::SeqCst);
-        match self.start_interrupt(number, drop) {
+        match self.start_interrupt(number, NOT_BUSY, drop) {
             Ok(()) | Err(NoInterrupt::Idle | NoInterrupt::Busy) => Ok(()),
             Err(NoInterrupt::Resources(error)) => Err(error),
         }
@@ -221,6 +261,7 @@ impl Running {
     fn start_interrupt(
         self: &Arc<Self>,
         number: u64,
+        busy: u64,
         done: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), NoInterrupt> {
         if self.interrupting.swap(true, Ordering::SeqCst) {
@@ -229,13 +270,13 @@ impl Running {
         let running = Arc::clone(self);
         // It waits for the GIL, for as long as an extension module keeps that.
         let spawned = std::thread::Builder::new().name("py_interrupt".into()).spawn(move || {
-            let raised = running.raise(number);
+            let raised = running.raise(number, busy);
             running.interrupting.store(false, Ordering::SeqCst);
             done(raised);
             let doomed = running.doomed.load(Ordering::SeqCst);
             if doomed != number && doomed == running.number() {
                 // There is this thread, which ends now: so there is one for it.
-                let _ = running.start_interrupt(doomed, drop);
+                let _ = running.start_interrupt(doomed, NOT_BUSY, drop);
             }
         });
         spawned.map(drop).map_err(|error| {
@@ -244,18 +285,23 @@ impl Running {
         })
     }
 
-    /// Has the exception raised in the stretch of that number, if it still runs. On a thread that Python does not know.
-    fn raise(&self, number: u64) -> bool {
+    /// Has the exception raised in the stretch of that number, if it still runs, or in the next step of a loop that has been
+    /// busy since then. On a thread that Python does not know.
+    fn raise(&self, number: u64, busy: u64) -> bool {
         self.enter(|target| {
-            // SAFETY: I7: attached, so that no stretch ends or begins between the comparison and the exception.
-            let raised = self.number() == number
-                && unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
-            if raised {
-                self.raised.store(true, Ordering::Relaxed);
-                self.interrupted.store(true, Ordering::Relaxed);
-                self.noted.store(true, Ordering::Release);
+            if !number.is_multiple_of(2) && self.number() == number {
+                // SAFETY: I7: attached, so that no stretch ends or begins between the comparison and the exception.
+                let raised = unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
+                if raised {
+                    self.note_raised();
+                }
+                return raised;
             }
-            raised
+            let goes_on = !busy.is_multiple_of(2) && self.busy.load(Ordering::Acquire) == busy;
+            if goes_on {
+                self.next_step.store(true, Ordering::Relaxed);
+            }
+            goes_on
         })
         .unwrap_or_default()
     }

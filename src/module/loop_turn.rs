@@ -3,10 +3,10 @@
 use crate::base::config::{LOOP_LOOK, LOOP_TIME_PER_TURN};
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
-use crate::mail::stats::Stats;
 use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
+use crate::python::types::Types;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
@@ -54,10 +54,11 @@ impl EventLoop {
     }
 
     /// Puts down how much there is to run, before a wait.
-    pub fn note(&self, py: Python<'_>, stats: &Stats) {
+    pub fn note(&self, py: Python<'_>, mailbox: &Mailbox) {
         let schedule = self.core(py).schedule.borrow();
-        stats.ready.set(schedule.ready() as u64);
-        stats.timers.set(schedule.pending() as u64);
+        mailbox.running.set_busy(schedule.ready() > 0);
+        mailbox.stats.ready.set(schedule.ready() as u64);
+        mailbox.stats.timers.set(schedule.pending() as u64);
     }
 
     /// Whether `stop` was called.
@@ -82,6 +83,7 @@ impl EventLoop {
             return Ok(true);
         }
         drop(schedule);
+        mailbox.running.set_busy(true);
         let began = Instant::now();
         let mut since_look = 0;
         loop {
@@ -116,10 +118,15 @@ impl EventLoop {
         let is_ours = class == core.handle_type || class == core.timer_type;
         // SAFETY: I7: attached, as the token says; this keeps the object.
         let debug = unsafe { (*self.layout()).debug != 0 };
-        let (ran, slow) = mailbox.running.call(py, || match is_ours && !debug {
-            // SAFETY: I7: attached, as the token says; it is a handle of ours, which we keep.
-            true => unsafe { handle::run(py, object.cast::<Handle>()) },
-            false => run_other(&task, debug),
+        let (ran, slow) = mailbox.running.call(py, || {
+            if mailbox.running.take_next_step() {
+                mailbox.running.raise_here(&Types::of(py)?.interrupted);
+            }
+            match is_ours && !debug {
+                // SAFETY: I7: attached, as the token says; it is a handle of ours, which we keep.
+                true => unsafe { handle::run(py, object.cast::<Handle>()) },
+                false => run_other(&task, debug),
+            }
         });
         if let Some(took) = slow {
             tell_slow(mailbox, &task, took);

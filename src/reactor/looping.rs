@@ -83,7 +83,7 @@ impl Reactor {
         if let Some(selector) = event_loop.new_selector(py) {
             self.driver.watch(selector);
         }
-        event_loop.note(py, &self.context.mailbox.stats);
+        event_loop.note(py, &self.context.mailbox);
         [timeout, event_loop.timeout(py)].into_iter().flatten().min()
     }
 
