@@ -61,6 +61,11 @@ def check(handle: Any, method: str) -> None:
     handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
 
 
+def trace(handle: Any) -> None:
+    """In debug mode: note where ``handle`` was made."""
+    handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+
 def run(handle: Any) -> None:
     """In debug mode: run ``handle``, and say so if it takes long."""
     loop = handle._loop

@@ -23,46 +23,44 @@ else:
     _Native = native.loop_type()
 
 
-class _Later:
-    """Stands for a selector that nobody has asked for."""
+class _Selector:
+    """Answers those who look into a loop's selector, which is native: asyncio's transports do, to say what they wait for."""
+
+    def __init__(self, loop: _Native) -> None:
+        self._loop = loop
+
+    def get_key(self, fd: int) -> selectors.SelectorKey:
+        events = self._loop._waiting_for(fd)
+        if not events:
+            raise KeyError(f"{fd!r} is not registered")
+        return selectors.SelectorKey(fd, fd, events, None)
+
+    def close(self) -> None:
+        pass
 
 
 class Loop(_Native, asyncio.SelectorEventLoop):
     """A loop of one's own, which runs while ``run_forever`` or ``run_until_complete`` does.
 
-    What asyncio's transports, readers and signal handlers need, a selector and a pair of sockets, is made when it is
-    first used.
+    The pair of sockets that asyncio's signal handlers need is made when it is first used.
     """
 
     def __init__(self, backend: str = "auto") -> None:
         self._backend = backend
-        self._made_selector: selectors.BaseSelector | None = None
         self._pipe: tuple[socket.socket, socket.socket] | None = None
         self._join()
-        super().__init__(_Later())  # type: ignore[arg-type]
+        super().__init__(_Selector(self))  # type: ignore[arg-type]
 
     def _join(self) -> None:
         self._be_own()
 
-    # The selector, which the reactor watches.
-
     @property
-    def _selector(self) -> selectors.BaseSelector | None:
-        if self._made_selector is None and not self.is_closed():
-            made = selectors.DefaultSelector()
-            self._made_selector = made
-            self._watch(made.fileno())
-        return self._made_selector
+    def _selector(self) -> _Selector | None:
+        return None if self.is_closed() else _Selector(self)
 
     @_selector.setter
     def _selector(self, selector: Any) -> None:
-        if selector is None:
-            self._made_selector = None
-            self._watch(-1)
-
-    def _poll_selector(self) -> None:
-        if self._made_selector is not None:
-            self._process_events(self._made_selector.select(0))  # type: ignore[attr-defined]
+        pass
 
     # The pair of sockets, to which signals are written.
 
@@ -71,7 +69,7 @@ class Loop(_Native, asyncio.SelectorEventLoop):
 
     def _close_self_pipe(self) -> None:
         if self._pipe is not None:
-            self._remove_reader(self._pipe[0].fileno())  # type: ignore[attr-defined]
+            self._remove_reader(self._pipe[0].fileno())
             for end in self._pipe:
                 end.close()
             self._pipe = None

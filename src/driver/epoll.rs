@@ -28,6 +28,16 @@ pub struct Interest {
     pub ear: Ear,
 }
 
+impl Interest {
+    fn events(self) -> u32 {
+        let read = if self.read { libc::EPOLLIN as u32 } else { 0 };
+        let write = if self.write { libc::EPOLLOUT as u32 } else { 0 };
+        // That the peer is gone is told without being asked for.
+        let ear = if self.ear == Ear::Input { libc::EPOLLRDHUP as u32 } else { 0 };
+        read | write | ear
+    }
+}
+
 /// What is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Readiness {
@@ -51,9 +61,17 @@ impl Set {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
+        Self::with_room(BATCH)
+    }
+
+    /// An empty set, of which each wait reports so many descriptors.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn with_room(room: usize) -> io::Result<Self> {
         // SAFETY: I10: no pointers; the result is checked, and is then ours alone.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
-        Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; BATCH] })
+        Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; room] })
     }
 
     /// Adds the wake-up eventfd.
@@ -99,11 +117,15 @@ impl Set {
         } else {
             libc::EPOLL_CTL_MOD
         };
-        let read = if to.read { libc::EPOLLIN as u32 } else { 0 };
-        let write = if to.write { libc::EPOLLOUT as u32 } else { 0 };
-        // That the peer is gone is told without being asked for.
-        let ear = if to.ear == Ear::Input { libc::EPOLLRDHUP as u32 } else { 0 };
-        self.control(operation, fd, read | write | ear, id.bits())
+        self.control(operation, fd, to.events(), id.bits())
+    }
+
+    /// Makes the set hold `to` for `fd`, for which it holds something.
+    ///
+    /// # Errors
+    /// It does not (`ENOENT`): the number names something else by now.
+    pub fn modify(&self, fd: RawFd, id: ConnId, to: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, to.events(), id.bits())
     }
 
     /// Waits at most `timeout`; answers how many descriptors are ready.
@@ -116,9 +138,9 @@ impl Set {
             None => -1,
             Some(timeout) => i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
         };
-        // SAFETY: I10: room for BATCH events.
-        let ready =
-            unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), BATCH as i32, timeout_ms) };
+        let room = self.events.len() as i32;
+        // SAFETY: I10: room for as many events.
+        let ready = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), self.events.as_mut_ptr(), room, timeout_ms) };
         match check(ready) {
             Ok(ready) => Ok(ready as usize),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),

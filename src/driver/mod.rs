@@ -15,6 +15,7 @@ pub mod starved;
 pub mod syscalls;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;

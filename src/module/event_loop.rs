@@ -5,8 +5,9 @@ use crate::connection::context;
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
 use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
-use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
-use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::module::loop_layout::{Core, Handle, LoopObject, Reader, Ref, Turns, core, release, this_thread};
+use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
+use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
 use crate::python::types;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
@@ -70,12 +71,23 @@ unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
             let all = core.schedule.borrow_mut().clear();
             all.iter().for_each(|task| forget_timer(core, *task));
             release(all);
+            drop_readers(core);
             // Its descriptors go, too.
             let (turns, mailbox) = (core.turns.take(), core.mailbox.take());
             drop((turns, mailbox));
         }
         Ok(py.None().into_bound(py))
     })
+}
+
+/// # Safety
+/// Attached; nothing is borrowed.
+unsafe fn drop_readers(core: &Core) {
+    if let Some(watch) = core.readers.take() {
+        core.readers_are_new.set(true);
+        // SAFETY: the caller's promise; the references were the loop's.
+        watch.iter().for_each(|reader| unsafe { release(reader.references()) });
+    }
 }
 
 /// # Safety
@@ -87,17 +99,6 @@ unsafe fn forget_timer(core: &Core, Ref(object): Ref) {
             (*object.cast::<Handle>()).scheduled = 0;
         }
     }
-}
-
-/// `_watch(fd)`: whenever this descriptor is readable, `_poll_selector` is called; -1: none is.
-unsafe extern "C" fn watch(this: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-        let (core, fd): (_, c_int) = unsafe { (core(this.cast()), argument(py, fd).extract()?) };
-        core.selector.set((fd >= 0).then_some(fd));
-        core.selector_is_new.set(true);
-        Ok(py.None().into_bound(py))
-    })
 }
 
 /// `_be_own()`: nobody drives this loop but `_run_once`.
@@ -151,7 +152,7 @@ unsafe extern "C" fn run_once(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
                 let backend: String = event_loop.getattr("_backend")?.extract()?;
                 let mailbox = core.mailbox.borrow().clone();
                 let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
-                core.selector_is_new.set(core.selector.get().is_some());
+                core.readers_are_new.set(core.readers.borrow().is_some());
                 drivers()?.1(py, &backend, &mailbox)?
             }
         };
@@ -187,8 +188,8 @@ unsafe extern "C" fn new(
             mailbox: RefCell::default(),
             thread: Cell::new(0),
             turns: RefCell::default(),
-            selector: Cell::new(None),
-            selector_is_new: Cell::new(false),
+            readers: RefCell::default(),
+            readers_are_new: Cell::new(false),
         });
         // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
         unsafe {
@@ -217,6 +218,16 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
                 }
             }
         }
+        if let Ok(readers) = core(this).readers.try_borrow()
+            && let Some(watch) = &*readers
+        {
+            for Ref(object) in watch.iter().flat_map(Reader::references) {
+                let result = visit(object, arg);
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
     }
     0
 }
@@ -230,6 +241,7 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
             let all = core.schedule.borrow_mut().clear();
             all.iter().for_each(|task| forget_timer(core, *task));
             release(all);
+            drop_readers(core);
         }
     }
     0
@@ -324,7 +336,7 @@ static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -351,7 +363,16 @@ static METHODS: Static<[ffi::PyMethodDef; 14]> = Static([
     method(c"_add_callback", add_callback, ffi::METH_O, c"A handle is ready."),
     method(c"_write_to_self", write_to_self, ffi::METH_NOARGS, c"Wakes the loop."),
     method(c"_drop_all", drop_all, ffi::METH_NOARGS, c"Forgets what waits."),
-    method(c"_watch", watch, ffi::METH_O, c"Has _poll_selector called when a descriptor is readable."),
+    fast(c"_add_reader", add_reader, c"Runs a callback whenever a descriptor has input."),
+    fast(c"_add_writer", add_writer, c"Runs a callback whenever a descriptor has room."),
+    method(c"_remove_reader", remove_reader, ffi::METH_O, c"Ends that; False: there was none."),
+    method(c"_remove_writer", remove_writer, ffi::METH_O, c"Ends that; False: there was none."),
+    method(
+        c"_waiting_for",
+        waiting_for,
+        ffi::METH_O,
+        c"Which events of a descriptor are waited for, as selectors names them.",
+    ),
     method(c"_be_own", be_own, ffi::METH_NOARGS, c"A loop of one's own."),
     method(c"_be_contexts", be_contexts, ffi::METH_NOARGS, c"The loop of this thread's context; False: it has none."),
     ffi::PyMethodDef::zeroed(),

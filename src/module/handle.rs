@@ -160,6 +160,14 @@ pub fn check(handle: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     handle.py().import(HELPERS)?.call_method1("check", (handle, method)).map(drop)
 }
 
+/// In debug mode: notes where it was made.
+///
+/// # Errors
+/// No memory.
+pub fn trace(handle: &Bound<'_, PyAny>) -> PyResult<()> {
+    handle.py().import(HELPERS)?.call_method1("trace", (handle,)).map(drop)
+}
+
 /// In debug mode: runs a handle, and says so if it takes long.
 ///
 /// # Errors

@@ -4,12 +4,12 @@
 //! borrowed while Python code may run: objects are released after what they were in.
 
 use crate::base::schedule::{Schedule, Task};
+use crate::driver::watch::Watch;
 use crate::mail::mailbox::Mailbox;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_char;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,6 +64,21 @@ impl Task for Ref {
     }
 }
 
+/// Who waits for a descriptor: what is run, and what was given for its number, if that was no number. Both are references of the
+/// loop's.
+#[derive(Clone, Copy)]
+pub struct Reader {
+    pub handle: Ref,
+    pub object: Option<Ref>,
+}
+
+impl Reader {
+    /// What the loop has references to.
+    pub fn references(self) -> impl Iterator<Item = Ref> {
+        [Some(self.handle), self.object].into_iter().flatten()
+    }
+}
+
 /// An event loop.
 #[repr(C)]
 pub struct LoopObject {
@@ -99,10 +114,10 @@ pub struct Core {
     pub thread: Cell<u64>,
     /// What drives it, between two runs, and the thread that it belongs to.
     pub turns: RefCell<Option<(u64, Box<dyn Turns>)>>,
-    /// The descriptor of its selector, which the driver is to watch, if it has one.
-    pub selector: Cell<Option<RawFd>>,
+    /// Who waits for descriptors, which the driver is to watch, once anybody has.
+    pub readers: RefCell<Option<Watch<Reader>>>,
     /// The driver does not know it yet.
-    pub selector_is_new: Cell<bool>,
+    pub readers_are_new: Cell<bool>,
 }
 
 /// The core of a loop.

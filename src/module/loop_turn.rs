@@ -6,10 +6,11 @@ use crate::mail::notice::Notice;
 use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
+use crate::module::readers;
 use crate::python::types::Types;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// No wait needs to be longer.
@@ -22,11 +23,6 @@ impl EventLoop {
     /// `object` is an instance of `_Loop`.
     pub fn new(object: &Bound<'_, PyAny>) -> Self {
         EventLoop(object.clone().unbind())
-    }
-
-    /// The object.
-    pub fn object<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.0.bind(py)
     }
 
     fn layout(&self) -> *mut LoopObject {
@@ -134,18 +130,18 @@ impl EventLoop {
         ran.or_else(|error| handle::failed(&task, error))
     }
 
-    /// The descriptor of its selector (`None`: it has none), if the driver does not know it yet.
-    pub fn new_selector(&self, py: Python<'_>) -> Option<Option<RawFd>> {
+    /// What tells of its descriptors (`None`: it waits for none), if the driver does not know it yet.
+    pub fn new_readers(&self, py: Python<'_>) -> Option<Option<RawFd>> {
         let core = self.core(py);
-        core.selector_is_new.take().then(|| core.selector.get())
+        core.readers_are_new.take().then(|| core.readers.borrow().as_ref().map(AsRawFd::as_raw_fd))
     }
 
-    /// Its selector is readable.
+    /// Some of its descriptors are ready.
     ///
     /// # Errors
-    /// What the selector raised.
-    pub fn poll_selector(&self, py: Python<'_>) -> PyResult<()> {
-        self.object(py).call_method0("_poll_selector").map(drop)
+    /// The kernel tells of them no more.
+    pub fn make_readers_ready(&self, py: Python<'_>) -> PyResult<()> {
+        readers::make_ready(py, self.core(py))
     }
 }
 

@@ -15,6 +15,7 @@ pub mod manual_io;
 pub mod messages;
 pub mod own_connection;
 pub mod protocol;
+pub mod readers;
 pub mod tasks;
 pub mod thread_context;
 

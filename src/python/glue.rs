@@ -30,6 +30,16 @@ pub const fn method(
     }
 }
 
+/// As [`method`], for a function that gets its arguments as an array.
+pub const fn fast(name: &'static CStr, function: ffi::PyCFunctionFast, doc: &'static CStr) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
+        ml_flags: ffi::METH_FASTCALL,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
 /// Runs `f` for a function that CPython called, in the interpreter that called: errors become exceptions, and so does a
 /// panic, which must not cross into C. `failure` is what C expects along with an exception. For functions that only CPython
 /// calls: the thread must be attached.

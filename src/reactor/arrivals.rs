@@ -40,7 +40,7 @@ impl Reactor {
                     continue;
                 }
                 Outcome::Watched => {
-                    self.poll_selector(py);
+                    self.make_readers_ready(py);
                     continue;
                 }
                 Outcome::Received { buffer, len, more } => {

@@ -76,12 +76,12 @@ impl Reactor {
     }
 
     /// How long the next wait may take, if without the event loop it might take `timeout`. Tells the driver of the loop's
-    /// selector, too, if that is new.
+    /// descriptors, too, if these are new.
     pub(super) fn loop_timeout(&mut self, py: Python<'_>, timeout: Option<Duration>) -> Option<Duration> {
         self.find_loop(py);
         let Some(event_loop) = &self.event_loop else { return timeout };
-        if let Some(selector) = event_loop.new_selector(py) {
-            self.driver.watch(selector);
+        if let Some(readers) = event_loop.new_readers(py) {
+            self.driver.watch(readers);
         }
         event_loop.note(py, &self.context.mailbox);
         [timeout, event_loop.timeout(py)].into_iter().flatten().min()
@@ -95,17 +95,19 @@ impl Reactor {
         if let Some(error) = self.raised.take() {
             return Err(error);
         }
-        match &self.event_loop {
-            Some(event_loop) => event_loop.run(py, &self.context.mailbox),
-            None => Ok(true),
-        }
+        let Some(event_loop) = &self.event_loop else { return Ok(true) };
+        let ran = event_loop.run(py, &self.context.mailbox);
+        self.batch_has_ended = matches!(ran, Ok(true));
+        ran
     }
 
-    /// What the selector raises, an interrupt perhaps, ends a loop as what its callbacks raise does: [`Reactor::run_ready`]
-    /// answers it.
-    pub(super) fn poll_selector(&mut self, py: Python<'_>) {
+    /// Some of the loop's descriptors are ready. As long as a batch is under way, in which what was ready before may wait to be
+    /// run, that is left to be told again: each is run once for each time that it is looked at.
+    pub(super) fn make_readers_ready(&mut self, py: Python<'_>) {
         let Some(event_loop) = &self.event_loop else { return };
-        if let Err(error) = event_loop.poll_selector(py) {
+        if self.batch_has_ended
+            && let Err(error) = event_loop.make_readers_ready(py)
+        {
             self.raised.get_or_insert(error);
         }
     }

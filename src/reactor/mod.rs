@@ -90,7 +90,9 @@ pub struct Reactor {
     ending: Ending,
     /// The event loop that is run by this one, if there is one just now.
     event_loop: Option<EventLoop>,
-    /// What its selector has raised.
+    /// Nothing of its last batch is left.
+    batch_has_ended: bool,
+    /// What looking at its descriptors has raised.
     raised: Option<PyErr>,
     /// How many imports of asyncio have been looked at.
     imports: u64,
@@ -124,6 +126,7 @@ impl Reactor {
             drains: Vec::new(),
             ending: Ending::No,
             event_loop: None,
+            batch_has_ended: true,
             raised: None,
             imports: 0,
             tasks: Tasks::Run,

@@ -385,7 +385,7 @@ def own_loops_closed_elsewhere(backend):
 
 
 def own_loop_interrupted(backend):
-    """What is raised while asyncio's selector is asked, as an interrupt may be, ends the loop."""
+    """What a reader raises, as an interrupt may be, ends the loop."""
     import socket
 
     import erlang
@@ -393,19 +393,16 @@ def own_loop_interrupted(backend):
     loop = erlang.new_event_loop(backend=backend)
     one, other = socket.socketpair()
     one.setblocking(False)
-    loop.add_reader(one, one.recv, 1)
-    process_events = loop._process_events
 
-    def interrupted(events):
+    def interrupted():
         raise KeyboardInterrupt
 
-    loop._process_events = interrupted
+    loop.add_reader(one, interrupted)
     other.send(b"x")
     loop.call_later(20, loop.stop)
     try:
         loop.run_forever()
     except KeyboardInterrupt:
-        loop._process_events = process_events
         return "interrupted"
     else:
         return "went on"
