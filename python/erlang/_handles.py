@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from asyncio import base_events, format_helpers, futures, tasks
-from asyncio.log import logger
 from typing import Any
 
 
@@ -76,7 +75,7 @@ def run(handle: Any) -> None:
         took = loop.time() - began
         if took >= loop.slow_callback_duration:
             shown = base_events._format_handle(handle)  # type: ignore[attr-defined]
-            logger.warning("Executing %s took %.3f seconds", shown, took)
+            base_events.logger.warning("Executing %s took %.3f seconds", shown, took)
     finally:
         loop._current_handle = None
         # An exception that a task keeps has this frame, which would keep the task.

@@ -1,9 +1,9 @@
-"""Runs tests of CPython's own suite for asyncio over loops of erlang.new_event_loop; a child of conformance.py.
+"""Runs tests of somebody else's suite over loops of erlang.new_event_loop; a child of children.py.
 
     child.py MODULE BACKEND list        prints the names of the tests, one a line
-    child.py MODULE BACKEND run NAME... runs them; prints a line for each: its name, "ok", "skipped" or the traceback as JSON
+    child.py MODULE BACKEND run NAME... runs them; prints a line for each: its name, "ok", "skipped" or "failed", and why as JSON
 
-Wherever a test makes a loop without saying of which kind, it is ours.
+Wherever a test makes a loop with a selector, whichever, it is ours; and where it makes one of uvloop's.
 """
 
 from __future__ import annotations
@@ -16,17 +16,28 @@ import sys
 import unittest
 from typing import Any
 
+from erlang._loop import Loop
+
 SECONDS_PER_TEST = 60
 
 
 def main() -> None:
     module_name, backend, what, *names = sys.argv[1:]
     sys.modules["__main__"].__spec__ = None
-    put_ours_in(backend)
-    module = importlib.import_module(f"test.test_asyncio.{module_name}")
-    if hasattr(module, "EventLoopTestsMixin"):
-        add_event_loop_tests(module)
-    tests = {test.id().split(".", 3)[3]: test for test in flattened(unittest.defaultTestLoader.loadTestsFromModule(module))}
+
+    class Ours(Loop):
+        def __init__(self, selector: object = None) -> None:
+            super().__init__(backend)
+
+    put_into_asyncio(Ours)
+    if module_name.startswith("test.test_asyncio."):
+        put_into_cpythons_suite(Ours)
+    else:
+        put_into_uvloops_suite(Ours)
+    module = importlib.import_module(module_name)
+    leave_out_other_loops(module)
+    found = flattened(unittest.defaultTestLoader.loadTestsFromModule(module))
+    tests = {test.id().removeprefix(f"{module_name}."): test for test in found}
     if what == "list":
         print("\n".join(tests))
         return
@@ -36,42 +47,50 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def put_ours_in(backend: str) -> None:
-    """Have the default policy and the suite's own helper make our loops."""
-    from erlang._loop import Loop
+def put_into_asyncio(ours: type[Loop]) -> None:
+    policy: Any = asyncio.DefaultEventLoopPolicy
+    policy._loop_factory = ours
+    asyncio.SelectorEventLoop = asyncio.EventLoop = ours  # type: ignore[misc, attr-defined]
+
+
+def put_into_cpythons_suite(ours: type[Loop]) -> None:
     from test.test_asyncio import utils
 
-    def new_loop(*args: object) -> asyncio.AbstractEventLoop:
-        return Loop(backend)
-
-    policy: Any = asyncio.DefaultEventLoopPolicy
-    policy._loop_factory = staticmethod(new_loop)
     with_clock = utils.TestCase.new_test_loop
 
     def new_test_loop(self: Any, gen: Any = None) -> Any:
         """One that is given a clock stays what it is."""
         if gen is not None:
             return with_clock(self, gen)
-        loop = new_loop()
+        loop = ours()
         self.set_event_loop(loop)
         return loop
 
     utils.TestCase.new_test_loop = new_test_loop
 
 
-def add_event_loop_tests(module: Any) -> None:
-    """Of a mixin for each kind of loop: one more kind."""
-    mixins = (module.UnixEventLoopTestsMixin, module.SubprocessTestsMixin, module.test_utils.TestCase)
+def put_into_uvloops_suite(ours: type[Loop]) -> None:
+    """In the place of uvloop's: a third implementation, for which the suite makes no exceptions."""
+    from uvloop import _testbase
 
-    def create_event_loop(self: Any) -> asyncio.AbstractEventLoop:
-        return asyncio.DefaultEventLoopPolicy._loop_factory()  # type: ignore[attr-defined]
+    class OurTestCase(_testbase.BaseTestCase):
+        implementation = "ours"
 
-    module.ReactorEventLoopTests = type(
-        "ReactorEventLoopTests", mixins, {"create_event_loop": create_event_loop, "__module__": module.__name__}
-    )
-    for kind in ("SelectEventLoopTests", "PollEventLoopTests", "EPollEventLoopTests", "KqueueEventLoopTests"):
-        if hasattr(module, kind):
-            delattr(module, kind)
+        def new_loop(self) -> asyncio.AbstractEventLoop:
+            return ours()
+
+        def new_policy(self) -> asyncio.AbstractEventLoopPolicy:
+            return asyncio.DefaultEventLoopPolicy()
+
+    _testbase.UVTestCase = OurTestCase
+
+
+def leave_out_other_loops(module: Any) -> None:
+    """What is run for each kind of selector is run once, and what is run for asyncio beside uvloop not at all."""
+    for name, kind in list(vars(module).items()):
+        is_other = name in ("PollEventLoopTests", "EPollEventLoopTests", "KqueueEventLoopTests")
+        if is_other or "AIOTestCase" in [base.__name__ for base in getattr(kind, "__mro__", ())]:
+            delattr(module, name)
 
 
 def flattened(suite: Any) -> Any:
@@ -86,10 +105,10 @@ def outcome(test: unittest.TestCase) -> tuple[str, str]:
     result = unittest.TestResult()
     # With what its class and its module want before and afterwards.
     unittest.TestSuite([test]).run(result)
-    if result.skipped:
-        return "skipped", result.skipped[0][1]
     wrong = result.errors + result.failures + [(t, "it was not to succeed") for t in result.unexpectedSuccesses]
-    return ("failed", wrong[0][1]) if wrong else ("ok", "")
+    if wrong:
+        return "failed", wrong[0][1]
+    return ("skipped", result.skipped[0][1]) if result.skipped else ("ok", "")
 
 
 if __name__ == "__main__":
