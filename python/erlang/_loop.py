@@ -16,6 +16,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from erlang._native import native
+from erlang._openings import Openings
 
 if TYPE_CHECKING:
     from _py_reactor import Loop as _Native
@@ -39,7 +40,7 @@ class _Selector:
         pass
 
 
-class Loop(_Native, asyncio.SelectorEventLoop):
+class Loop(Openings, _Native, asyncio.SelectorEventLoop):
     """A loop of one's own, which runs while ``run_forever`` or ``run_until_complete`` does.
 
     The pair of sockets that asyncio's signal handlers need is made when it is first used.
@@ -48,6 +49,7 @@ class Loop(_Native, asyncio.SelectorEventLoop):
     def __init__(self, backend: str = "auto") -> None:
         self._backend = backend
         self._pipe: tuple[socket.socket, socket.socket] | None = None
+        self._openings_init()
         self._join()
         super().__init__(_Selector(self))  # type: ignore[arg-type]
 

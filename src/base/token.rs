@@ -51,6 +51,10 @@ pub enum Kind {
     PollSend = 7,
     /// A wait for what the ears hear.
     Ears = 8,
+    /// A wait for somebody who connects, or for the end of a connect.
+    Opening = 9,
+    /// An attempt to cancel that.
+    CancelOpening = 10,
 }
 
 /// `user_data` of an operation.
@@ -80,6 +84,8 @@ impl Token {
             6 => Kind::PollReceive,
             7 => Kind::PollSend,
             8 => Kind::Ears,
+            9 => Kind::Opening,
+            10 => Kind::CancelOpening,
             _ => return None,
         })
     }
@@ -97,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=8) {
+        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=10) {
             let kind = Token(u64::from(kind) << 56).kind().unwrap();
             let id = ConnId { index, generation };
             let token = Token::new(kind, id);
@@ -109,7 +115,7 @@ mod tests {
     #[test]
     fn bits_of_no_kind_are_refused() {
         assert_eq!(Token(0).kind(), None);
-        assert_eq!(Token(9 << 56).kind(), None);
+        assert_eq!(Token(11 << 56).kind(), None);
         assert_eq!(Token::WAKE.kind(), Some(Kind::Wake));
     }
 }

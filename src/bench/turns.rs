@@ -6,7 +6,7 @@ use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
-use crate::driver::{Driver, Event, Outcome, Payload, Target};
+use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Payload, Target};
 use crate::mail::mailbox::Mailbox;
 use crate::python::instance;
 use crate::python::reactor_buffer;
@@ -152,6 +152,14 @@ impl Driver for Kernel {
     fn look(&mut self, _: &[ConnId]) {}
 
     fn watch(&mut self, _: Option<RawFd>) {}
+
+    fn open(&mut self, _: ConnId, _: RawFd, _: Opening) {}
+
+    fn stop_opening(&mut self, _: ConnId) {}
+
+    fn arrival(&mut self, _: ConnId) -> Option<Arrival> {
+        None
+    }
 
     fn wait(&mut self, _: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.ended);

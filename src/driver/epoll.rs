@@ -2,6 +2,7 @@
 
 use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
+use crate::driver::Opening;
 use crate::driver::syscalls::check;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -13,6 +14,9 @@ const BATCH: usize = 16;
 
 /// `epoll_event.u64` of the wake-up eventfd; connections have at most 56 bits.
 const WAKE: u64 = u64::MAX;
+
+/// Marks what opens connections: above the bits of its name.
+const OPENING: u64 = 1 << 56;
 
 /// And of a descriptor that is watched for somebody else.
 const WATCHED: u64 = u64::MAX - 1;
@@ -95,6 +99,24 @@ impl Set {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, WATCHED);
     }
 
+    /// Tells when it is worth to look. Sets that wait to accept from one socket are told one at a time, of those whose thread
+    /// waits: whoever was added first.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn add_opening(&self, fd: RawFd, id: ConnId, opening: Opening) -> io::Result<()> {
+        let events = match opening {
+            Opening::Accept { .. } => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+            Opening::Connect => libc::EPOLLOUT,
+        };
+        self.control(libc::EPOLL_CTL_ADD, fd, events as u32, OPENING | id.bits())
+    }
+
+    /// Tells of it no more. One that is closed is gone already.
+    pub fn remove_opening(&self, fd: RawFd) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, OPENING);
+    }
+
     fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: data };
         // SAFETY: I10: a valid event on the stack.
@@ -151,6 +173,12 @@ impl Set {
     /// Whether one of the descriptors that the last wait found ready is the one that is watched.
     pub fn is_watched(&self, index: usize) -> bool {
         self.events[index].u64 == WATCHED
+    }
+
+    /// What opens connections by one of the descriptors that the last wait found ready, if it is such a one.
+    pub fn opening(&self, index: usize) -> Option<ConnId> {
+        let data = self.events[index].u64;
+        (data >> 56 == OPENING >> 56).then(|| ConnId::from_bits(data))
     }
 
     /// One of the descriptors that the last wait found ready; `None`: the wake-up.

@@ -13,7 +13,7 @@
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
-use crate::driver::{Driver, Event, Outcome, Payload, Target};
+use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Payload, Target};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
@@ -154,6 +154,18 @@ impl Driver for Faulty {
 
     fn watch(&mut self, fd: Option<RawFd>) {
         self.inner.watch(fd);
+    }
+
+    fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
+        self.inner.open(id, fd, opening);
+    }
+
+    fn stop_opening(&mut self, id: ConnId) {
+        self.inner.stop_opening(id);
+    }
+
+    fn arrival(&mut self, id: ConnId) -> Option<Arrival> {
+        self.inner.arrival(id)
     }
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {

@@ -10,7 +10,9 @@ pub mod descriptor;
 pub mod epoll;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod openings;
 pub mod registry;
+pub mod shared;
 pub mod starved;
 pub mod syscalls;
 #[cfg(test)]
@@ -20,8 +22,9 @@ pub mod watch;
 use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
+use crate::driver::address::Address;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// What one completion means for a connection.
@@ -63,6 +66,12 @@ pub enum Outcome {
     Woken,
     /// The descriptor that is watched has input.
     Watched,
+    /// The accept has ended: so many connections, at least 1, wait to be taken by [`Driver::arrival`].
+    Accepted(u32),
+    /// The accept has ended with this `errno`.
+    AcceptFailed(i32),
+    /// The connect has ended with this `errno`, or 0.
+    Connected(i32),
 }
 
 impl Outcome {
@@ -112,6 +121,26 @@ pub struct Target {
     pub io: Io,
 }
 
+/// What opens connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// Connections to a listening socket, so many at most.
+    Accept {
+        /// At least 1.
+        most: usize,
+    },
+    /// The end of a connect.
+    Connect,
+}
+
+/// A connection that was accepted: non-blocking, closed on `exec`.
+pub struct Arrival {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// The peer.
+    pub peer: Address,
+}
+
 /// A way to do the I/O of one reactor thread.
 pub trait Driver {
     /// Starts receiving into the pool's buffers. At most one receive runs per connection.
@@ -141,6 +170,18 @@ pub trait Driver {
     /// From now on watches `fd`, which is no connection's, instead of the one before: [`Outcome::Watched`] tells of its input, once
     /// per wait, as long as there is some. Where the kernel refuses, nothing is told.
     fn watch(&mut self, fd: Option<RawFd>);
+
+    /// Waits for connections to a listening socket, or for the end of a connect that was begun, and tells of that by one
+    /// [`Outcome::Accepted`], [`Outcome::AcceptFailed`] or [`Outcome::Connected`]. `id` is no connection's, and no other opening's
+    /// before. Of those that wait to accept from one socket, also by other drivers, one is woken for each connection: whoever
+    /// has waited longest.
+    fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening);
+
+    /// Ends that, at once: no event comes, unless it has ended before, and when this returns the descriptor may be closed (I4).
+    fn stop_opening(&mut self, id: ConnId);
+
+    /// The next connection that `id` has accepted.
+    fn arrival(&mut self, id: ConnId) -> Option<Arrival>;
 
     /// Hands everything asked for to the kernel and waits for events, at most `timeout` (`None`: without limit).
     /// Appends a bounded batch to `events`. Runs detached from Python.

@@ -9,8 +9,9 @@ use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::driver::epoll::{Interest, Set};
+use crate::driver::openings::Openings;
 use crate::driver::syscalls;
-use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
+use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Target};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub struct Epoll {
     starved: Vec<ConnId>,
     /// Events that are ready already.
     made: Vec<Event>,
+    /// Accepts and connects.
+    openings: Openings,
 }
 
 impl Epoll {
@@ -61,7 +64,15 @@ impl Epoll {
     pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
         let set = Set::new()?;
         set.add_wake(wake_fd.as_raw_fd())?;
-        Ok(Epoll { set, wake_fd, watched: None, slots: Vec::new(), starved: Vec::new(), made: Vec::new() })
+        Ok(Epoll {
+            set,
+            wake_fd,
+            watched: None,
+            slots: Vec::new(),
+            starved: Vec::new(),
+            made: Vec::new(),
+            openings: Openings::default(),
+        })
     }
 
     /// The slot of `id`, unless a later connection has it.
@@ -118,8 +129,22 @@ impl Epoll {
                 let _ = set.change(slot.target.fd, id, Interest::default(), slot.interest);
             }
         }
+        for (id, fd, opening) in self.openings.iter() {
+            let _ = set.add_opening(fd, id, opening);
+        }
         self.set = set;
         Ok(())
+    }
+
+    /// Answers whether somebody waits for it.
+    fn opening_ready(&mut self, id: ConnId, events: &mut Vec<Event>) -> bool {
+        let Some((fd, _)) = self.openings.get(id) else { return false };
+        if let Some(outcome) = self.openings.ready(id) {
+            // Begun again, it is the last to be told.
+            self.set.remove_opening(fd);
+            events.push(Event { id, outcome });
+        }
+        true
     }
 
     fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
@@ -251,6 +276,24 @@ impl Driver for Epoll {
         self.watched = fd.filter(|fd| self.set.watch(*fd).is_ok());
     }
 
+    fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
+        self.openings.begin(id, fd, opening);
+        if let Err(error) = self.set.add_opening(fd, id, opening) {
+            let failed = self.openings.failed(id, syscalls::errno_of(&error));
+            self.made.extend(failed.map(|outcome| Event { id, outcome }));
+        }
+    }
+
+    fn stop_opening(&mut self, id: ConnId) {
+        if let Some(fd) = self.openings.end(id) {
+            self.set.remove_opening(fd);
+        }
+    }
+
+    fn arrival(&mut self, id: ConnId) -> Option<Arrival> {
+        self.openings.arrival(id)
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.feed_starved(pool);
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
@@ -260,6 +303,10 @@ impl Driver for Epoll {
         for index in 0..ready {
             if self.set.is_watched(index) {
                 events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Watched });
+                continue;
+            }
+            if let Some(id) = self.set.opening(index) {
+                strays |= !self.opening_ready(id, events);
                 continue;
             }
             match self.set.ready(index) {

@@ -1,11 +1,13 @@
 //! `_Loop`: the native half of an event loop, under `python/erlang/_loop.py`. What is called for each callback is here; the rest
 //! of asyncio's loop is inherited.
 
+use crate::base::token::ConnId;
 use crate::connection::context;
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
 use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
 use crate::module::loop_layout::{Core, Handle, LoopObject, Reader, Ref, Turns, core, release, this_thread};
+use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
 use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
 use crate::python::types;
@@ -16,6 +18,7 @@ use pyo3::types::{PyList, PyTuple, PyType};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
+use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
@@ -72,6 +75,7 @@ unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
             all.iter().for_each(|task| forget_timer(core, *task));
             release(all);
             drop_readers(core);
+            core.openings.clear();
             // Its descriptors go, too.
             let (turns, mailbox) = (core.turns.take(), core.mailbox.take());
             drop((turns, mailbox));
@@ -99,6 +103,33 @@ unsafe fn forget_timer(core: &Core, Ref(object): Ref) {
             (*object.cast::<Handle>()).scheduled = 0;
         }
     }
+}
+
+/// `_open(fd, most)`: from now on as many connections as `most` are accepted at a time from a listening socket, and told to
+/// `_accepted`, or `_accept_failed`; 0: the end of a connect is told to `_connected`. Answers its number.
+unsafe extern "C" fn open(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let (core, args) = unsafe { (core(this.cast()), argument(py, args)) };
+        let (fd, most): (RawFd, usize) = args.extract()?;
+        Ok(core.openings.add(fd, most).bits().into_pyobject(py)?.into_any())
+    })
+}
+
+/// `_stop_opening(number)`: it is told of no more, and its descriptor may be closed. Answers whether it was there.
+unsafe extern "C" fn stop_opening(this: *mut ffi::PyObject, number: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let (core, number): (_, u64) = unsafe { (core(this.cast()), argument(py, number).extract()?) };
+        let stopped = core.openings.stop(ConnId::from_bits(number));
+        if matches!(stopped, Stopped::Later) && core.thread.get() == 0 {
+            // The loop ran on another thread, and does not run: without what drove it there, nothing holds the descriptor.
+            core.openings.drive_by(None);
+            let turns = core.turns.take();
+            drop(turns);
+        }
+        Ok((!matches!(stopped, Stopped::Unknown)).into_pyobject(py)?.to_owned().into_any())
+    })
 }
 
 /// `_be_own()`: nobody drives this loop but `_run_once`.
@@ -149,6 +180,8 @@ unsafe extern "C" fn run_once(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
         let mut turns = match before {
             Some((_, turns)) => turns,
             None => {
+                // What ran before has ended with its driver.
+                core.openings.drive_by(None);
                 let backend: String = event_loop.getattr("_backend")?.extract()?;
                 let mailbox = core.mailbox.borrow().clone();
                 let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
@@ -190,6 +223,7 @@ unsafe extern "C" fn new(
             turns: RefCell::default(),
             readers: RefCell::default(),
             readers_are_new: Cell::new(false),
+            openings: Openings::default(),
         });
         // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
         unsafe {
@@ -336,7 +370,7 @@ static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -373,6 +407,13 @@ static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
         ffi::METH_O,
         c"Which events of a descriptor are waited for, as selectors names them.",
     ),
+    method(
+        c"_open",
+        open,
+        ffi::METH_VARARGS,
+        c"_open($self, fd, most, /)\n--\n\nAccepts, or awaits the end of a connect.",
+    ),
+    method(c"_stop_opening", stop_opening, ffi::METH_O, c"Stops that, so that its descriptor may be closed."),
     method(c"_be_own", be_own, ffi::METH_NOARGS, c"A loop of one's own."),
     method(c"_be_contexts", be_contexts, ffi::METH_NOARGS, c"The loop of this thread's context; False: it has none."),
     ffi::PyMethodDef::zeroed(),

@@ -6,6 +6,7 @@
 use crate::base::schedule::{Schedule, Task};
 use crate::driver::watch::Watch;
 use crate::mail::mailbox::Mailbox;
+use crate::module::loop_openings::Openings;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -118,6 +119,8 @@ pub struct Core {
     pub readers: RefCell<Option<Watch<Reader>>>,
     /// The driver does not know it yet.
     pub readers_are_new: Cell<bool>,
+    /// Servers and connects.
+    pub openings: Openings,
 }
 
 /// The core of a loop.

@@ -1,6 +1,8 @@
 //! An event loop as the reactor that drives it sees it: when it has to be run, and what of it in one turn.
 
 use crate::base::config::{LOOP_LOOK, LOOP_TIME_PER_TURN};
+use crate::driver::Event;
+use crate::driver::shared::Shared;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::module::handle;
@@ -134,6 +136,24 @@ impl EventLoop {
     pub fn new_readers(&self, py: Python<'_>) -> Option<Option<RawFd>> {
         let core = self.core(py);
         core.readers_are_new.take().then(|| core.readers.borrow().as_ref().map(AsRawFd::as_raw_fd))
+    }
+
+    /// Whose servers and connects these are from now on; nobody: the driver goes.
+    pub fn drive_by(&self, py: Python<'_>, driver: Option<&Shared>) {
+        self.core(py).openings.drive_by(driver);
+    }
+
+    /// Begins what has to be begun, before a wait.
+    pub fn begin_openings(&self, py: Python<'_>) {
+        self.core(py).openings.begin();
+    }
+
+    /// What one of them has come to.
+    ///
+    /// # Errors
+    /// What Python code has raised.
+    pub fn opened(&self, py: Python<'_>, event: Event) -> PyResult<()> {
+        self.core(py).openings.tell(self.0.bind(py), event)
     }
 
     /// Some of its descriptors are ready.

@@ -10,6 +10,7 @@ pub mod event_loop;
 pub mod handle;
 pub mod loop_calls;
 pub mod loop_layout;
+pub mod loop_openings;
 pub mod loop_turn;
 pub mod manual_io;
 pub mod messages;

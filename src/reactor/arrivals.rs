@@ -11,7 +11,7 @@ use crate::connection::context::{Connection, Context, Inbound, arrival_cost};
 use crate::connection::machine::End;
 use crate::connection::outbox::Sent;
 use crate::driver::address::Address;
-use crate::driver::{Event, Outcome};
+use crate::driver::{Driver, Event, Outcome};
 use crate::mail::notice::Notice;
 use crate::python::reactor_buffer;
 use pyo3::prelude::*;
@@ -41,6 +41,10 @@ impl Reactor {
                 }
                 Outcome::Watched => {
                     self.make_readers_ready(py);
+                    continue;
+                }
+                Outcome::Accepted(_) | Outcome::AcceptFailed(_) | Outcome::Connected(_) => {
+                    self.opened(py, Event { id, outcome });
                     continue;
                 }
                 Outcome::Received { buffer, len, more } => {
@@ -124,5 +128,6 @@ pub(super) fn advance(connection: &mut Connection, outcome: Outcome, context: &C
             machine.link.send_failed(errno);
         }
         Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken | Outcome::Watched => {}
+        Outcome::Accepted(_) | Outcome::AcceptFailed(_) | Outcome::Connected(_) => {}
     }
 }

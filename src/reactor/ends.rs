@@ -5,6 +5,7 @@
 use super::Reactor;
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
+use crate::driver::Driver;
 use crate::driver::Outcome;
 use crate::python::instance;
 use pyo3::prelude::*;

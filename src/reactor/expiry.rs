@@ -12,6 +12,7 @@ use crate::base::token::ConnId;
 use crate::connection::context::Connection;
 use crate::connection::machine::End;
 use crate::connection::traffic::Pulse;
+use crate::driver::Driver;
 use crate::mail::notice::Notice;
 use rustler::Encoder;
 use std::time::{Duration, Instant};

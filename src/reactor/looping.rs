@@ -5,6 +5,7 @@
 use super::expiry::Due;
 use super::{Ending, Reactor};
 use crate::base::config::TASKS_END_MS;
+use crate::driver::{Driver, Event};
 use crate::mail::notice::Notice;
 use crate::module::context_loop;
 use crate::module::loop_turn::EventLoop;
@@ -37,6 +38,21 @@ impl Reactor {
         if self.event_loop.is_none() {
             context_loop::make_if_imported(py, &self.context);
             self.event_loop = context_loop::of(py, &self.context).as_ref().map(EventLoop::new);
+            self.drive_loop(py);
+        }
+    }
+
+    /// Its servers and connects are this reactor's.
+    pub(super) fn drive_loop(&mut self, py: Python<'_>) {
+        if let Some(event_loop) = &self.event_loop {
+            event_loop.drive_by(py, Some(&self.driver));
+        }
+    }
+
+    /// Lets go of the loop.
+    pub(super) fn leave_loop(&mut self, py: Python<'_>) {
+        if let Some(event_loop) = self.event_loop.take() {
+            event_loop.drive_by(py, None);
         }
     }
 
@@ -83,6 +99,7 @@ impl Reactor {
         if let Some(readers) = event_loop.new_readers(py) {
             self.driver.watch(readers);
         }
+        event_loop.begin_openings(py);
         event_loop.note(py, &self.context.mailbox);
         [timeout, event_loop.timeout(py)].into_iter().flatten().min()
     }
@@ -108,6 +125,14 @@ impl Reactor {
         if self.batch_has_ended
             && let Err(error) = event_loop.make_readers_ready(py)
         {
+            self.raised.get_or_insert(error);
+        }
+    }
+
+    /// A server of the loop has accepted, or a connect of it has ended.
+    pub(super) fn opened(&mut self, py: Python<'_>, event: Event) {
+        let Some(event_loop) = &self.event_loop else { return };
+        if let Err(error) = event_loop.opened(py, event) {
             self.raised.get_or_insert(error);
         }
     }

@@ -33,6 +33,7 @@ use crate::connection::directory::Entry;
 use crate::connection::machine::{Action, End, Next};
 use crate::connection::outbox::Sent;
 use crate::connection::overrides::Method;
+use crate::driver::shared::Shared;
 use crate::driver::{Driver, Event, Outcome};
 use crate::mail::command::Command;
 use crate::module::loop_turn::EventLoop;
@@ -69,7 +70,7 @@ enum Ending {
 
 /// One reactor thread's loop.
 pub struct Reactor {
-    driver: Box<dyn Driver>,
+    driver: Shared,
     pool: Rc<RefCell<Pool>>,
     context: Rc<Context>,
     python: Workspace,
@@ -111,7 +112,7 @@ impl Reactor {
         options: &Options,
     ) -> Self {
         Reactor {
-            driver,
+            driver: Shared::new(driver),
             pool,
             context,
             python,
@@ -166,7 +167,7 @@ impl Reactor {
         for command in std::mem::take(&mut self.commands) {
             contain(&mut panic, || command.abandon());
         }
-        self.event_loop = None;
+        contain(&mut panic, || self.leave_loop(py));
         contain(&mut panic, || self.abandon_requests());
         let ids = self.context.table.borrow().ids();
         for id in ids {

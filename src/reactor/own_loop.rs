@@ -39,6 +39,7 @@ impl Turns for OwnLoop {
     fn run(&mut self, of: &Bound<'_, PyAny>) -> PyResult<()> {
         let OwnLoop(reactor) = self;
         reactor.event_loop = Some(EventLoop::new(of));
+        reactor.drive_loop(of.py());
         let ran = reactor.run_own(of.py());
         // It would keep the loop, which keeps this.
         reactor.event_loop = None;

@@ -36,7 +36,8 @@ impl Held {
 /// Whether this is the last that is heard of an operation. A cancel is none: one that succeeds says nothing.
 pub(super) fn ends_operation(entry: &cqueue::Entry) -> bool {
     let kind = Token(entry.user_data()).kind();
-    !cqueue::more(entry.flags()) && !matches!(kind, None | Some(Kind::CancelReceive | Kind::CancelSend))
+    !cqueue::more(entry.flags())
+        && !matches!(kind, None | Some(Kind::CancelReceive | Kind::CancelSend | Kind::CancelOpening))
 }
 
 impl Uring {
@@ -51,6 +52,11 @@ impl Uring {
 
     /// Ends every operation. What completes, nobody is told of. Once this has failed, it does again.
     pub(super) fn drain(&mut self, deadline: Instant) -> bool {
+        for entry in std::mem::take(&mut self.early) {
+            if ends_operation(&entry) {
+                self.count_end();
+            }
+        }
         while self.operations > 0 && !self.lost {
             let left = deadline.saturating_duration_since(Instant::now());
             // Again each time: a cancel may miss an operation that is just completing.

@@ -11,6 +11,7 @@ mod buffer_ring;
 mod drain;
 mod ends;
 mod floods;
+mod openings;
 mod probe;
 mod readiness;
 mod slot;
@@ -22,8 +23,9 @@ use crate::base::ear::Ear;
 use crate::base::token::{ConnId, Kind, Token};
 use crate::buffer::Pool;
 use crate::driver::epoll::Set;
+use crate::driver::openings::Openings;
 use crate::driver::starved::Starved;
-use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
+use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Target};
 use buffer_ring::{BUFFER_GROUP, BufferRing};
 use drain::Held;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -64,6 +66,10 @@ pub struct Uring {
     slots: Vec<Slot>,
     /// Events made here, without a completion.
     made: Vec<Event>,
+    /// Accepts and connects.
+    openings: Openings,
+    /// Completions that came before they were waited for.
+    early: VecDeque<cqueue::Entry>,
     /// Descriptors that nothing is received from.
     ears: Set,
     ears_polled: bool,
@@ -103,6 +109,8 @@ impl Uring {
             flooding: VecDeque::new(),
             slots: Vec::new(),
             made: Vec::new(),
+            openings: Openings::default(),
+            early: VecDeque::new(),
             ears,
             ears_polled: false,
             watched: None,
@@ -333,6 +341,8 @@ impl Uring {
                 }
                 return None;
             }
+            Kind::Opening => return self.opening_polled(id, result),
+            Kind::CancelOpening => return None,
             Kind::Ears => {
                 self.hear();
                 return None;
@@ -436,6 +446,19 @@ impl Driver for Uring {
         self.watch_instead(fd);
     }
 
+    fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
+        self.openings.begin(id, fd, opening);
+        self.poll_opening(id, fd, opening);
+    }
+
+    fn stop_opening(&mut self, id: ConnId) {
+        self.end_opening(id);
+    }
+
+    fn arrival(&mut self, id: ConnId) -> Option<Arrival> {
+        self.openings.arrival(id)
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.refill(pool);
         self.push_backlog();
@@ -443,11 +466,12 @@ impl Driver for Uring {
         let ready = !self.made.is_empty()
             || !self.backlog.is_empty()
             || !self.flooding.is_empty()
+            || !self.early.is_empty()
             || !self.ring.completion().is_empty();
         self.enter(u32::from(!ready), timeout)?;
         events.append(&mut self.made);
         for _ in 0..BATCH {
-            let Some(entry) = self.ring.completion().next() else { break };
+            let Some(entry) = self.early.pop_front().or_else(|| self.ring.completion().next()) else { break };
             events.extend(self.complete(&entry, pool));
         }
         self.receive_floods(pool, events);

@@ -1,0 +1,185 @@
+"""What opens connections of an event loop, by the driver: servers that accept, and connects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import functools
+import os
+import socket
+from asyncio import constants, trsock
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _py_reactor import Loop as _Native
+
+    class _Base(_Native, asyncio.SelectorEventLoop):
+        pass
+else:
+    _Base = object
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# How long a connect to a Unix socket whose backlog is full waits: nothing tells when there is room.
+_BACKLOG_RETRY_DELAY = 0.005
+
+
+class _Serving:
+    """A listening socket that is accepted from."""
+
+    __slots__ = ("factory", "sock", "sslcontext", "server", "backlog", "timeouts", "context", "fd", "family", "type", "proto", "over")
+
+    def __init__(
+        self, factory: Callable[[], Any], sock: socket.socket, sslcontext: Any, server: Any, backlog: int, timeouts: Any
+    ) -> None:
+        self.factory = factory
+        self.sock = sock
+        self.sslcontext = sslcontext
+        self.server = server
+        self.backlog = backlog
+        self.timeouts = timeouts
+        self.context = contextvars.copy_context()
+        self.fd = sock.fileno()
+        self.family = int(sock.family)
+        self.type = sock.type | socket.SOCK_NONBLOCK
+        self.proto = sock.proto
+        self.over = False
+
+
+class Openings(_Base):
+    """Mixed into a loop: what asyncio does with readers and writers, its driver does."""
+
+    def _openings_init(self) -> None:
+        self._served: dict[int, _Serving] = {}
+        self._serving_numbers: dict[int, int] = {}
+        self._connecting: dict[int, tuple[asyncio.Future[None], Any]] = {}
+
+    # Servers.
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], Any],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *timeouts: Any,
+        **named_timeouts: Any,
+    ) -> None:
+        timeouts += tuple(named_timeouts.values())
+        self._serve(_Serving(protocol_factory, sock, sslcontext, server, backlog, timeouts))
+
+    def _serve(self, serving: _Serving) -> None:
+        self._check_closed()  # type: ignore[attr-defined]
+        self._stop_accepting(serving.fd)
+        number = self._open(serving.fd, max(serving.backlog, 1))
+        self._served[number] = serving
+        self._serving_numbers[serving.fd] = number
+
+    def _stop_accepting(self, fd: int) -> None:
+        number = self._serving_numbers.pop(fd, None)
+        if number is not None:
+            self._served.pop(number).over = True
+            self._stop_opening(number)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        self._stop_accepting(sock.fileno())
+        super()._stop_serving(sock)  # type: ignore[misc]
+
+    def _accepted(self, number: int, fd: int, peer: Any) -> None:
+        serving = self._served.get(number)
+        if serving is None:
+            os.close(fd)
+            return
+        conn = socket.socket(serving.family, serving.type, serving.proto, fileno=fd)
+        if self._debug:  # type: ignore[attr-defined]
+            logger.debug("%r got a new connection from %r: %r", serving.server, peer, conn)
+        self.call_soon(self._serve_accepted, serving, conn, peer, context=serving.context.copy())
+
+    def _serve_accepted(self, serving: _Serving, conn: socket.socket, peer: Any) -> None:
+        if serving.over:
+            conn.close()
+            return
+        extra = {"peername": peer}
+        if serving.sslcontext:
+            # The handshake is waited for, by a task.
+            accept = self._accept_connection2(  # type: ignore[attr-defined]
+                serving.factory, conn, extra, serving.sslcontext, serving.server, *serving.timeouts
+            )
+            self.create_task(accept)
+            return
+        protocol = None
+        try:
+            protocol = serving.factory()
+            self._make_socket_transport(conn, protocol, extra=extra, server=serving.server)  # type: ignore[attr-defined]
+        except (SystemExit, KeyboardInterrupt):
+            conn.close()
+            raise
+        except BaseException as exc:
+            conn.close()
+            context = {"message": "Error on transport creation for incoming connection", "exception": exc}
+            if protocol is not None:
+                context["protocol"] = protocol
+            self.call_exception_handler(context)
+
+    def _accept_failed(self, number: int, code: int) -> None:
+        serving = self._served.pop(number)
+        del self._serving_numbers[serving.fd]
+        short = code in _OUT_OF_RESOURCES
+        self.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource" if short else "socket.accept() failed",
+                "exception": OSError(code, os.strerror(code)),
+                "socket": trsock.TransportSocket(serving.sock),
+            }
+        )
+        self.call_later(constants.ACCEPT_RETRY_DELAY, self._serve_again, serving)
+
+    def _serve_again(self, serving: _Serving) -> None:
+        if serving.sock.fileno() == serving.fd and serving.fd not in self._serving_numbers:
+            self._serve(serving)
+
+    # Connects.
+
+    def _sock_connect(self, fut: asyncio.Future[None], sock: socket.socket, address: Any) -> None:
+        if fut.done():
+            return
+        try:
+            sock.connect(address)
+        except (BlockingIOError, InterruptedError) as exc:
+            if exc.errno == errno.EAGAIN and sock.family == socket.AF_UNIX:
+                retry = self.call_later(_BACKLOG_RETRY_DELAY, self._sock_connect, fut, sock, address)
+                fut.add_done_callback(functools.partial(_cancel, retry))
+                return
+            fd = sock.fileno()
+            self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+            number = self._open(fd, 0)
+            self._connecting[number] = (fut, address)
+            fut.add_done_callback(functools.partial(self._stop_connecting, number))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            fut.set_exception(exc)
+        else:
+            fut.set_result(None)
+        finally:
+            fut = None  # type: ignore[assignment]
+
+    def _stop_connecting(self, number: int, _fut: asyncio.Future[None]) -> None:
+        # Before whoever awaits it is called, who may close the socket.
+        if self._connecting.pop(number, None) is not None:
+            self._stop_opening(number)
+
+    def _connected(self, number: int, code: int) -> None:
+        fut, address = self._connecting.pop(number)
+        if not fut.done():
+            if code:
+                fut.set_exception(OSError(code, f"Connect call failed {address}"))
+            else:
+                fut.set_result(None)
+
+
+def _cancel(handle: asyncio.TimerHandle, _fut: asyncio.Future[None]) -> None:
+    handle.cancel()

@@ -1,0 +1,164 @@
+//! What an event loop has opened by the driver: servers that accept, and connects. What follows is done in Python, by
+//! `python/erlang/_openings.py`.
+
+#![forbid(unsafe_code)]
+
+use crate::base::token::ConnId;
+use crate::driver::openings;
+use crate::driver::shared::Shared;
+use crate::driver::{Arrival, Driver, Event, Opening, Outcome};
+use crate::python::addresses;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{IntoRawFd, RawFd};
+
+/// As many connections as are accepted at once: what else is to be done has its turn.
+const ACCEPTED_AT_ONCE_MAX: usize = 16;
+
+/// One of them.
+struct One {
+    fd: RawFd,
+    /// How many may be accepted at once; 0: it is a connect.
+    most: usize,
+    /// How many calls the next accept makes: what finds nobody costs as much as what does.
+    batch: usize,
+    runs: bool,
+}
+
+/// What has become of one that is to be stopped.
+pub enum Stopped {
+    /// There was none.
+    Unknown,
+    /// Nothing of it is left.
+    Now,
+    /// The driver's thread has to do it.
+    Later,
+}
+
+/// All of a loop's, by names that nothing else has.
+#[derive(Default)]
+pub struct Openings {
+    all: RefCell<HashMap<ConnId, One>>,
+    /// Some may have to be begun.
+    dirty: Cell<bool>,
+    /// By whom, once that is known.
+    driver: RefCell<Option<Shared>>,
+    /// To be stopped, as soon as its own thread can.
+    stopped: RefCell<Vec<ConnId>>,
+}
+
+impl Openings {
+    /// From now on as many connections as `most` are accepted at a time, by the listening socket `fd`; 0: the end of a connect is
+    /// awaited.
+    pub fn add(&self, fd: RawFd, most: usize) -> ConnId {
+        let id = openings::new_id();
+        let most = most.min(ACCEPTED_AT_ONCE_MAX);
+        self.all.borrow_mut().insert(id, One { fd, most, batch: 1, runs: false });
+        self.dirty.set(true);
+        id
+    }
+
+    /// From here on its descriptor may be closed, if this is the driver's thread; what is begun there only it can stop.
+    pub fn stop(&self, id: ConnId) -> Stopped {
+        let Some(one) = self.all.borrow_mut().remove(&id) else { return Stopped::Unknown };
+        match &mut *self.driver.borrow_mut() {
+            Some(driver) if one.runs && driver.is_home() => {
+                driver.stop_opening(id);
+                while driver.arrival(id).is_some() {}
+            }
+            Some(_) if one.runs => {
+                self.stopped.borrow_mut().push(id);
+                self.dirty.set(true);
+                return Stopped::Later;
+            }
+            _ => {}
+        }
+        Stopped::Now
+    }
+
+    /// Who begins and stops them from now on; nobody: all that run have ended, or will with their driver.
+    pub fn drive_by(&self, driver: Option<&Shared>) {
+        let mut before = self.driver.borrow_mut();
+        if let (Some(before), Some(driver)) = (&*before, driver)
+            && before.is(driver)
+        {
+            return;
+        }
+        *before = driver.cloned();
+        self.stopped.borrow_mut().clear();
+        self.all.borrow_mut().values_mut().for_each(|one| one.runs = false);
+        self.dirty.set(true);
+    }
+
+    /// Begins those that do not run: at the end of a turn, so that whoever is busy takes nobody.
+    pub fn begin(&self) {
+        if !self.dirty.take() {
+            return;
+        }
+        let Some(driver) = &mut *self.driver.borrow_mut() else { return };
+        for id in self.stopped.take() {
+            driver.stop_opening(id);
+            while driver.arrival(id).is_some() {}
+        }
+        for (id, one) in self.all.borrow_mut().iter_mut().filter(|(_, one)| !one.runs) {
+            let opening = match one.most {
+                0 => Opening::Connect,
+                _ => Opening::Accept { most: one.batch },
+            };
+            one.runs = true;
+            driver.open(*id, one.fd, opening);
+        }
+    }
+
+    /// The driver has told of one. Answers who has arrived; `None`: nobody waits for it.
+    fn ended(&self, Event { id, outcome }: Event) -> Option<Vec<Arrival>> {
+        let mut arrivals = Vec::new();
+        let mut all = self.all.borrow_mut();
+        let one = all.get_mut(&id)?;
+        match outcome {
+            Outcome::Accepted(count) => {
+                let driver = self.driver.borrow();
+                let mut driver = driver.clone()?;
+                arrivals.extend(std::iter::from_fn(|| driver.arrival(id)));
+                one.runs = false;
+                one.batch = if count as usize == one.batch { (2 * one.batch).min(one.most) } else { count as usize };
+                self.dirty.set(true);
+            }
+            _ => drop(all.remove(&id)),
+        }
+        Some(arrivals)
+    }
+
+    /// Tells `of`, the loop that has these, what has become of one.
+    ///
+    /// # Errors
+    /// What Python code has raised.
+    pub fn tell(&self, of: &Bound<'_, PyAny>, event: Event) -> PyResult<()> {
+        let py = of.py();
+        let Some(arrivals) = self.ended(event) else { return Ok(()) };
+        let number = event.id.bits();
+        match event.outcome {
+            Outcome::AcceptFailed(errno) => of.call_method1("_accept_failed", (number, errno))?,
+            Outcome::Connected(errno) => of.call_method1("_connected", (number, errno))?,
+            _ => {
+                for Arrival { socket, peer } in arrivals {
+                    let peer = match addresses::to_python(py, &peer)? {
+                        none if none.is_none() => PyString::new(py, "").into_any(),
+                        peer => peer,
+                    };
+                    of.call_method1("_accepted", (number, socket.into_raw_fd(), peer))?;
+                }
+                return Ok(());
+            }
+        };
+        Ok(())
+    }
+
+    /// Forgets all; what runs ends with its driver.
+    pub fn clear(&self) {
+        self.all.borrow_mut().clear();
+        self.drive_by(None);
+    }
+}

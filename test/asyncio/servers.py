@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""What CPython's tests do not ask of servers and connects of a loop of one's own.
+
+In a plain Python; on each backend that works here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import os
+import resource
+import socket
+import tempfile
+import threading
+import time
+import unittest
+from typing import Any
+
+from own_loops import descriptors, erlang, works
+
+
+class Greet(asyncio.Protocol):
+    """Says hello, and closes."""
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(b"hello")
+        transport.close()
+
+
+def ask(address: Any) -> bytes:
+    with socket.create_connection(address, timeout=20) as client:
+        answer = b""
+        while data := client.recv(100):
+            answer += data
+        return answer
+
+
+class Servers:
+    backend = ""
+
+    def setUp(self) -> None:
+        self.loop = erlang.new_event_loop(backend=self.backend)
+        self.errors: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
+
+    def tearDown(self) -> None:
+        self.loop.close()
+
+    def run_for(self, coro: Any) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coro, 30))
+
+    def serve(self, factory: Any = Greet, **options: Any) -> tuple[Any, Any]:
+        server = self.run_for(self.loop.create_server(factory, "127.0.0.1", 0, **options))
+        return server, server.sockets[0].getsockname()
+
+    def in_thread(self, *args: Any) -> asyncio.Future[Any]:
+        return self.loop.run_in_executor(None, ask, *args)
+
+    def test_many_at_once(self) -> None:
+        server, address = self.serve()
+
+        async def main() -> list[bytes]:
+            async def one() -> bytes:
+                reader, writer = await asyncio.open_connection(*address)
+                answer = await reader.read()
+                writer.close()
+                await writer.wait_closed()
+                return answer
+
+            return await asyncio.gather(*(one() for _ in range(500)))
+
+        self.run_for(main())
+        before = descriptors()
+        self.assertEqual(self.run_for(main()), [b"hello"] * 500)
+        self.assertEqual(descriptors(), before)
+        server.close()
+        self.assertEqual(self.errors, [])
+
+    def test_closed_it_refuses_at_once_and_its_port_is_free(self) -> None:
+        for _ in range(20):
+            server, address = self.serve()
+            self.assertEqual(self.run_for(self.in_thread(address)), b"hello")
+            server.close()
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(address)
+            with socket.socket() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(address)
+                other.listen()
+
+    def test_closed_in_the_turn_in_which_somebody_connects(self) -> None:
+        before = None
+        for _ in range(50):
+            server, address = self.serve()
+            with socket.create_connection(address):
+                self.loop.call_soon(server.close)
+                self.run_for(asyncio.sleep(0))
+                self.run_for(asyncio.sleep(0))
+            before = before or descriptors()
+        self.run_for(asyncio.sleep(0.01))
+        self.assertLessEqual(descriptors(), before)
+        self.assertEqual(self.errors, [])
+
+    def test_it_goes_along_to_another_thread(self) -> None:
+        server, address = self.serve()
+        self.assertEqual(self.run_for(self.in_thread(address)), b"hello")
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(self.run_for(self.in_thread(address))))
+        thread.start()
+        thread.join()
+        self.assertEqual(answers, [b"hello"])
+        # Its ring is another thread's: the kernel lets go of the socket a moment after that is closed.
+        server.close()
+        deadline = time.monotonic() + 20
+        with self.assertRaises(ConnectionRefusedError):
+            while time.monotonic() < deadline:
+                socket.create_connection(address).close()
+
+    def test_a_factory_that_raises_costs_its_connection(self) -> None:
+        fails = [True, False]
+
+        def factory() -> Greet:
+            if fails.pop(0):
+                raise LookupError("no protocol")
+            return Greet()
+
+        server, address = self.serve(factory)
+        self.assertEqual(self.run_for(self.in_thread(address)), b"")
+        self.assertEqual(self.run_for(self.in_thread(address)), b"hello")
+        self.assertEqual([type(error["exception"]) for error in self.errors], [LookupError])
+        server.close()
+
+    def test_a_factory_that_exits_ends_the_run(self) -> None:
+        def factory() -> Greet:
+            raise SystemExit(3)
+
+        server, address = self.serve(factory)
+        with socket.create_connection(address), self.assertRaises(SystemExit):
+            self.loop.run_forever()
+        server.close()
+
+    def test_each_connection_has_a_copy_of_the_servers_context(self) -> None:
+        var = contextvars.ContextVar("var", default=0)
+        seen = []
+
+        class Counts(Greet):
+            def connection_made(self, transport: Any) -> None:
+                seen.append(var.get())
+                var.set(var.get() + 1)
+                super().connection_made(transport)
+
+        async def main() -> None:
+            var.set(7)
+            server = await self.loop.create_server(Counts, "127.0.0.1", 0)
+            for _ in range(3):
+                await self.in_thread(server.sockets[0].getsockname())
+            server.close()
+
+        self.run_for(main())
+        self.assertEqual(seen, [7, 7, 7])
+
+    def test_out_of_descriptors_it_says_so_and_tries_again(self) -> None:
+        server, address = self.serve()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        client = socket.socket()
+        self.run_for(asyncio.sleep(0.01))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+            # Lower numbers that are free.
+            filled = []
+            while True:
+                try:
+                    filled.append(os.dup(0))
+                except OSError:
+                    break
+            client.connect(address)
+
+            async def told() -> None:
+                while not self.errors:
+                    await asyncio.sleep(0.01)
+
+            self.run_for(told())
+            self.run_for(asyncio.sleep(0.3))
+            self.assertEqual([error["exception"].errno for error in self.errors], [errno.EMFILE])
+            self.assertIn("out of system resource", self.errors[0]["message"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for fd in filled:
+                os.close(fd)
+        client.settimeout(20)
+        self.assertEqual(self.run_for(self.loop.run_in_executor(None, client.recv, 100)), b"hello")
+        client.close()
+        server.close()
+
+    def test_backlogs_and_serving_later(self) -> None:
+        server, address = self.serve(start_serving=False, backlog=1)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(address)
+        self.run_for(server.start_serving())
+
+        async def main() -> list[bytes]:
+            return [await self.in_thread(address) for _ in range(20)]
+
+        self.assertEqual(self.run_for(main()), [b"hello"] * 20)
+        server.close()
+
+    def test_a_cancelled_connect_lets_go_of_its_socket(self) -> None:
+        full = socket.create_server(("127.0.0.1", 0), backlog=0)
+        queued = [socket.socket() for _ in range(4)]
+        for client in queued:
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        self.run_for(self.loop.getaddrinfo("127.0.0.1", 1))
+        before = descriptors()
+
+        async def main() -> None:
+            for nth in range(20):
+                sock = socket.socket()
+                sock.setblocking(False)
+                connect = asyncio.ensure_future(self.loop.sock_connect(sock, full.getsockname()))
+                for _ in range(nth % 3):
+                    await asyncio.sleep(0)
+                connect.cancel()
+                with self.assertRaises(asyncio.CancelledError):
+                    await connect
+                sock.close()
+                with self.assertRaises(TimeoutError):
+                    await asyncio.wait_for(asyncio.open_connection(*full.getsockname()), 0.002)
+
+        self.run_for(main())
+        self.assertEqual(descriptors(), before)
+        for client in [full, *queued]:
+            client.close()
+        self.run_for(asyncio.sleep(0.01))
+        self.assertEqual(self.errors, [])
+
+    def test_a_refused_connect_names_the_address(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            address = sock.getsockname()
+        with self.assertRaisesRegex(ConnectionRefusedError, f"Connect call failed.*{address[1]}"):
+            self.run_for(asyncio.open_connection(*address))
+
+    def test_a_unix_socket_whose_backlog_is_full_is_waited_for(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as full:
+            full.bind(f"{folder}/socket")
+            full.listen(0)
+
+            async def main() -> None:
+                async def one() -> Any:
+                    return await asyncio.open_unix_connection(f"{folder}/socket")
+
+                tasks = [asyncio.create_task(one()) for _ in range(4)]
+                await asyncio.sleep(0.05)
+                self.assertLess(sum(task.done() for task in tasks), 4)
+                accepted = []
+                full.setblocking(False)
+                while len(accepted) < 4:
+                    try:
+                        accepted.append(full.accept()[0])
+                    except BlockingIOError:
+                        await asyncio.sleep(0.005)
+                for task in tasks:
+                    writer = (await task)[1]
+                    writer.close()
+                    await writer.wait_closed()
+                for sock in accepted:
+                    sock.close()
+
+            self.run_for(main())
+
+
+for _backend in filter(works, ("epoll", "uring")):
+    _name = f"Servers_{_backend}"
+    globals()[_name] = type(_name, (Servers, unittest.TestCase), {"backend": _backend})
+
+
+if __name__ == "__main__":
+    unittest.main()
