@@ -75,7 +75,7 @@ def run(handle: Any) -> None:
         took = loop.time() - began
         if took >= loop.slow_callback_duration:
             shown = base_events._format_handle(handle)  # type: ignore[attr-defined]
-            base_events.logger.warning("Executing %s took %.3f seconds", shown, took)
+            base_events.logger.warning("Executing %s took %.3f seconds", shown, took)  # type: ignore[attr-defined]
     finally:
         loop._current_handle = None
         # An exception that a task keeps has this frame, which would keep the task.
