@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from erlang._datagrams import DatagramTransport
 from erlang._native import native
 from erlang._openings import Openings
 
@@ -88,6 +89,16 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
                 end.setblocking(False)
             self._add_reader(self._pipe[0].fileno(), self._read_from_self)  # type: ignore[attr-defined]
         return None if self._pipe is None else self._pipe[1]
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport:
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def close(self) -> None:
         """Close the loop: nothing that waits will be run."""

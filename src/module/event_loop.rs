@@ -87,6 +87,8 @@ unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
 /// # Safety
 /// Attached; nothing is borrowed.
 unsafe fn drop_readers(core: &Core) {
+    // SAFETY: the caller's promise; the references were the loop's.
+    unsafe { release(core.flushes.take()) };
     if let Some(watch) = core.readers.take() {
         core.readers_are_new.set(true);
         // SAFETY: the caller's promise; the references were the loop's.
@@ -224,6 +226,7 @@ unsafe extern "C" fn new(
             readers: RefCell::default(),
             readers_are_new: Cell::new(false),
             openings: Openings::default(),
+            flushes: RefCell::default(),
         });
         // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
         unsafe {

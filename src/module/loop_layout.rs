@@ -121,6 +121,8 @@ pub struct Core {
     pub readers_are_new: Cell<bool>,
     /// Servers and connects.
     pub openings: Openings,
+    /// Datagram endpoints that have something to send at the end of the turn: references of the loop's.
+    pub flushes: RefCell<Vec<Ref>>,
 }
 
 /// The core of a loop.

@@ -5,6 +5,7 @@ use crate::driver::Event;
 use crate::driver::shared::Shared;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::module::datagrams;
 use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
@@ -130,6 +131,22 @@ impl EventLoop {
             tell_slow(mailbox, &task, took);
         }
         ran.or_else(|error| handle::failed(&task, error))
+    }
+
+    /// Sends what its datagram endpoints have put down.
+    ///
+    /// # Errors
+    /// What is meant to end a loop; what the others have put down is sent all the same.
+    pub fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let core = self.core(py);
+        let mut flushed = Ok(());
+        while !core.flushes.borrow().is_empty() {
+            for endpoint in core.flushes.take() {
+                // SAFETY: I7: attached, as the token says; the reference was the loop's, and nothing is borrowed.
+                flushed = flushed.and(unsafe { datagrams::flush_told(py, endpoint) });
+            }
+        }
+        flushed
     }
 
     /// What tells of its descriptors (`None`: it waits for none), if the driver does not know it yet.

@@ -5,6 +5,8 @@
 pub mod connections;
 pub mod console;
 pub mod context_loop;
+pub mod datagram_endpoint;
+pub mod datagrams;
 pub mod erlang_call;
 pub mod event_loop;
 pub mod handle;
@@ -15,6 +17,7 @@ pub mod loop_turn;
 pub mod manual_io;
 pub mod messages;
 pub mod own_connection;
+pub mod peer_names;
 pub mod protocol;
 pub mod readers;
 pub mod tasks;
@@ -68,7 +71,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -137,6 +140,7 @@ static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
         c"From now on contexts of this interpreter are event loops.",
     ),
     method(c"event_loop", context_loop::event_loop, ffi::METH_NOARGS, c"The loop of this thread's context, or None."),
+    method(c"datagrams", datagrams::datagrams, ffi::METH_NOARGS, c"The native half of a datagram endpoint of asyncio."),
     method(c"loop_type", event_loop::loop_type, ffi::METH_NOARGS, c"The native half of an event loop."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(

@@ -95,6 +95,7 @@ impl Reactor {
     /// descriptors, too, if these are new.
     pub(super) fn loop_timeout(&mut self, py: Python<'_>, timeout: Option<Duration>) -> Option<Duration> {
         self.find_loop(py);
+        self.flush_datagrams(py);
         let Some(event_loop) = &self.event_loop else { return timeout };
         if let Some(readers) = event_loop.new_readers(py) {
             self.driver.watch(readers);
@@ -137,6 +138,12 @@ impl Reactor {
         }
     }
 
+    fn flush_datagrams(&mut self, py: Python<'_>) {
+        if let Some(Err(error)) = self.event_loop.as_ref().map(|event_loop| event_loop.flush(py)) {
+            self.raised.get_or_insert(error);
+        }
+    }
+
     /// One turn, for a loop of one's own. If the loop is to stop, it turns until the batch that runs has come to its end.
     ///
     /// # Errors
@@ -152,6 +159,7 @@ impl Reactor {
             self.run_commands(py);
             let batch_has_ended = self.run_ready(py)?;
             self.settle_due(py);
+            self.flush_datagrams(py);
             if batch_has_ended || !self.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(py)) {
                 return Ok(());
             }
