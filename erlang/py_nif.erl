@@ -19,8 +19,7 @@
     context_stacks/2,
     context_load/1,
     ticket/0,
-    give_up/2,
-    cancel_task/2,
+    give_up/3,
     context_join/1,
     handoff/4,
     stats/1,
@@ -56,8 +55,7 @@
     context_stacks/2,
     context_load/1,
     ticket/0,
-    give_up/2,
-    cancel_task/2,
+    give_up/3,
     context_join/1,
     handoff/4,
     stats/1,
@@ -208,14 +206,11 @@ stats(_Ctx) ->
 ticket() ->
     erlang:nif_error(undef).
 
-%% Nobody waits for that request any more: if it has not begun, it does not; if it runs, what runs is interrupted.
--spec give_up(ctx(), ticket()) -> ok.
-give_up(_Ctx, _Ticket) ->
-    erlang:nif_error(undef).
-
-%% Nobody waits for that request any more: if it has become a task, that is cancelled. Else nothing happens.
--spec cancel_task(ctx(), ticket()) -> ok.
-cancel_task(_Ctx, _Ticket) ->
+%% Nobody waits for that `request' any more: if it has not begun, it does not; if it runs, what runs is interrupted, and if it
+%% has become a task, that is cancelled, and a step of it that runs is interrupted. Nobody waits for the `task' that it has
+%% become, or becomes: that alone is. `leftovers', long after either: what still runs for it is interrupted.
+-spec give_up(ctx(), ticket(), request | task | leftovers) -> ok.
+give_up(_Ctx, _Ticket, _Unwanted) ->
     erlang:nif_error(undef).
 
 -spec exec(ctx(), asker(), binary()) -> ok | {error, term()}.

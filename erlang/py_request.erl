@@ -4,7 +4,7 @@
 -module(py_request).
 
 -export([encode/1, run/2, run_or_give_up/4, run_or_cancel/4, run_within/3, run_anyway/2, run_anyway/3, awaited_by/1, refused/1]).
--export([wait/5]).
+-export([wait/5, insist/2]).
 -export_type([argument/0, send/0]).
 
 -type argument() :: {code | expression | module | function | args | locals | kwargs | timeout, term()}.
@@ -15,6 +15,9 @@
 
 %% What a timer takes.
 -define(TIMEOUT_MAX, 16#FFFFFFFF).
+
+%% So long after a request was given up, what still runs for it is interrupted once more.
+-define(INSIST_AFTER_MS, 5000).
 
 %% In the process dictionary: the contexts that wait for this process.
 -define(WAITING, py_waiting_contexts).
@@ -174,7 +177,7 @@ await(Ref, {OfCaller, OfContext, Over} = Awaited, Ticket) ->
         {Ref, Result} ->
             exit({Ref, Result});
         {'DOWN', OfCaller, process, _, _} ->
-            ok = cancel(Ticket),
+            ok = give_up(Ticket, task),
             %% The time holds also for what nobody waits for.
             _ = Over =:= none andalso exit(normal),
             await(Ref, Awaited, Ticket);
@@ -184,17 +187,23 @@ await(Ref, {OfCaller, OfContext, Over} = Awaited, Ticket) ->
             after 0 -> exit({Ref, {error, {context_down, Reason}}})
             end;
         {timeout, Over, over} ->
-            ok = give_up(Ticket),
+            ok = give_up(Ticket, request),
             exit({Ref, {error, timeout}})
     end.
 
--spec cancel(ticket()) -> ok.
-cancel(none) -> ok;
-cancel({Ctx, Ticket}) -> py_nif:cancel_task(Ctx, Ticket).
+%% What may catch the exception, or clean up after a cancellation, has its time for that, once.
+-spec give_up(ticket(), request | task) -> ok.
+give_up(none, _Unwanted) ->
+    ok;
+give_up({Ctx, Ticket}, Unwanted) ->
+    _ = spawn(?MODULE, insist, [Ctx, Ticket]),
+    py_nif:give_up(Ctx, Ticket, Unwanted).
 
--spec give_up(ticket()) -> ok.
-give_up(none) -> ok;
-give_up({Ctx, Ticket}) -> py_nif:give_up(Ctx, Ticket).
+-spec insist(py_nif:ctx(), py_nif:ticket()) -> ok.
+insist(Ctx, Ticket) ->
+    receive
+    after ?INSIST_AFTER_MS -> py_nif:give_up(Ctx, Ticket, leftovers)
+    end.
 
 -spec timer(timeout()) -> reference() | none.
 timer(infinity) -> none;

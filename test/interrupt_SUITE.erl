@@ -16,6 +16,7 @@ groups() ->
     reactor_test:backend_groups([
         endless_callbacks,
         an_endless_message,
+        endless_steps,
         endless_requests,
         idle_contexts_say_so,
         what_came_too_late_reaches_nobody,
@@ -72,6 +73,31 @@ an_endless_message(Config) ->
         end,
         {error, _, #{method := <<"message_received">>}} = log_collector:await(Id, ["Interrupted", "_spin"]),
         expect_eof(Client)
+    end).
+
+%% Of tasks: of a cast, of the context, and of a connection's callback, which alone costs that.
+endless_steps(Config) ->
+    serving(Config, "endless.EndlessTask", #{slow_callback_ms => 20}, fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Other, _} = client(Context, Config, #{flag => none}),
+        [
+            begin
+                Flag = flag(Config),
+                Begin(Context, Flag),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                {warning, _, _} = log_collector:await(Id, ["has not returned", "interrupt/1"]),
+                ?assertEqual(ok, py_reactor_context:interrupt(Context)),
+                {error, _, _} = log_collector:await(Id, ["Interrupted", "_spin"]),
+                send(Other, <<"still served">>),
+                expect(Other, <<"still served">>)
+            end
+         || Begin <- [
+                fun(C, Flag) -> ok = py:cast(C, endless, spin_in_a_step, [Flag]) end,
+                fun(C, Flag) -> {ok, none} = py:call(C, endless, spawn_spin, [Flag]) end,
+                fun(C, Flag) -> {Client, _} = client(C, Config, #{flag => Flag}), send(Client, <<"x">>) end
+            ]
+        ],
+        wait_until(fun() -> length(py_reactor_context:connections(Context)) =:= 1 end)
     end).
 
 endless_requests(Config) ->

@@ -5,14 +5,18 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [client/2, send/2, expect/2, with_context/3, serving/3, wait_until/1]).
+-import(reactor_test, [client/2, send/2, expect/2, with_context/3, serving/3, wait_until/1, wait_equal/2]).
 
-all() ->
-    [{group, Backend} || Backend <- reactor_test:backends()].
+-define(COLLECTS_LOGS, true).
+-include("reactor_suite.hrl").
 
 groups() ->
     reactor_test:backend_groups([
         what_runs_is_interrupted,
+        a_step_that_does_not_return_is_interrupted,
+        nobody_elses_step_is,
+        who_cleans_up_is_left_alone,
+        what_still_runs_later_is_interrupted_again,
         what_has_not_begun_is_dropped,
         never_the_next,
         nobody_elses_connection,
@@ -24,12 +28,6 @@ groups() ->
         context_one,
         what_is_no_timeout
     ]).
-
-init_per_group(Group, Config) ->
-    reactor_test:init_group(Group, Config).
-
-end_per_group(_Group, _Config) ->
-    ok.
 
 what_runs_is_interrupted(Config) ->
     with_endless(Config, fun(Context) ->
@@ -47,6 +45,111 @@ what_runs_is_interrupted(Config) ->
             ]
         ]
     end).
+
+%% Of its own task, and of those that it waits for. Nobody is told of an error but the caller.
+a_step_that_does_not_return_is_interrupted(Config) ->
+    Name = register_self(),
+    with_context(Config, #{}, fun(Context) ->
+        [
+            begin
+                ct:log("~s, ~s", [Function, How]),
+                ok = given_up(How, Context, Function, [Name]),
+                ?assertEqual({ok, 1}, py:call(Context, given_up, compute, [1])),
+                wait_equal({ok, 0}, fun() -> py:call(Context, given_up, tasks, []) end)
+            end
+         || Function <- [at_once, behind_an_await, in_a_task, gathered, in_a_group, waited_for],
+            How <- [time_is_over, caller_dies]
+        ],
+        ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, "Interrupted") =/= nomatch])
+    end).
+
+%% On a busy machine the time may be over before the call begins: it is dropped then.
+given_up(time_is_over, Context, Function, Args) ->
+    times_out(Context, Function, Args, 100);
+given_up(caller_dies, Context, Function, Args) ->
+    Caller = spawn(fun() -> py:call(Context, given_up, Function, Args) end),
+    ok = said(<<"begun">>),
+    true = exit(Caller, kill),
+    ok.
+
+times_out(Context, Function, Args, Ms) ->
+    ?assertEqual({error, timeout}, py:call(Context, given_up, Function, Args, #{}, Ms)),
+    receive
+        <<"begun">> -> ok
+    after 0 -> times_out(Context, Function, Args, 4 * Ms)
+    end.
+
+%% Whatever else runs when the time of some is over.
+nobody_elses_step_is(Config) ->
+    serving(Config, "streams.Echo", fun(Context) ->
+        {ok, none} = py:call(Context, given_up, stand_by, []),
+        {Client, _} = client(Context, Config),
+        [
+            begin
+                Limits = [N rem 5, 3 + N rem 20],
+                Calls = [{compute, [1 + N rem 7]}, {compute, [1000]}, {hold_on, [self()]}],
+                Limited = [asked(Context, Function, Args, Ms) || {Function, Args} <- Calls, Ms <- Limits],
+                Whole = asked(Context, compute, [3], infinity),
+                send(Client, <<"ping">>),
+                expect(Client, <<"ping">>),
+                ?assertEqual({ok, 3}, answer(Whole)),
+                ?assertEqual([], [Answer || Call <- Limited, Answer <- [answer(Call)], not is_right(Answer)])
+            end
+         || N <- lists:seq(1, 60)
+        ],
+        {ok, {Steps, none}} = py:call(Context, given_up, bystanders, []),
+        ?assert(Steps > 0)
+    end).
+
+asked(Context, Function, Args, Ms) ->
+    spawn_monitor(fun() -> exit({answer, py:call(Context, given_up, Function, Args, #{}, Ms)}) end).
+
+%% What it does on its way out is not what was given up. Python is busy, so that who interrupts has to wait for it.
+who_cleans_up_is_left_alone(Config) ->
+    Name = register_self(),
+    with_context(Config, #{}, fun(Context) ->
+        {ok, none} = py:call(Context, given_up, stand_by, []),
+        [
+            begin
+                ok = given_up(How, Context, clean_up, [Name, 0.1]),
+                ok = said(<<"clean">>)
+            end
+         || _ <- lists:seq(1, 5), How <- [time_is_over, caller_dies]
+        ]
+    end).
+
+%% Code that catches what ends it goes on, but not for ever. Each in a context of its own, all at the same time.
+what_still_runs_later_is_interrupted_again(Config) ->
+    Name = register_self(),
+    Hows = [{Function, How} || Function <- [in_the_end, twice], How <- [time_is_over, caller_dies]],
+    with_contexts(Config, length(Hows), fun(Contexts) ->
+        [
+            begin
+                ok = given_up(How, Context, Function, [Name]),
+                ok = said(<<"again">>)
+            end
+         || {Context, {Function, How}} <- lists:zip(Contexts, Hows)
+        ],
+        [?assertEqual({ok, 1}, py:call(Context, given_up, compute, [1])) || Context <- Contexts]
+    end).
+
+with_contexts(_Config, 0, Fun) ->
+    Fun([]);
+with_contexts(Config, Count, Fun) ->
+    with_context(Config, #{setup_code => "import given_up"}, fun(Context) ->
+        with_contexts(Config, Count - 1, fun(Contexts) -> Fun([Context | Contexts]) end)
+    end).
+
+register_self() ->
+    Name = "timeouts_test_" ++ integer_to_list(erlang:unique_integer([positive])),
+    true = register(list_to_atom(Name), self()),
+    list_to_binary(Name).
+
+said(What) ->
+    receive
+        What -> ok
+    after 20000 -> error({never_said, What})
+    end.
 
 what_has_not_begun_is_dropped(Config) ->
     with_endless(Config, fun(Context) ->

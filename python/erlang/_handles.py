@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from asyncio import base_events, format_helpers, futures, tasks
-from typing import Any
+from asyncio import base_events, format_helpers, futures, isfuture, tasks
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def describe(handle: Any) -> str:
@@ -49,6 +53,31 @@ def interrupted(handle: Any, exc: BaseException) -> None:
         if tasks._current_tasks.get(loop) is task:  # type: ignore[attr-defined]
             del tasks._current_tasks[loop]  # type: ignore[attr-defined]
         loop.call_soon(step, exc, context=handle._context)
+
+
+def serves(callback: Any, task: asyncio.Task[Any]) -> bool:
+    """Is ``callback`` a step of ``task``, or of one that it waits for, which its cancellation would reach?"""
+    todo, seen = [getattr(callback, "__self__", None)], set()
+    while todo:
+        future = todo.pop()
+        if future is task:
+            return True
+        if isfuture(future) and future not in seen:
+            seen.add(future)
+            for waiting, _ in future._callbacks or ():
+                todo += _cancelling(waiting)
+    return False
+
+
+def _cancelling(callback: Any) -> list[Any]:
+    """What is cancelled before that which has ``callback`` as one that is called when it is done."""
+    bound = getattr(callback, "__self__", None)
+    cells = [cell.cell_contents for cell in getattr(callback, "__closure__", None) or ()]
+    gathering = [held for held in cells if isinstance(held, tasks._GatheringFuture)]  # type: ignore[attr-defined]
+    # `wait_for`, before 3.12.
+    waiters = callback.args if isinstance(callback, functools.partial) else ()
+    # A group's task is one that the group's owner has begun.
+    return [bound, getattr(bound, "_parent_task", None), *gathering, *waiters]
 
 
 def check(handle: Any, method: str) -> None:

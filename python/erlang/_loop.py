@@ -16,6 +16,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from erlang._datagrams import DatagramTransport
+from erlang import _handles as _handles  # native code finds it where it may not import
 from erlang._native import native
 from erlang._openings import Openings
 

@@ -116,6 +116,14 @@ impl<T: Resource> Ref<T> {
     }
 }
 
+impl<T: Resource> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        // SAFETY: I10: the object is alive; the new reference is ours.
+        unsafe { enif_keep_resource(self.0.as_ptr().cast()) };
+        Ref(self.0)
+    }
+}
+
 impl<T: Resource> Deref for Ref<T> {
     type Target = T;
 

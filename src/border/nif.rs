@@ -25,7 +25,8 @@ use crate::mail::notice::Notice;
 use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
 use crate::mail::stats::Quantiles;
-use crate::mail::ticket::Ticket;
+use crate::mail::ticket::{Ticket, Unwanted};
+use crate::module::loop_turn;
 use crate::python::audit;
 use crate::python::interpreter;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -267,14 +268,8 @@ fn ticket() -> Ref<Ticket> {
 }
 
 #[rustler::nif]
-fn give_up(context: Context, ticket: Ref<Ticket>) -> Atom {
-    context.mailbox.give_up(&ticket);
-    atoms::ok()
-}
-
-#[rustler::nif]
-fn cancel_task(context: Context, ticket: Ref<Ticket>) -> Atom {
-    context.mailbox.cancel_task(&ticket);
+fn give_up(context: Context, ticket: Ref<Ticket>, unwanted: Unwanted) -> Atom {
+    context.mailbox.give_up(&ticket, unwanted, loop_turn::serves);
     atoms::ok()
 }
 

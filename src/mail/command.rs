@@ -76,11 +76,6 @@ pub enum Command {
         /// By which that may be given up.
         ticket: Option<Ref<Ticket>>,
     },
-    /// Nobody waits any more for the task that this request has become, if it has.
-    CancelTask {
-        /// The request's serial number.
-        serial: u64,
-    },
     /// Do something with a connection.
     Ask {
         /// Which.
@@ -128,7 +123,7 @@ impl Queued for Command {
         match self {
             Command::Adopt { .. } => Class::NewConnection,
             Command::Stop { .. } => Class::Last,
-            Command::Disown { .. } | Command::CancelTask { .. } => Class::Sure,
+            Command::Disown { .. } => Class::Sure,
             Command::Message { .. } => Class::Message,
             Command::Run { .. } | Command::Ask { .. } | Command::List { .. } | Command::Drain { .. } => Class::Ordinary,
         }
@@ -147,7 +142,6 @@ impl Command {
             | Command::Drain { reply, .. } => reply.stopped(),
             Command::Run { reply: None, .. }
             | Command::Disown { .. }
-            | Command::CancelTask { .. }
             | Command::Message { .. }
             | Command::Stop { .. } => {}
         }

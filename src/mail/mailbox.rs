@@ -9,12 +9,13 @@
 use crate::base::config::NOTICES_MAX;
 use crate::base::sync::{Mutex, lock};
 use crate::base::wake::Wake;
+use crate::beam::resource::Ref;
 use crate::mail::command::Command;
 use crate::mail::inbox::Inbox;
 use crate::mail::notice::Notice;
-use crate::mail::running::Running;
+use crate::mail::running::{Running, Serves};
 use crate::mail::stats::Stats;
-use crate::mail::ticket::Ticket;
+use crate::mail::ticket::{Ticket, Unwanted};
 use pyo3::Python;
 use rustler::LocalPid;
 use std::collections::VecDeque;
@@ -51,6 +52,10 @@ pub struct Mailbox {
     pub inbox: Inbox<Command>,
     /// Calls of functions of Erlang that were answered, each once: also while the context ends, and takes no more commands.
     answered: Mutex<Vec<u64>>,
+    /// Requests whose tasks nobody waits for any more, each once.
+    cancelled: Mutex<Vec<Ref<Ticket>>>,
+    /// There are some: no step of a task begins before they are cancelled.
+    has_cancelled: AtomicBool,
     /// Somebody looks at its stacks.
     pub looked_at: AtomicBool,
     notices: Mutex<Notices>,
@@ -74,6 +79,8 @@ impl Mailbox {
             backend: OnceLock::new(),
             inbox: Inbox::new()?,
             answered: Mutex::default(),
+            cancelled: Mutex::default(),
+            has_cancelled: AtomicBool::new(false),
             looked_at: AtomicBool::new(false),
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
@@ -113,22 +120,35 @@ impl Mailbox {
         self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
     }
 
-    /// Nobody waits for that request any more, whatever has become of it.
-    pub fn give_up(&self, ticket: &Ticket) {
-        if let Some(stretch) = ticket.give_up()
-            && let Err(error) = self.running.interrupt_stretch(stretch)
-        {
+    /// Nobody waits for that request any more, or for the task that it has become, if it has. What runs for it is interrupted.
+    pub fn give_up(&self, ticket: &Ref<Ticket>, unwanted: Unwanted, serves: Serves) {
+        if unwanted == Unwanted::Request {
+            ticket.give_up();
+        }
+        if ticket.cancel() {
+            lock(&self.cancelled).push(ticket.clone());
+            // Before anybody looks which step runs: so either it is that task's, or that task's does not begin.
+            self.has_cancelled.store(true, Ordering::Release);
+            self.inbox.wake();
+        }
+        if let Err(error) = self.running.interrupt_request(ticket.clone(), unwanted, serves) {
             let message =
                 format!("a request whose time is over could not be interrupted, for want of a thread: {error}");
             self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
         }
-        self.cancel_task(ticket);
     }
 
-    /// Nobody waits for the task that this request has become, if it has.
-    pub fn cancel_task(&self, ticket: &Ticket) {
-        // A context that takes no more commands ends, and its tasks with it.
-        let _ = self.inbox.post(Command::CancelTask { serial: ticket.serial() });
+    /// Whether there are tasks to cancel before any step of one begins.
+    #[inline]
+    pub fn has_cancelled(&self) -> bool {
+        self.has_cancelled.load(Ordering::Acquire)
+    }
+
+    /// Takes the requests whose tasks are to be cancelled.
+    pub fn take_cancelled(&self) -> Vec<Ref<Ticket>> {
+        let mut cancelled = lock(&self.cancelled);
+        self.has_cancelled.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *cancelled)
     }
 
     /// The answer to a call of a function is there, or will never come.

@@ -7,13 +7,16 @@
 use crate::base::gil::Wait;
 use crate::base::sleeper::Sleeper;
 use crate::base::sync::{Mutex, lock};
+use crate::beam::resource::Ref;
+use crate::mail::ticket::{Ticket, Unwanted};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use std::ffi::c_long;
 use std::io;
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// The sleep of the thread that finds out who is slow. It ends when something that is watched begins.
@@ -39,8 +42,13 @@ pub struct Running {
     slow_between_ms: AtomicU64,
     /// An interrupt is under way.
     interrupting: AtomicBool,
-    /// The stretch that is to be interrupted whatever else is under way; 0: none.
-    doomed: AtomicU64,
+    /// Requests that were given up, what runs for which is to be interrupted whatever else is under way.
+    given_up: Mutex<Vec<GivenUp>>,
+    /// The callback that an event loop calls just now, in this very stretch; null: none. Written by the context's thread alone,
+    /// attached: whoever is attached and reads it has an object that is there.
+    step: AtomicPtr<ffi::PyObject>,
+    /// The interrupt in this stretch was for a request that was given up.
+    for_request: AtomicBool,
     /// Odd while an event loop always has something ready: its steps are short, and no interrupt would ever find one that
     /// still runs. Written by the context's thread alone.
     busy: AtomicU64,
@@ -61,8 +69,22 @@ struct Target {
 // SAFETY: I7: the pointer is used under the lock around it; as long as it is there, the interpreter is.
 unsafe impl Send for Target {}
 
-/// Who interrupts one stretch and nothing else says that no loop is busy.
-const NOT_BUSY: u64 = 0;
+/// Whether a callback of an event loop is a step of that task, or of one that it waits for. Called attached; may run Python code.
+pub type Serves = fn(callback: *mut ffi::PyObject, task: *mut ffi::PyObject) -> bool;
+
+/// A request that was given up.
+struct GivenUp {
+    ticket: Ref<Ticket>,
+    unwanted: Unwanted,
+    serves: Serves,
+}
+
+/// What somebody wants to be interrupted by its number: a stretch, or the next step of a loop that has been busy since then.
+#[derive(Clone, Copy)]
+struct Aim {
+    stretch: u64,
+    busy: u64,
+}
 
 /// Why there is no interrupt.
 pub enum NoInterrupt {
@@ -86,7 +108,9 @@ impl Running {
             slow: Mutex::new(None),
             slow_between_ms: AtomicU64::new(0),
             interrupting: AtomicBool::new(false),
-            doomed: AtomicU64::new(0),
+            given_up: Mutex::default(),
+            step: AtomicPtr::new(ptr::null_mut()),
+            for_request: AtomicBool::new(false),
             busy: AtomicU64::new(0),
             next_step: AtomicBool::new(false),
             target: Mutex::new(None),
@@ -173,6 +197,7 @@ impl Running {
     fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
         self.noted.store(false, Ordering::Relaxed);
         self.interrupted.store(false, Ordering::Relaxed);
+        self.for_request.store(false, Ordering::Relaxed);
         // Not without need: before 3.13 the interpreter then looks for an exception at each of its steps, for ever.
         if self.raised.swap(false, Ordering::Relaxed) {
             // SAFETY: I7, by the token; this thread's own number.
@@ -208,6 +233,23 @@ impl Running {
         self.next_step.load(Ordering::Relaxed) && self.next_step.swap(false, Ordering::Relaxed)
     }
 
+    /// In the stretch that runs, an event loop calls this until [`Running::end_step`]: the caller keeps it as long.
+    #[inline]
+    pub fn begin_step(&self, _py: Python<'_>, callback: *mut ffi::PyObject) {
+        self.step.store(callback, Ordering::Relaxed);
+    }
+
+    /// It has returned.
+    #[inline]
+    pub fn end_step(&self, _py: Python<'_>) {
+        self.step.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// Whether an interrupt in the stretch that runs was for a request that was given up. On its thread.
+    pub fn is_for_request(&self) -> bool {
+        self.for_request.load(Ordering::Relaxed)
+    }
+
     /// Has the exception raised in what runs now. On its thread.
     pub fn raise_here(&self, exception: &Bound<'_, PyType>) {
         // SAFETY: I7, by the token that `exception` has; this thread's own number.
@@ -238,21 +280,27 @@ impl Running {
     /// # Errors
     /// None runs, or it cannot be done now.
     pub fn interrupt(self: &Arc<Self>, done: impl FnOnce(bool) + Send + 'static) -> Result<(), NoInterrupt> {
-        let (number, busy) = (self.number(), self.busy.load(Ordering::Acquire));
-        if number.is_multiple_of(2) && busy.is_multiple_of(2) {
+        let aim = Aim { stretch: self.number(), busy: self.busy.load(Ordering::Acquire) };
+        if aim.stretch.is_multiple_of(2) && aim.busy.is_multiple_of(2) {
             return Err(NoInterrupt::Idle);
         }
-        self.start_interrupt(number, busy, done)
+        self.start_interrupt(Some(aim), done)
     }
 
-    /// Interrupts the stretch of that number, and no other, if it still runs once Python lets us.
+    /// Interrupts what runs for a request that was given up, if anything still does once Python lets us: its stretch, or a
+    /// step of the task that it has become, and nothing else: while that cleans up after its cancellation, leftovers only.
     ///
     /// # Errors
     /// The system refused a thread.
-    pub fn interrupt_stretch(self: &Arc<Self>, number: u64) -> io::Result<()> {
-        // One that is under way looks at this when it is over. Of two, the later one is the one that may still run.
-        self.doomed.fetch_max(number, Ordering::SeqCst);
-        match self.start_interrupt(number, NOT_BUSY, drop) {
+    pub fn interrupt_request(
+        self: &Arc<Self>,
+        ticket: Ref<Ticket>,
+        unwanted: Unwanted,
+        serves: Serves,
+    ) -> io::Result<()> {
+        lock(&self.given_up).push(GivenUp { ticket, unwanted, serves });
+        // One that is under way looks at this when it is over.
+        match self.start_interrupt(None, drop) {
             Ok(()) | Err(NoInterrupt::Idle | NoInterrupt::Busy) => Ok(()),
             Err(NoInterrupt::Resources(error)) => Err(error),
         }
@@ -260,8 +308,7 @@ impl Running {
 
     fn start_interrupt(
         self: &Arc<Self>,
-        number: u64,
-        busy: u64,
+        aim: Option<Aim>,
         done: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), NoInterrupt> {
         if self.interrupting.swap(true, Ordering::SeqCst) {
@@ -270,13 +317,13 @@ impl Running {
         let running = Arc::clone(self);
         // It waits for the GIL, for as long as an extension module keeps that.
         let spawned = std::thread::Builder::new().name("py_interrupt".into()).spawn(move || {
-            let raised = running.raise(number, busy);
+            let raised = running.raise(aim);
             running.interrupting.store(false, Ordering::SeqCst);
             done(raised);
-            let doomed = running.doomed.load(Ordering::SeqCst);
-            if doomed != number && doomed == running.number() {
+            let is_more = !lock(&running.given_up).is_empty();
+            if is_more {
                 // There is this thread, which ends now: so there is one for it.
-                let _ = running.start_interrupt(doomed, NOT_BUSY, drop);
+                let _ = running.start_interrupt(None, drop);
             }
         });
         spawned.map(drop).map_err(|error| {
@@ -285,25 +332,61 @@ impl Running {
         })
     }
 
-    /// Has the exception raised in the stretch of that number, if it still runs, or in the next step of a loop that has been
-    /// busy since then. On a thread that Python does not know.
-    fn raise(&self, number: u64, busy: u64) -> bool {
-        self.enter(|target| {
-            if !number.is_multiple_of(2) && self.number() == number {
-                // SAFETY: I7: attached, so that no stretch ends or begins between the comparison and the exception.
-                let raised = unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
-                if raised {
-                    self.note_raised();
-                }
-                return raised;
+    /// Has the exception raised where it is aimed at, if that still runs, and in what runs for a request that was given up.
+    /// Answers the first. On a thread that Python does not know.
+    fn raise(&self, aim: Option<Aim>) -> bool {
+        let raised = self.enter(|target| {
+            let given_up = std::mem::take(&mut *lock(&self.given_up));
+            if given_up.iter().any(|request| self.runs_for(request)) && self.raise_in(target) {
+                self.for_request.store(true, Ordering::Relaxed);
             }
-            let goes_on = !busy.is_multiple_of(2) && self.busy.load(Ordering::Acquire) == busy;
-            if goes_on {
-                self.next_step.store(true, Ordering::Relaxed);
-            }
-            goes_on
-        })
-        .unwrap_or_default()
+            aim.is_some_and(|aim| self.raise_at(target, aim))
+        });
+        if raised.is_none() {
+            // Nothing runs for anybody any more.
+            lock(&self.given_up).clear();
+        }
+        raised.unwrap_or_default()
+    }
+
+    fn raise_at(&self, target: &Target, aim: Aim) -> bool {
+        if !aim.stretch.is_multiple_of(2) && self.number() == aim.stretch {
+            return self.raise_in(target);
+        }
+        let goes_on = !aim.busy.is_multiple_of(2) && self.busy.load(Ordering::Acquire) == aim.busy;
+        if goes_on {
+            self.next_step.store(true, Ordering::Relaxed);
+        }
+        goes_on
+    }
+
+    /// Has the exception raised in the stretch that runs: since the caller found that out, the calling thread has been attached
+    /// all the time, so that no stretch has ended or begun.
+    fn raise_in(&self, target: &Target) -> bool {
+        // SAFETY: I7: attached, as whoever has the target is.
+        let raised = unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
+        if raised {
+            self.note_raised();
+        }
+        raised
+    }
+
+    /// Whether what runs now runs for that request. Attached, and so since then if the answer is yes.
+    fn runs_for(&self, GivenUp { ticket, unwanted, serves }: &GivenUp) -> bool {
+        let number = self.number();
+        if number.is_multiple_of(2) {
+            return false;
+        }
+        if ticket.dooms(number) {
+            return true;
+        }
+        if ticket.is_told() && *unwanted != Unwanted::Leftovers {
+            return false;
+        }
+        let (step, task) = (self.step.load(Ordering::Relaxed), ticket.task());
+        let serves = !step.is_null() && !task.is_null() && serves(step, task);
+        // Python code may have let others run meanwhile.
+        serves && self.number() == number
     }
 
     /// Runs `f` attached to the context's interpreter, as soon as Python lets us, with Python's number of the context's thread;

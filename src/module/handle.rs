@@ -1,6 +1,6 @@
-//! `Handle` and `TimerHandle`: what `call_soon` and its kin answer, and what a loop runs. They behave as asyncio's own, and
-//! say so when they are asked for their `__class__`.
+//! `Handle` and `TimerHandle`: what `call_soon` and its kin answer. They behave as asyncio's own, also if asked for `__class__`.
 
+use crate::mail::running::Running;
 use crate::module::loop_layout::{Core, FREE_MAX, Handle, INLINE, LoopObject, Ref, core, release};
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
 use crate::python::trashcan;
@@ -16,8 +16,8 @@ use std::ptr;
 /// So many handles of a loop are released inside one another before those that come count as deep.
 const RELEASED_AT_ONCE: u32 = 8;
 
-/// The module that says of handles what nobody asks for often.
-const HELPERS: &str = "erlang._handles";
+/// Says of handles what nobody asks for often.
+pub const HELPERS: &str = "erlang._handles";
 
 /// Memory for a handle: an object with one reference, that the collector does not know yet; null with an exception.
 ///
@@ -93,7 +93,7 @@ pub unsafe fn make(
     }
 }
 
-/// Runs a handle, unless it is cancelled.
+/// Runs a handle, unless it is cancelled, as a step of the loop whose thread that is, if any.
 ///
 /// # Errors
 /// What it raised.
@@ -101,7 +101,7 @@ pub unsafe fn make(
 /// # Safety
 /// Attached; the caller keeps a reference.
 #[inline]
-pub unsafe fn run(py: Python<'_>, this: *mut Handle) -> PyResult<()> {
+pub unsafe fn run(py: Python<'_>, this: *mut Handle, running: Option<&Running>) -> PyResult<()> {
     // SAFETY: the caller's promise. What is called is kept while it runs: it may cancel its own handle.
     unsafe {
         if (*this).cancelled != 0 || (*this).callback.is_null() {
@@ -114,6 +114,7 @@ pub unsafe fn run(py: Python<'_>, this: *mut Handle) -> PyResult<()> {
         let callback = ffi::Py_NewRef((*this).callback);
         let rest = ffi::Py_XNewRef((*this).rest);
         let [one, two] = (*this).args.map(|arg| ffi::Py_XNewRef(arg));
+        running.inspect(|running| running.begin_step(py, callback));
         let result = if rest.is_null() {
             let mut args = [ptr::null_mut(), one, two];
             let count = usize::from((*this).count) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
@@ -121,6 +122,7 @@ pub unsafe fn run(py: Python<'_>, this: *mut Handle) -> PyResult<()> {
         } else {
             ffi::PyObject_Call(callback, rest, ptr::null_mut())
         };
+        running.inspect(|running| running.end_step(py));
         let exited = ffi::PyContext_Exit(context);
         let ran = if result.is_null() || exited != 0 { Err(PyErr::fetch(py)) } else { Ok(()) };
         ffi::Py_XDECREF(result);
@@ -242,7 +244,7 @@ unsafe extern "C" fn get_context(object: *mut ffi::PyObject, _: *mut ffi::PyObje
 unsafe extern "C" fn run_method(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached, with an instance that the caller keeps.
-        let (handle, ran) = unsafe { (argument(py, object), run(py, object.cast())) };
+        let (handle, ran) = unsafe { (argument(py, object), run(py, object.cast(), None)) };
         ran.or_else(|error| failed(&handle, error))?;
         Ok(py.None().into_bound(py))
     })

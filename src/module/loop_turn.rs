@@ -5,19 +5,25 @@ use crate::driver::Event;
 use crate::driver::shared::Shared;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
+use crate::mail::running::Running;
 use crate::module::datagrams;
 use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
 use crate::module::readers;
+use crate::python::glue::{argument, guarded};
 use crate::python::types::Types;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// No wait needs to be longer.
 const WAIT_MAX_SECONDS: f64 = 86_400.0;
+
+/// What an interrupt has that was for a request.
+const FOR_REQUEST: &str = "_for_request";
 
 /// The loop that a reactor drives.
 pub struct EventLoop(Py<PyAny>);
@@ -66,8 +72,8 @@ impl EventLoop {
         unsafe { (*self.layout()).stopping != 0 }
     }
 
-    /// Runs what is due and what is ready, batch by batch, until nothing is, or its time is over. Answers whether a batch has
-    /// come to its end.
+    /// Runs what is due and what is ready, batch by batch, until nothing is, or its time is over, or a task is to be cancelled,
+    /// which may be whose step is next. Answers whether a batch has come to its end.
     ///
     /// # Errors
     /// A `KeyboardInterrupt` or its like; what is left of the batch comes later.
@@ -86,6 +92,9 @@ impl EventLoop {
         let began = Instant::now();
         let mut since_look = 0;
         loop {
+            if mailbox.has_cancelled() {
+                return Ok(false);
+            }
             // Borrowed for a moment: whatever runs may schedule more.
             let task = core.schedule.borrow_mut().take();
             let Some(task) = task else {
@@ -119,18 +128,25 @@ impl EventLoop {
         let debug = unsafe { (*self.layout()).debug != 0 };
         let (ran, slow) = mailbox.running.call(py, || {
             if mailbox.running.take_next_step() {
-                mailbox.running.raise_here(&Types::of(py)?.interrupted);
+                match Types::of(py) {
+                    Ok(types) => mailbox.running.raise_here(&types.interrupted),
+                    Err(error) => return Err(error),
+                }
             }
-            match is_ours && !debug {
+            let ran = match is_ours && !debug {
                 // SAFETY: I7: attached, as the token says; it is a handle of ours, which we keep.
-                true => unsafe { handle::run(py, object.cast::<Handle>()) },
-                false => run_other(&task, debug),
-            }
+                true => unsafe { handle::run(py, object.cast::<Handle>(), Some(&mailbox.running)) },
+                false => run_other(&task, debug, &mailbox.running),
+            };
+            ran.inspect_err(|error| mark(py, error, mailbox.running.is_for_request()))
         });
         if let Some(took) = slow {
             tell_slow(mailbox, &task, took);
         }
-        ran.or_else(|error| handle::failed(&task, error))
+        let Err(error) = ran else { return Ok(()) };
+        // Its task ends by that, and whoever called it has been answered.
+        let is_known = error.value(py).hasattr(FOR_REQUEST).unwrap_or_default();
+        handle::failed(&task, error).or_else(|error| if is_known { Ok(()) } else { Err(error) })
     }
 
     /// Sends what its datagram endpoints have put down.
@@ -182,14 +198,40 @@ impl EventLoop {
     }
 }
 
-fn run_other(task: &Bound<'_, PyAny>, debug: bool) -> PyResult<()> {
+/// Whether `callback`, which a loop runs, is a step of `task`, or of one that it waits for. Attached; both are there.
+pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject) -> bool {
+    guarded(false, |py| {
+        // SAFETY: I7: the caller is attached, and the objects are there as long as nobody else is: from here on we keep them.
+        let (callback, task) = unsafe { (argument(py, callback), argument(py, task)) };
+        // Imported with the loop, and not here: who holds the lock of imports may wait for the very step that does not return.
+        let name = PyString::new(py, handle::HELPERS);
+        // SAFETY: I7, by the token; a new reference or null.
+        let helpers = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyImport_GetModule(name.as_ptr())) };
+        helpers.map_or(Ok(false), |helpers| helpers.call_method1("serves", (callback, task))?.is_truthy())
+    })
+}
+
+/// An interrupt that ends what runs for a request which was given up says so, wherever it is raised again.
+#[cold]
+fn mark(py: Python<'_>, error: &PyErr, is_for_request: bool) {
+    if is_for_request {
+        // Of what cannot be marked, people are told once too often.
+        let _ = error.value(py).setattr(FOR_REQUEST, true);
+    }
+}
+
+fn run_other(task: &Bound<'_, PyAny>, debug: bool, running: &Running) -> PyResult<()> {
     if task.getattr("_cancelled")?.is_truthy()? {
         return Ok(());
     }
-    match debug {
+    let callback = task.getattr("_callback")?;
+    running.begin_step(task.py(), callback.as_ptr());
+    let ran = match debug {
         true => handle::run_in_debug_mode(task),
         false => task.call_method0("_run").map(drop),
-    }
+    };
+    running.end_step(task.py());
+    ran
 }
 
 fn tell_slow(mailbox: &Mailbox, task: &Bound<'_, PyAny>, took: Duration) {

@@ -73,7 +73,6 @@ impl Reactor {
             }
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
             Command::Run { job, reply, ticket } => self.run_job(py, job, reply, ticket),
-            Command::CancelTask { serial } => self.cancel_request(py, serial),
             Command::Ask { name, request, mut reply } => {
                 self.context.callers.replace(reply.take_callers());
                 self.ask(py, name, request, reply);

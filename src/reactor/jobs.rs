@@ -55,6 +55,11 @@ impl Waiter {
         self.ticket.as_ref().is_none_or(|ticket| ticket.runs(mailbox.running.number()))
     }
 
+    /// It has become that task. Answers whether anybody waits for it.
+    pub fn became(&self, task: &Bound<'_, PyAny>) -> bool {
+        self.ticket.as_ref().is_none_or(|ticket| ticket.became(task.as_ptr()))
+    }
+
     /// The number of the request.
     pub fn serial(&self) -> u64 {
         self.ticket.as_ref().map_or_else(next_serial, |ticket| ticket.serial())

@@ -59,6 +59,9 @@ impl Reactor {
     /// Runs what is due and what is ready, for a context.
     pub(super) fn run_tasks(&mut self, py: Python<'_>) {
         self.find_loop(py);
+        if self.context.mailbox.has_cancelled() {
+            self.cancel_requests(py);
+        }
         if let Err(error) = self.run_ready(py) {
             context_loop::tell(py, &self.context, "a callback or task of an event loop ended by", &error);
         }

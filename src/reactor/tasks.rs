@@ -29,6 +29,16 @@ pub(super) struct Request {
     waiter: Waiter,
 }
 
+impl Request {
+    /// The task has ended, or is not waited for any more: what its number named is no step of it.
+    fn over(self) -> Waiter {
+        if let Some(ticket) = &self.waiter.ticket {
+            ticket.ended();
+        }
+        self.waiter
+    }
+}
+
 impl Reactor {
     /// Begins a task, for a request whose caller is awaited by `callers`. Its first step runs in this turn.
     pub(super) fn begin_request(&mut self, coroutine: &Bound<'_, PyAny>, waiter: Waiter, callers: Option<OwnedTerm>) {
@@ -40,6 +50,9 @@ impl Reactor {
         let serial = waiter.serial();
         match self.begin_task(coroutine, Owner::Request(serial), None) {
             Ok(task) => {
+                if !waiter.became(&task) {
+                    self.cancel_task(&task);
+                }
                 self.requests.insert(serial, Request { task: task.unbind(), waiter });
                 if let Some(callers) = callers {
                     self.context.tasks_callers.borrow_mut().insert(serial, callers);
@@ -66,10 +79,14 @@ impl Reactor {
         Ok(task)
     }
 
-    /// Nobody waits for that request any more.
-    pub(super) fn cancel_request(&mut self, py: Python<'_>, serial: u64) {
-        if let Some(request) = self.requests.get(&serial) {
-            self.cancel_task(request.task.bind(py));
+    /// Cancels the tasks that nobody waits for any more. What has not become a task yet is found by its ticket.
+    #[cold]
+    pub(super) fn cancel_requests(&mut self, py: Python<'_>) {
+        for ticket in self.context.mailbox.take_cancelled() {
+            if let Some(request) = self.requests.get(&ticket.serial()) {
+                ticket.told();
+                self.cancel_task(request.task.bind(py));
+            }
         }
     }
 
@@ -241,7 +258,7 @@ impl Reactor {
     }
 
     fn request_ended(&mut self, serial: u64, task: &Bound<'_, PyAny>) {
-        let Some(Request { waiter, .. }) = self.requests.remove(&serial) else { return };
+        let Some(waiter) = self.requests.remove(&serial).map(Request::over) else { return };
         let callers = self.context.tasks_callers.borrow_mut().remove(&serial);
         drop(callers);
         let py = task.py();
@@ -255,7 +272,7 @@ impl Reactor {
     /// Whoever waits for a task waits in vain: the context ends.
     pub(super) fn abandon_requests(&mut self) {
         for (_, request) in self.requests.drain() {
-            request.waiter.stopped();
+            request.over().stopped();
         }
     }
 }

@@ -47,6 +47,26 @@ class Endless(recorder.Recording):
         super().connection_lost()
 
 
+class EndlessTask(recorder.Recording):
+    """A step of its callback does not return if client_info["flag"] says so; else an echo."""
+
+    async def data_received(self, data):
+        await asyncio.sleep(0)
+        if self.client_info["flag"] is not None:
+            _spin(self.client_info["flag"])
+        self.write(data)
+        return "continue"
+
+
+async def spin_in_a_step(flag):
+    await asyncio.sleep(0)
+    _spin(flag)
+
+
+def spawn_spin(flag):
+    reactor.spawn(spin_in_a_step(flag))
+
+
 class _Endless:
     """Does not return from one of its methods, once."""
 
