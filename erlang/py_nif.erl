@@ -37,9 +37,10 @@
     allow_subprocess/1,
     pause_program/1,
     version/0,
-    listen/3,
+    listen/5,
     listener_arm/1,
-    listener_accept/3,
+    listener_share/2,
+    listener_is_wanted/1,
     listener_close/1
 ]).
 -export_type([ticket/0, asker/0, ctx/0, listener/0, how/0, event/0, call_answer/0, waiter/0, reply_ref/0]).
@@ -73,9 +74,10 @@
     allow_subprocess/1,
     pause_program/1,
     version/0,
-    listen/3,
+    listen/5,
     listener_arm/1,
-    listener_accept/3,
+    listener_share/2,
+    listener_is_wanted/1,
     listener_close/1
 ]).
 -on_load(load/0).
@@ -280,22 +282,29 @@ pause_program(_PatienceMs) ->
 version() ->
     erlang:nif_error(undef).
 
--spec listen(inet:ip_address(), inet:port_number(), pos_integer()) ->
+%% The caller is told news of the listener as `{Ref, nobody_accepts}', when the last context that took its connections does no more,
+%% and `{Ref, {trouble, Posix}}', when one could not accept. `ReusePort': others may listen on the same port.
+-spec listen(reference(), inet:ip_address(), inet:port_number(), pos_integer(), ReusePort :: boolean()) ->
     {ok, listener(), inet:port_number()} | {error, atom()}.
-listen(_Ip, _Port, _Backlog) ->
+listen(_Ref, _Ip, _Port, _Backlog, _ReusePort) ->
     erlang:nif_error(undef).
 
-%% Asks for one `{select, Listener, undefined, ready_input}' to the caller, when a connection waits.
+%% Asks for one `{select, _, undefined, ready_input}' to the caller, when a connection waits.
 -spec listener_arm(listener()) -> ok.
 listener_arm(_Listener) ->
     erlang:nif_error(undef).
 
-%% Accepts a batch and gives it to the contexts in turn, past those that have no room. `armed': nobody waits any more,
-%% and `listener_arm' was called. `{error, draining}': no context takes connections, and whoever waits goes on waiting.
--spec listener_accept(listener(), [ctx()], pos_integer()) -> more | armed | {error, atom()}.
-listener_accept(_Listener, _Contexts, _Max) ->
+%% From now on the context accepts from it, until it is closed or the context drains or ends.
+-spec listener_share(listener(), ctx()) -> ok | {error, stopped}.
+listener_share(_Listener, _Context) ->
     erlang:nif_error(undef).
 
+%% Whether a context accepts from it: to take connections or, where all are full, to turn them away.
+-spec listener_is_wanted(listener()) -> boolean().
+listener_is_wanted(_Listener) ->
+    erlang:nif_error(undef).
+
+%% From now on nobody can connect.
 -spec listener_close(listener()) -> ok.
 listener_close(_Listener) ->
     erlang:nif_error(undef).

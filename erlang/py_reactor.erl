@@ -10,13 +10,15 @@
     port => inet:port_number(),
     ip => inet:ip_address(),
     contexts => [py_reactor_context:context(), ...],
-    backlog => pos_integer()
+    backlog => pos_integer(),
+    reuseport => boolean()
 }.
 %% <dl>
 %% <dt>`port' (0)</dt><dd>0: any free one, see {@link listeners/0}</dd>
 %% <dt>`ip' (`{127, 0, 0, 1}')</dt><dd>`{0, 0, 0, 0}' or `{0, 0, 0, 0, 0, 0, 0, 0}' serve everybody</dd>
 %% <dt>`contexts' (`[1]')</dt><dd>numbers or pids; numbers of contexts that do not run are started</dd>
 %% <dt>`backlog' (1024)</dt><dd>connections that the kernel keeps until they are accepted</dd>
+%% <dt>`reuseport' (`false')</dt><dd>a socket for each context (SO_REUSEPORT); what that costs stands in the reference</dd>
 %% </dl>
 -type listener_info() :: #{
     port := inet:port_number(), ip := inet:ip_address(), contexts := [py_reactor_context:context()]

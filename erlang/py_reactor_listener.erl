@@ -1,7 +1,7 @@
-%% @doc A listening socket: accepts in batches when `enif_select' says so, and gives connections to contexts in turn.
+%% @doc The process of a listener: owns its socket, has contexts accept from it, and closes it.
 %%
-%% Accepting, and the hand-over of what was accepted, are one native call for a whole batch. The contexts are looked up
-%% for every batch, so that one that was started again is found.
+%% Contexts accept on their own threads: whoever waits takes who comes. This process only hears when a context is there (again),
+%% and when nobody accepts: then it waits for clients itself, to say so.
 %% @private
 -module(py_reactor_listener).
 -behaviour(gen_server).
@@ -14,27 +14,28 @@
     port := inet:port_number(),
     ip := inet:ip_address(),
     contexts := [py_reactor_context:context(), ...],
-    backlog := pos_integer()
+    backlog := pos_integer(),
+    reuseport := boolean()
 }.
 
 -record(state, {
     name :: term(),
-    listener :: py_nif:listener() | lost,
-    contexts :: [py_options:id()],
+    options :: complete(),
+    port :: inet:port_number(),
+    %% Those that are accepted from, by the reference that news of them have: one for all contexts, or one for each.
+    sockets = #{} :: #{reference() => {all | py_reactor_context:context(), py_nif:listener()}},
     trouble = none :: none | term()
 }).
 
-%% As many as one call accepts, so that the process hears its other messages in between.
--define(BATCH_MAX, 64).
-%% How long a listener that cannot accept, or has nowhere to put what it accepts, leaves it to the backlog.
--define(PAUSE_MS, 100).
+%% How long a context that could not accept leaves it to the backlog: ACCEPT_RETRY_MS of src/base/config.rs.
+-define(RETRY_MS, 100).
 %% The old socket may close a moment later than the new one opens.
 -define(REOPEN_ATTEMPTS_MAX, 20).
 
 %% Completes and checks the options of a listener.
 -spec validate(term()) -> {ok, complete()} | {error, py_options:error()}.
 validate(Options) when is_map(Options) ->
-    Defaults = #{port => 0, ip => {127, 0, 0, 1}, contexts => [1], backlog => 1024},
+    Defaults = #{port => 0, ip => {127, 0, 0, 1}, contexts => [1], backlog => 1024, reuseport => false},
     All = maps:merge(Defaults, Options),
     case [{Key, Value, Why} || {Key, Value} <- maps:to_list(All), Why <- wrong(Key, Value)] of
         [] -> {ok, All};
@@ -61,8 +62,10 @@ wrong(backlog, Backlog) when is_integer(Backlog), Backlog >= 1, Backlog =< 65535
     [];
 wrong(backlog, _Backlog) ->
     [<<"must be an integer from 1 to 65535">>];
+wrong(reuseport, Reuseport) ->
+    [<<"must be true or false">> || not is_boolean(Reuseport)];
 wrong(_Key, _Value) ->
-    [<<"unknown option; known are backlog, contexts, ip, port">>].
+    [<<"unknown option; known are backlog, contexts, ip, port, reuseport">>].
 
 -spec start_link(term(), complete()) -> {ok, pid()} | ignore | {error, term()}.
 start_link(Name, Options) ->
@@ -71,30 +74,44 @@ start_link(Name, Options) ->
 -spec init({term(), complete()}) -> {ok, #state{}} | {stop, {shutdown, {listen, atom(), map()}}}.
 init({Name, #{port := Wanted, ip := Ip, contexts := Contexts} = Options}) ->
     process_flag(trap_exit, true),
-    case open(py_reactor_table:spec({listener, Name}), Options) of
+    Ref = make_ref(),
+    case open(py_reactor_table:spec({listener, Name}), Ref, Options) of
         {ok, Listener, Port} ->
+            %% Before the contexts are looked up: one that is ready later tells whom it finds.
             ok = py_reactor_table:put_listener(Name, self(), #{port => Port, ip => Ip, contexts => Contexts}),
-            ok = py_nif:listener_arm(Listener),
-            {ok, #state{name = Name, listener = Listener, contexts = Contexts}};
+            First = first(Options),
+            State = #state{name = Name, options = Options, port = Port, sockets = #{Ref => {First, Listener}}},
+            {ok, wait_for_clients(lists:foldl(fun share/2, State, Contexts))};
         {error, Posix} ->
             %% Not a crash worth a report: whoever asked is told.
             {stop, {shutdown, {listen, Posix, #{ip => Ip, port => Wanted}}}}
     end.
 
-%% A listener that starts again is to be found where its clients expect it, whatever free port it got at first.
--spec open({ok, complete()} | error, complete()) -> {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
-open({ok, #{port := Port, ip := Ip, backlog := Backlog}}, _Wanted) ->
-    reopen(?REOPEN_ATTEMPTS_MAX, Ip, Port, Backlog);
-open(error, #{port := Port, ip := Ip, backlog := Backlog}) ->
-    py_nif:listen(Ip, Port, Backlog).
+%% Whose the first socket is.
+-spec first(complete()) -> all | py_reactor_context:context().
+first(#{reuseport := false}) -> all;
+first(#{contexts := [Id | _]}) -> Id.
 
--spec reopen(non_neg_integer(), inet:ip_address(), inet:port_number(), pos_integer()) ->
+%% A listener that starts again is to be found where its clients expect it, whatever free port it got at first.
+-spec open({ok, complete()} | error, reference(), complete()) ->
     {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
-reopen(AttemptsLeft, Ip, Port, Backlog) ->
-    case py_nif:listen(Ip, Port, Backlog) of
+open({ok, #{port := Port} = Options}, Ref, _Wanted) ->
+    reopen(?REOPEN_ATTEMPTS_MAX, Ref, Port, Options);
+open(error, Ref, #{port := Port} = Options) ->
+    listen(Ref, Port, Options).
+
+-spec listen(reference(), inet:port_number(), complete()) ->
+    {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
+listen(Ref, Port, #{ip := Ip, backlog := Backlog, reuseport := Reuseport}) ->
+    py_nif:listen(Ref, Ip, Port, Backlog, Reuseport).
+
+-spec reopen(non_neg_integer(), reference(), inet:port_number(), complete()) ->
+    {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
+reopen(AttemptsLeft, Ref, Port, Options) ->
+    case listen(Ref, Port, Options) of
         {error, eaddrinuse} when AttemptsLeft > 0 ->
-            ok = timer:sleep(?PAUSE_MS),
-            reopen(AttemptsLeft - 1, Ip, Port, Backlog);
+            ok = timer:sleep(?RETRY_MS),
+            reopen(AttemptsLeft - 1, Ref, Port, Options);
         Result ->
             Result
     end.
@@ -108,70 +125,124 @@ handle_cast(_Unknown, State) ->
     {noreply, State}.
 
 -spec handle_info(term(), #state{}) -> {noreply, #state{}} | {stop, native_library_reloaded, #state{}}.
-handle_info({select, Listener, _, ready_input}, #state{listener = Listener} = State) ->
-    {noreply, accept(State)};
-handle_info({py_nif, loaded}, #state{listener = Listener} = State) ->
-    case py_nif:is_known(Listener) of
-        true -> {noreply, State};
-        false -> {stop, native_library_reloaded, State#state{listener = lost}}
+handle_info({py_context_ready, Id}, #state{options = #{contexts := Contexts}} = State) ->
+    case lists:member(Id, Contexts) of
+        true -> {noreply, wait_for_clients(share(Id, State))};
+        false -> {noreply, State}
     end;
-handle_info(accept, State) ->
-    {noreply, accept(State)};
+handle_info({Ref, nobody_accepts}, #state{sockets = Sockets} = State) when is_map_key(Ref, Sockets) ->
+    {noreply, wait_for_clients(State)};
+handle_info({Ref, {trouble, Posix}}, #state{sockets = Sockets} = State) when is_map_key(Ref, Sockets) ->
+    %% Told once, and once more when it comes again.
+    {noreply, trouble(Posix, State#state{trouble = none})};
+handle_info({select, _, _, ready_input}, State) ->
+    {noreply, client_waits(State)};
+handle_info({py_nif, loaded}, #state{sockets = Sockets} = State) ->
+    case lists:all(fun({_Whose, Listener}) -> py_nif:is_known(Listener) end, maps:values(Sockets)) of
+        true -> {noreply, State};
+        %% Those sockets end with this process.
+        false -> {stop, native_library_reloaded, State#state{sockets = #{}}}
+    end;
 handle_info(_Unknown, State) ->
     {noreply, State}.
 
 -spec terminate(term(), #state{}) -> ok.
-terminate(_Reason, #state{name = Name, listener = lost}) ->
-    %% The socket ends with this process.
-    py_reactor_table:delete_listener(Name, self());
-terminate(_Reason, #state{name = Name, listener = Listener}) ->
-    ok = py_nif:listener_close(Listener),
+terminate(_Reason, #state{name = Name, sockets = Sockets}) ->
+    [ok = py_nif:listener_close(Listener) || {_Whose, Listener} <- maps:values(Sockets)],
     py_reactor_table:delete_listener(Name, self()).
 
--spec accept(#state{}) -> #state{}.
-accept(#state{listener = Listener, contexts = Contexts} = State) ->
-    case [Ctx || Id <- Contexts, {ok, Ctx} <- [running(Id)]] of
-        [] ->
-            pause(no_context_runs, State);
-        Running ->
-            case py_nif:listener_accept(Listener, Running, ?BATCH_MAX) of
-                more ->
-                    self() ! accept,
-                    State#state{trouble = none};
-                armed ->
-                    State#state{trouble = none};
-                {error, Why} ->
-                    pause(Why, State)
-            end
+%% Has a context accept, if it runs. One that still starts tells when it is ready.
+-spec share(py_reactor_context:context(), #state{}) -> #state{}.
+share(Id, State) ->
+    case running(Id) of
+        {ok, Ctx} ->
+            {Listener, NewState} = socket_for(Id, State),
+            case py_nif:listener_share(Listener, Ctx) of
+                ok -> NewState#state{trouble = none};
+                %% It ends; the next one tells.
+                {error, stopped} -> NewState
+            end;
+        _ ->
+            State
     end.
 
-%% Never waits for a context that still starts: those that run are enough.
--spec running(py_options:id()) -> {ok, py_nif:ctx()} | starting | error.
+-spec running(py_reactor_context:context()) -> {ok, py_nif:ctx()} | starting | error.
 running(Id) ->
     case py_reactor_table:pid(Id) of
         {ok, Pid} -> py_reactor_table:ctx(Pid);
         error -> error
     end.
 
+%% The socket that a context accepts from.
+-spec socket_for(py_reactor_context:context(), #state{}) -> {py_nif:listener(), #state{}}.
+socket_for(Id, #state{options = Options, port = Port, sockets = Sockets} = State) ->
+    case [Listener || {Whose, Listener} <- maps:values(Sockets), Whose =:= all orelse Whose =:= Id] of
+        [Listener | _] ->
+            {Listener, State};
+        [] ->
+            Ref = make_ref(),
+            case listen(Ref, Port, Options) of
+                {ok, Listener, Port} ->
+                    {Listener, State#state{sockets = Sockets#{Ref => {Id, Listener}}}};
+                {error, Posix} ->
+                    %% With another one it accepts all the same.
+                    [{_, Listener} | _] = maps:values(Sockets),
+                    {Listener, trouble(Posix, State)}
+            end
+    end.
+
+%% Of sockets that nobody accepts from one may stay, where there is no other: this process waits for its clients, to say that
+%% nobody serves them.
+-spec wait_for_clients(#state{}) -> #state{}.
+wait_for_clients(#state{sockets = Sockets} = State) ->
+    case maps:filter(fun(_Ref, {_Whose, Listener}) -> py_nif:listener_is_wanted(Listener) end, Sockets) of
+        None when map_size(None) =:= 0 ->
+            [{Ref, {_, Listener} = Kept} | Others] = maps:to_list(Sockets),
+            ok = close(Others),
+            ok = py_nif:listener_arm(Listener),
+            State#state{sockets = #{Ref => Kept}};
+        Wanted ->
+            ok = close(maps:to_list(maps:without(maps:keys(Wanted), Sockets))),
+            State#state{sockets = Wanted}
+    end.
+
+-spec close([{reference(), {all | py_reactor_context:context(), py_nif:listener()}}]) -> ok.
+close(Sockets) ->
+    lists:foreach(fun({_Ref, {_Whose, Listener}}) -> py_nif:listener_close(Listener) end, Sockets).
+
+%% A client is there, whom nobody may serve.
+-spec client_waits(#state{}) -> #state{}.
+client_waits(#state{sockets = Sockets, options = #{contexts := Contexts}} = State) ->
+    case lists:any(fun({_Whose, Listener}) -> py_nif:listener_is_wanted(Listener) end, maps:values(Sockets)) of
+        true ->
+            State;
+        false ->
+            case [Id || Id <- Contexts, {ok, _} <- [running(Id)]] of
+                [] -> trouble(no_context_runs, State);
+                _ -> trouble(draining, State)
+            end
+    end.
+
 %% One line for each kind of trouble, however long it lasts.
--spec pause(term(), #state{}) -> #state{}.
-pause(Trouble, #state{trouble = Trouble} = State) ->
-    again_later(State);
-pause(Trouble, #state{name = Name, contexts = Contexts} = State) ->
+-spec trouble(term(), #state{}) -> #state{}.
+trouble(Trouble, #state{trouble = Trouble} = State) ->
+    State;
+trouble(Trouble, #state{name = Name, options = #{contexts := Contexts}} = State) ->
     logger:log(
         level(Trouble),
-        "listener ~tp accepts nothing for now: ~tp; trying again every ~b ms",
-        [Name, Trouble, ?PAUSE_MS],
+        "listener ~tp accepts nothing for now: ~tp; ~ts",
+        [Name, Trouble, what_follows(Trouble)],
         #{py_listener => Name, py_contexts => Contexts}
     ),
-    again_later(State#state{trouble = Trouble}).
+    State#state{trouble = Trouble}.
 
 %% Somebody drains its contexts: on purpose.
 -spec level(term()) -> logger:level().
 level(draining) -> notice;
 level(_Trouble) -> error.
 
--spec again_later(#state{}) -> #state{}.
-again_later(State) ->
-    _ = erlang:send_after(?PAUSE_MS, self(), accept),
-    State.
+-spec what_follows(term()) -> string().
+what_follows(Trouble) when Trouble =:= draining; Trouble =:= no_context_runs ->
+    "clients wait until one of its contexts runs and takes connections";
+what_follows(_Posix) ->
+    io_lib:format("trying again every ~b ms", [?RETRY_MS]).

@@ -56,10 +56,12 @@ claim_from(Id, [{_, Pid} = Row]) ->
 claim_from(Id, []) ->
     claim(Id).
 
+%% The context serves. Listeners are told `{py_context_ready, Id}'.
 -spec ready(py_options:id(), py_nif:ctx()) -> ok.
 ready(Id, Ctx) ->
     true = ets:insert(?TABLE, {{pid, self()}, Id, Ctx}),
-    ok.
+    %% After the row: a listener that starts meanwhile finds that, or is found here.
+    lists:foreach(fun(Pid) -> Pid ! {py_context_ready, Id} end, listener_pids()).
 
 %% Removes what the calling process claimed.
 -spec release() -> ok.
@@ -137,8 +139,11 @@ end_handoff(Port) ->
 %% Sends to every context and every listener.
 -spec tell_all(term()) -> ok.
 tell_all(Message) ->
-    Listeners = select([{{{listener, '_'}, '$1', '_'}, [], ['$1']}]),
-    lists:foreach(fun(Pid) -> Pid ! Message end, [Pid || {Pid, _Ctx} <- context_rows()] ++ Listeners).
+    lists:foreach(fun(Pid) -> Pid ! Message end, [Pid || {Pid, _Ctx} <- context_rows()] ++ listener_pids()).
+
+-spec listener_pids() -> [pid()].
+listener_pids() ->
+    select([{{{listener, '_'}, '$1', '_'}, [], ['$1']}]).
 
 -spec put_listener(term(), pid(), py_reactor:listener_info()) -> ok.
 put_listener(Name, Pid, Info) ->

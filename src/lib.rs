@@ -7,7 +7,7 @@
 //! Erlang ◀── select ── notices ◀──┘
 //! ```
 //!
-//! `docs/architecture.md` has a map of the source; `docs/invariants.md` lists I1 to I9 and B1 to B13, which comments
+//! `docs/architecture.md` has a map of the source; `docs/invariants.md` lists I1 to I10 and B1 to B15, which comments
 //! cite by number.
 
 #[cfg(not(any(doc, doctest, pyo3_disable_reference_pool)))]

@@ -12,10 +12,14 @@
 groups() ->
     reactor_test:backend_groups([
         serves,
-        contexts_take_turns,
+        contexts_share_evenly,
+        who_is_busy_takes_nobody,
+        who_dies_while_it_is_busy_keeps_nobody_waiting,
         who_drains_is_passed_over,
         who_is_full_is_passed_over,
         clients_wait_while_all_drain,
+        no_descriptors_are_left,
+        a_socket_for_each_context,
         survives_the_restart_of_a_context,
         comes_back_on_its_port,
         port_in_use,
@@ -65,15 +69,129 @@ serves(Config) ->
     ?assertMatch(#{?MODULE := #{ip := {127, 0, 0, 1}, port := Port, contexts := [Id]}}, py_reactor:listeners()),
     [echoes(connect(Port)) || _ <- lists:seq(1, 10)].
 
-contexts_take_turns(Config) ->
+%% Whoever has waited longest takes the next one: those that are not busy have as many as the others, but for one that comes in
+%% the moment in which a context is not back yet.
+contexts_share_evenly(Config) ->
     Ids = [new_id() || _ <- lists:seq(1, 3)],
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
     [{ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options) || Id <- Ids],
     {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
-    Clients = [connect(port()) || _ <- lists:seq(1, 30)],
-    [echoes(Client) || Client <- Clients],
-    ?assertEqual([10, 10, 10], [maps:get(connections, py_reactor_context:stats(Id)) || Id <- Ids]),
+    Accepted = fun() -> [maps:get(accepted, py_reactor_context:stats(Id)) || Id <- Ids] end,
+    wait_until(fun() -> echoes(connect(port())), lists:min(Accepted()) > 0 end),
+    Before = Accepted(),
+    [echoes(connect(port())) || _ <- lists:seq(1, 60)],
+    Each = [After - B || {After, B} <- lists:zip(Accepted(), Before)],
+    ?assertEqual(60, lists:sum(Each)),
+    ?assert(lists:min(Each) >= 15, Each),
     [ok = py_reactor_context:stop(Id, 0) || Id <- Ids].
+
+%% Not even one for whom it was woken before: each is served at once, by the other.
+who_is_busy_takes_nobody(Config) ->
+    two_contexts(Config, #{}, fun(Busy, Open) ->
+        Gate = hold(Busy),
+        Clients = [begin Client = connect(port()), echoes(Client), Client end || _ <- lists:seq(1, 20)],
+        ?assertMatch(#{accepted := 20}, py_reactor_context:stats(Open)),
+        ?assertMatch(#{accepted := 0}, py_reactor_context:stats(Busy)),
+        Gate ! open,
+        %% And takes its share again.
+        wait_until(fun() -> echoes(connect(port())), maps:get(accepted, py_reactor_context:stats(Busy)) > 2 end),
+        [echoes(Client) || Client <- Clients]
+    end).
+
+who_dies_while_it_is_busy_keeps_nobody_waiting(Config) ->
+    two_contexts(Config, #{}, fun(Busy, Open) ->
+        Gate = hold(Busy),
+        Waiting = [connect(port()) || _ <- lists:seq(1, 5)],
+        exit(py:context(Busy), kill),
+        [echoes(Client) || Client <- Waiting],
+        ?assertMatch(#{accepted := 5}, py_reactor_context:stats(Open)),
+        Gate ! open
+    end).
+
+%% Has a context run a function until the process that is answered is sent `open'.
+hold(Id) ->
+    Test = self(),
+    Name = list_to_atom("gate" ++ integer_to_list(Id)),
+    ok = py:register_function(Name, fun() -> Test ! {held, self()}, receive open -> ok end end),
+    Call = "__import__('erlang').call('" ++ atom_to_list(Name) ++ "', timeout=None)",
+    _ = spawn(fun() -> py:eval(Id, Call) end),
+    receive {held, Gate} -> Gate after 30000 -> error(not_held) end.
+
+%% Another program connects, for that takes descriptors as well.
+no_descriptors_are_left(Config) ->
+    {_, Port} = listen(Config),
+    First = connect(Port),
+    echoes(First),
+    gen_tcp:close(First),
+    reactor_test:wait_connections(id(Config), 0),
+    Script = filename:join(reactor_test:python_path(), "late_client.py"),
+    {ok, Python} = py:eval(id(Config), "__import__('sys').executable"),
+    Client = open_port({spawn_executable, Python}, [{args, [Script, integer_to_list(Port)]}, {line, 100}, binary]),
+    said(Client, <<"ready">>),
+    Self = self(),
+    Listens = fun
+        (#{meta := #{py_listener := _}, msg := {_, [_, Trouble | _]}} = Event, _) -> Self ! {trouble, Trouble}, Event;
+        (Event, _) -> Event
+    end,
+    ok = logger:add_primary_filter(?MODULE, {Listens, none}),
+    ok = py:exec(id(Config), "import exhausted\ntaken = exhausted.take_all()"),
+    try
+        true = port_command(Client, <<"connect\n">>),
+        said(Client, <<"connected">>),
+        receive {trouble, Trouble} -> ?assertEqual(emfile, Trouble) after 30000 -> error(no_log_line) end,
+        %% It is tried again and again, and said once.
+        #{turns := Turns} = py_reactor_context:stats(id(Config)),
+        wait_until(fun() -> maps:get(turns, py_reactor_context:stats(id(Config))) >= Turns + 4 end),
+        receive {trouble, _} -> error(said_twice) after 0 -> ok end
+    after
+        ok = py:exec(id(Config), "taken.give_back()"),
+        ok = logger:remove_primary_filter(?MODULE)
+    end,
+    said(Client, <<"echoed">>).
+
+said(Port, Line) ->
+    receive {Port, {data, {eol, Line}}} -> ok after 60000 -> error({not_said, Line}) end.
+
+%% SO_REUSEPORT: the kernel chooses, and who is held up keeps those whom it has chosen for it.
+a_socket_for_each_context(Config) ->
+    Ids = [One, Two] = [new_id(), new_id()],
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    [{ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options) || Id <- Ids],
+    {ok, Pid} = py_reactor:start_listener(?MODULE, #{contexts => Ids, reuseport => true}),
+    Port = port(),
+    Accepted = fun(Id) -> maps:get(accepted, py_reactor_context:stats(Id)) end,
+    wait_until(fun() -> echoes(connect(Port)), lists:min([Accepted(Id) || Id <- Ids]) > 0 end),
+    ok = py_reactor_context:stop(One, 0),
+    Gone = fun() -> py_reactor_context:stats(One) =:= {error, {no_context, One}} end,
+    wait_until(Gone),
+    Before = Accepted(Two),
+    %% The socket of the one that is gone is closed a moment later.
+    serves_soon(Port),
+    [echoes(connect(Port)) || _ <- lists:seq(1, 20)],
+    ?assert(Accepted(Two) >= Before + 20),
+    {ok, _} = py_reactor:start_context(One, reactor_test:mode(Config), Options),
+    wait_until(fun() -> echoes(connect(Port)), Accepted(One) > 0 end),
+    %% Nobody: one socket stays, and keeps the port.
+    [ok = py_reactor_context:stop(Id, 0) || Id <- Ids],
+    wait_until(fun() -> length(listening(Port)) =:= 1 end),
+    Waiting = connect(Port),
+    {ok, _} = py_reactor:start_context(Two, reactor_test:mode(Config), Options),
+    echoes(Waiting),
+    ?assert(is_process_alive(Pid)),
+    [ok = py_reactor_context:stop(Two, 0)].
+
+%% Whom the kernel gave to a socket that is closed is reset.
+serves_soon(Port) ->
+    wait_until(fun() ->
+        Client = connect(Port),
+        gen_tcp:send(Client, <<"x">>) =:= ok andalso gen_tcp:recv(Client, 1, 30000) =:= {ok, <<"x">>}
+    end).
+
+%% The sockets that listen on a port of 127.0.0.1.
+listening(Port) ->
+    {ok, Table} = file:read_file("/proc/net/tcp"),
+    Address = iolist_to_binary(io_lib:format(" 0100007F:~4.16.0B 00000000:0000 0A ", [Port])),
+    binary:matches(Table, Address).
 
 who_drains_is_passed_over(Config) ->
     two_contexts(Config, #{}, fun(Draining, Open) ->
@@ -87,15 +205,11 @@ who_drains_is_passed_over(Config) ->
 %% Only when all are full is a client turned away: closed, counted and logged once.
 who_is_full_is_passed_over(Config) ->
     two_contexts(Config, #{max_connections => 2}, fun(One, Two) ->
-        Clients = [connect(port()) || _ <- lists:seq(1, 2)],
-        [echoes(Client) || Client <- Clients],
-        ?assertMatch(#{connections := 1}, py_reactor_context:stats(One)),
-        %% One of the two is full after the next.
         {Direct, Server} = reactor_test:pair(Config),
         ok = py_reactor_context:handoff(One, Server, #{}),
         echoes(Direct),
-        Last = connect(port()),
-        echoes(Last),
+        %% One of the two is full before the others.
+        [echoes(connect(port())) || _ <- lists:seq(1, 3)],
         ?assertMatch(#{connections := 2, refused := 0}, py_reactor_context:stats(One)),
         ?assertMatch(#{connections := 2, refused := 0}, py_reactor_context:stats(Two)),
         ok = log_collector:install(),

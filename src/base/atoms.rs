@@ -93,6 +93,6 @@ rustler::atoms! {
     // Messages.
     py_thread_end,
     py_thread_exit,
-    more,
-    armed,
+    nobody_accepts,
+    trouble,
 }

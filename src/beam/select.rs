@@ -7,7 +7,7 @@ use crate::beam::resource::{Kind, Ref, Resource};
 use rustler::Env;
 use rustler::sys::{ERL_NIF_SELECT_READ, ERL_NIF_SELECT_STOP, ErlNifEnv, ErlNifEvent, c_int, enif_select};
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -51,13 +51,6 @@ impl Selectable {
     /// Stops selecting and closes the descriptor as soon as the VM allows.
     pub fn stop(&self, env: Env<'_>) {
         self.stop_selecting(env.as_c_arg());
-    }
-
-    /// The descriptor, unless it is closed. Only for the owning process, which is also the one that stops it.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        let fd = self.fd.load(Ordering::Acquire);
-        // SAFETY: I4: open as long as `fd` is not -1, and the owner does not stop it meanwhile.
-        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     fn stop_selecting(&self, env: *mut ErlNifEnv) {

@@ -9,6 +9,7 @@ use crate::beam::call_reply::Answer;
 use crate::beam::resource::{keep, register};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
+use crate::border::listener::Listener;
 use crate::mail::ticket::Ticket;
 use crate::module;
 use crate::python::interpreter;
@@ -73,6 +74,7 @@ unsafe fn begin(env: *mut ErlNifEnv, private: *mut *mut c_void) -> c_int {
             && register::<ContextHandle>(env)
             && register::<Answer>(env)
             && register::<Ticket>(env)
+            && register::<Listener>(env)
     });
     // SAFETY: the caller's promise.
     unsafe { *private = (&raw const MARK).cast_mut().cast() };
@@ -85,4 +87,5 @@ pub fn loaded() {
     keep::<ContextHandle>();
     keep::<Answer>();
     keep::<Ticket>();
+    keep::<Listener>();
 }

@@ -1,33 +1,56 @@
-//! Listening sockets: accepted in batches when the VM says that one is ready, and handed straight to the contexts.
+//! Listening sockets as Erlang has them: opened and closed by the listener's process, accepted from by contexts.
 
-use crate::beam::resource::Ref;
+use crate::base::atoms;
+use crate::beam::reply::ReplyTo;
+use crate::beam::resource::{Kind, Ref, Resource};
+use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
+use crate::border::reasons::posix;
 use crate::driver::address::{Address, Meaning};
-use crate::driver::descriptor::Descriptor;
-use crate::driver::syscalls::check;
-use crate::mail::command::{Command, Info};
-use crate::mail::place::{Place, no_place};
+use crate::driver::registry::duplicate;
+use crate::driver::syscalls::{check, errno_of};
+use crate::mail::command::Command;
+use crate::mail::listening::{Listening, News};
+use crate::mail::sharing::Share;
+use rustler::sys::ErlNifEnv;
+use rustler::{Atom, Encoder, Env, Error, NifResult, Term};
+use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
-/// How a batch ended.
-pub enum Rest {
-    /// The queue may hold more.
-    More,
-    /// The queue is empty.
-    Empty,
-    /// No context takes connections any more: those who wait stay in the queue, for a context that will.
-    Unwanted,
-    /// `accept` failed.
-    Failed(io::Error),
+/// A listening socket, as Erlang refers to it. It is closed when the process that has opened it dies.
+pub struct Listener {
+    listening: Arc<Listening>,
+    /// Of the same socket: by this the process waits for clients while nobody accepts.
+    clients: Ref<Selectable>,
 }
 
-/// Opens a non-blocking listening socket with `SO_REUSEADDR`, and answers it with the port it got.
+impl Resource for Listener {
+    const NAME: &'static CStr = c"py_reactor_listener";
+
+    fn kind() -> &'static Kind {
+        static KIND: Kind = Kind::new();
+        &KIND
+    }
+
+    fn down(&self, _: *mut ErlNifEnv) {
+        self.listening.close();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.listening.close();
+    }
+}
+
+/// Opens a non-blocking listening socket with `SO_REUSEADDR`, or `SO_REUSEPORT` as well, and answers it with the port it got.
 ///
 /// # Errors
 /// Those of `socket`, `bind` and `listen`.
-pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
+fn open(ip: IpAddr, port: u16, backlog: i32, reuse_port: bool) -> io::Result<(OwnedFd, u16)> {
     let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: I10: no pointers; the result is checked, and is then ours alone.
     let socket = unsafe {
@@ -42,6 +65,9 @@ pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
     unsafe {
         let size = size_of::<i32>() as libc::socklen_t;
         check(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const on).cast(), size))?;
+        if reuse_port {
+            check(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, (&raw const on).cast(), size))?;
+        }
         let (address, len) = wanted.as_c();
         check(libc::bind(fd, address, len))?;
         check(libc::listen(fd, backlog))?;
@@ -54,58 +80,76 @@ pub fn open(ip: IpAddr, port: u16, backlog: i32) -> io::Result<(OwnedFd, u16)> {
     }
 }
 
-/// Accepts up to `max` connections and gives them to `contexts` in turn, the first one to `contexts[first]`.
-/// Answers how many there were, and how the batch ended.
-pub fn accept(socket: BorrowedFd<'_>, contexts: &[Ref<ContextHandle>], first: usize, max: usize) -> (usize, Rest) {
-    if !contexts.iter().any(|handle| handle.mailbox.inbox.takes_connections()) {
-        return (0, Rest::Unwanted);
+fn say(env: Env<'_>, news: News) -> Term<'_> {
+    match news {
+        News::Nobody => atoms::nobody_accepts().encode(env),
+        News::Trouble(errno) => (atoms::trouble(), posix(env, errno)).encode(env),
     }
-    let mut count = 0;
-    while count < max {
-        let (accepted, peer) = match accept_one(socket) {
-            Ok(accepted) => accepted,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN) => return (count, Rest::Empty),
-                // The client gave up while it waited; the next one may be there.
-                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => continue,
-                _ => return (count, Rest::Failed(error)),
-            },
-        };
-        hand_over(contexts, first.wrapping_add(count), accepted, peer);
-        count += 1;
-    }
-    (count, Rest::More)
 }
 
-/// Gives an accepted descriptor to the context whose turn it is or, where that does not take it, to the next that does.
-/// One that nobody takes is closed.
-fn hand_over(contexts: &[Ref<ContextHandle>], turn: usize, accepted: OwnedFd, peer: SocketAddr) {
-    let Ok(mut descriptor) = Descriptor::accepted(accepted) else { return };
-    let mut why = "no context takes connections now".to_owned();
-    for offset in 0..contexts.len() {
-        let ContextHandle { mailbox, max_connections, .. } = &*contexts[turn.wrapping_add(offset) % contexts.len()];
-        let Some(place) = Place::take(&mailbox.stats, *max_connections) else {
-            why = no_place(*max_connections);
-            continue;
-        };
-        let posted = mailbox.inbox.post(Command::Adopt { descriptor, place, info: Info::Peer(peer) });
-        let Err((_, Command::Adopt { descriptor: refused, .. })) = posted else { return };
-        descriptor = refused;
+fn address(ip: Term<'_>) -> NifResult<IpAddr> {
+    if let Ok((a, b, c, d)) = ip.decode::<(u8, u8, u8, u8)>() {
+        return Ok(IpAddr::from([a, b, c, d]));
     }
-    contexts[turn % contexts.len()].mailbox.turned_away(&why);
+    let parts = rustler::types::tuple::get_tuple(ip)?;
+    let parts: Vec<u16> = parts.into_iter().map(Term::decode).collect::<NifResult<_>>()?;
+    <[u16; 8]>::try_from(parts).map(IpAddr::from).map_err(|_| Error::BadArg)
 }
 
-fn accept_one(socket: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
-    let mut peer = Address::empty();
-    let (address, len) = peer.as_c_mut();
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: I10: the call fills in an address of our own, whose size it knows; the result is checked, and is then ours
-    // alone.
-    let accepted = unsafe { OwnedFd::from_raw_fd(check(libc::accept4(socket.as_raw_fd(), address, len, flags))?) };
-    match peer.meaning() {
-        Meaning::Ip(address) => Ok((accepted, address)),
-        _ => Ok((accepted, SocketAddr::from(([0, 0, 0, 0], 0)))),
+#[rustler::nif]
+fn listen<'a>(
+    env: Env<'a>,
+    reference: Term<'a>,
+    ip: Term<'a>,
+    port: u16,
+    backlog: i32,
+    reuse_port: bool,
+) -> NifResult<Term<'a>> {
+    let ip = address(ip)?;
+    let opened = open(ip, port, backlog, reuse_port).and_then(|(socket, port)| {
+        let clients = Selectable::new(env, duplicate(socket.as_raw_fd())?);
+        let listening = Arc::new(Listening::new(socket, ReplyTo::new(env.pid(), reference), say));
+        let listener = Ref::new(Listener { listening, clients });
+        listener.monitor_caller(env);
+        Ok((listener, port))
+    });
+    Ok(match opened {
+        Ok((listener, port)) => (atoms::ok(), listener, port).encode(env),
+        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+    })
+}
+
+#[rustler::nif]
+fn listener_arm(env: Env<'_>, listener: Ref<Listener>) -> Atom {
+    listener.clients.arm(env);
+    atoms::ok()
+}
+
+#[rustler::nif]
+fn listener_share(env: Env<'_>, listener: Ref<Listener>, context: Ref<ContextHandle>) -> Term<'_> {
+    let ContextHandle { mailbox, max_connections, .. } = &*context;
+    let share = Share { mailbox: Arc::clone(mailbox), max_connections: *max_connections };
+    if listener.listening.join(Arc::new(share)) {
+        let serial = mailbox.serial;
+        let accept = Command::Accept { listening: Arc::clone(&listener.listening), serial };
+        if let Err((refused, _)) = mailbox.inbox.post(accept) {
+            listener.listening.forget(serial);
+            return (atoms::error(), refused).encode(env);
+        }
     }
+    atoms::ok().encode(env)
+}
+
+#[rustler::nif]
+fn listener_is_wanted(listener: Ref<Listener>) -> bool {
+    listener.listening.is_wanted()
+}
+
+#[rustler::nif]
+fn listener_close(env: Env<'_>, listener: Ref<Listener>) -> Atom {
+    listener.listening.close();
+    listener.clients.stop(env);
+    atoms::ok()
 }
 
 #[cfg(test)]
@@ -114,8 +158,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error() {
-        let (_socket, port) = open(IpAddr::from([127, 0, 0, 1]), 0, 16).unwrap();
-        let error = open(IpAddr::from([127, 0, 0, 1]), port, 16).unwrap_err();
+        let (_socket, port) = open(IpAddr::from([127, 0, 0, 1]), 0, 16, false).unwrap();
+        let error = open(IpAddr::from([127, 0, 0, 1]), port, 16, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

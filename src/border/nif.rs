@@ -13,7 +13,7 @@ use crate::beam::resource::Ref;
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::library;
-use crate::border::listener::{self, Rest};
+use crate::border::listener::Listener;
 use crate::border::reasons::{no_thread, posix};
 use crate::driver::descriptor::{Descriptor, How, Unfit};
 use crate::driver::registry;
@@ -31,11 +31,9 @@ use crate::python::audit;
 use crate::python::interpreter;
 use crate::python::subinterpreter::HAS_OWN_GIL;
 use crate::reactor::{stacks, thread};
-use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, Term};
+use rustler::{Atom, Binary, Encoder, Env, NifMap, NifResult, Term};
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 type Context = Ref<ContextHandle>;
@@ -80,7 +78,7 @@ fn loaded() -> Atom {
 
 #[rustler::nif]
 fn is_known(reference: Term<'_>) -> bool {
-    reference.decode::<Context>().is_ok() || reference.decode::<Ref<Selectable>>().is_ok()
+    reference.decode::<Context>().is_ok() || reference.decode::<Ref<Listener>>().is_ok()
 }
 
 #[rustler::nif]
@@ -441,54 +439,4 @@ fn version(env: Env<'_>) -> NifResult<Term<'_>> {
         (atoms::rust(), env!("PY_REACTOR_RUSTC").to_owned()),
     ];
     Term::map_from_pairs(env, &pairs)
-}
-
-fn address(ip: Term<'_>) -> NifResult<IpAddr> {
-    if let Ok((a, b, c, d)) = ip.decode::<(u8, u8, u8, u8)>() {
-        return Ok(IpAddr::from([a, b, c, d]));
-    }
-    let parts = rustler::types::tuple::get_tuple(ip)?;
-    let parts: Vec<u16> = parts.into_iter().map(Term::decode).collect::<NifResult<_>>()?;
-    <[u16; 8]>::try_from(parts).map(IpAddr::from).map_err(|_| Error::BadArg)
-}
-
-#[rustler::nif]
-fn listen<'a>(env: Env<'a>, ip: Term<'a>, port: u16, backlog: i32) -> NifResult<Term<'a>> {
-    Ok(match listener::open(address(ip)?, port, backlog) {
-        Ok((socket, port)) => (atoms::ok(), Selectable::new(env, socket), port).encode(env),
-        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
-    })
-}
-
-#[rustler::nif]
-fn listener_arm(env: Env<'_>, listener: Ref<Selectable>) -> Atom {
-    listener.arm(env);
-    atoms::ok()
-}
-
-#[rustler::nif]
-fn listener_accept(env: Env<'_>, listener: Ref<Selectable>, contexts: Vec<Context>, max: usize) -> NifResult<Term<'_>> {
-    /// Contexts take turns over all listeners.
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    let Some(socket) = listener.fd() else { return Ok((atoms::error(), atoms::stopped()).encode(env)) };
-    if contexts.is_empty() {
-        return Err(Error::BadArg);
-    }
-    let (accepted, rest) = listener::accept(socket, &contexts, TURN.load(Ordering::Relaxed), max);
-    TURN.fetch_add(accepted, Ordering::Relaxed);
-    Ok(match rest {
-        Rest::More => atoms::more().encode(env),
-        Rest::Empty => {
-            listener.arm(env);
-            atoms::armed().encode(env)
-        }
-        Rest::Unwanted => (atoms::error(), atoms::draining()).encode(env),
-        Rest::Failed(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
-    })
-}
-
-#[rustler::nif]
-fn listener_close(env: Env<'_>, listener: Ref<Selectable>) -> Atom {
-    listener.stop(env);
-    atoms::ok()
 }

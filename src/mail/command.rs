@@ -8,11 +8,13 @@ use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::beam::resource::Ref;
 use crate::driver::descriptor::Descriptor;
 use crate::mail::inbox::{Class, Queued, Refused};
+use crate::mail::listening::Listening;
 use crate::mail::place::Place;
 use crate::mail::ticket::Ticket;
 use pyo3::{Py, PyAny};
 use rustler::{Encoder, Env, Term};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What `client_info` is made of.
@@ -66,6 +68,13 @@ pub enum Command {
         place: Place,
         /// What Erlang says of it.
         info: Info,
+    },
+    /// Accept connections from this socket, as long as it is open.
+    Accept {
+        /// The socket.
+        listening: Arc<Listening>,
+        /// Which of those that accept this context is.
+        serial: u64,
     },
     /// Run Python.
     Run {
@@ -123,7 +132,7 @@ impl Queued for Command {
         match self {
             Command::Adopt { .. } => Class::NewConnection,
             Command::Stop { .. } => Class::Last,
-            Command::Disown { .. } => Class::Sure,
+            Command::Accept { .. } | Command::Disown { .. } => Class::Sure,
             Command::Message { .. } => Class::Message,
             Command::Run { .. } | Command::Ask { .. } | Command::List { .. } | Command::Drain { .. } => Class::Ordinary,
         }
@@ -136,6 +145,7 @@ impl Command {
     pub fn abandon(self) {
         match self {
             Command::Adopt { mut descriptor, .. } => descriptor.promise(),
+            Command::Accept { listening, serial } => listening.leave(serial),
             Command::Run { reply: Some(reply), .. }
             | Command::Ask { reply, .. }
             | Command::List { reply, .. }

@@ -24,7 +24,7 @@ pub enum Class {
     NewConnection,
     /// It always finds room, and nothing is taken after it.
     Last,
-    /// It always finds room: there is at most one for each connection (I9).
+    /// It always finds room: there is at most one for each connection, or for each listener (I9).
     Sure,
 }
 

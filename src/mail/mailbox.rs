@@ -58,6 +58,8 @@ pub struct Mailbox {
     has_cancelled: AtomicBool,
     /// Somebody looks at its stacks.
     pub looked_at: AtomicBool,
+    /// Its accepts are to be begun again: somebody waits whom they may not have been woken for.
+    pub accept_again: AtomicBool,
     notices: Mutex<Notices>,
     notices_wake: Wake,
 }
@@ -82,6 +84,7 @@ impl Mailbox {
             cancelled: Mutex::default(),
             has_cancelled: AtomicBool::new(false),
             looked_at: AtomicBool::new(false),
+            accept_again: AtomicBool::new(false),
             notices: Mutex::default(),
             notices_wake: Wake::new()?,
         })

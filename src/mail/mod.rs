@@ -2,9 +2,11 @@
 
 pub mod command;
 pub mod inbox;
+pub mod listening;
 pub mod mailbox;
 pub mod notice;
 pub mod place;
 pub mod running;
+pub mod sharing;
 pub mod stats;
 pub mod ticket;

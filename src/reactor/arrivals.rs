@@ -44,7 +44,10 @@ impl Reactor {
                     continue;
                 }
                 Outcome::Accepted(_) | Outcome::AcceptFailed(_) | Outcome::Connected(_) => {
-                    self.opened(py, Event { id, outcome });
+                    let event = Event { id, outcome };
+                    if !self.accepted(py, event) {
+                        self.opened(py, event);
+                    }
                     continue;
                 }
                 Outcome::Received { buffer, len, more } => {

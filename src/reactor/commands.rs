@@ -71,6 +71,7 @@ impl Reactor {
             command @ Command::Adopt { .. } if self.context.mailbox.inbox.is_draining() => {
                 command.abandon();
             }
+            Command::Accept { listening, .. } => self.accept_from(listening),
             Command::Adopt { descriptor, place, info } => self.adopt(py, descriptor, place, &info),
             Command::Run { job, reply, ticket } => self.run_job(py, job, reply, ticket),
             Command::Ask { name, request, mut reply } => {
@@ -172,7 +173,7 @@ impl Reactor {
         !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty() && self.tasks_have_ended(py)
     }
 
-    fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Info) {
+    pub(super) fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Info) {
         let fd = descriptor.number();
         // The handoff was answered `ok': from here on a failure ends the connection, and its peer is to see that.
         descriptor.promise();

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Who is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) enum Due {
+    /// Accepts that have failed.
+    Accepts,
     /// Those who wait for a drain.
     Drains,
     /// The context, which is stopped.
@@ -137,6 +139,7 @@ impl Reactor {
                         self.deadlines.ask(Due::Drains, next);
                     }
                 }
+                Due::Accepts => self.accept_again(),
                 Due::Lost(id) => self.give_up_tasks_of(id),
                 Due::Ending => self.cut_all(),
                 Due::Tasks => self.give_up_tasks(),

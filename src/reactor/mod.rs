@@ -3,6 +3,7 @@
 //! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::connection::machine::Machine), which says
 //! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
 
+mod accepts;
 mod arrivals;
 pub mod backend;
 mod commands;
@@ -40,6 +41,7 @@ use crate::module::loop_turn::EventLoop;
 use crate::module::own_connection::close_extra;
 use crate::python::instance;
 use crate::reactor::workspace::Workspace;
+use accepts::Accepts;
 use arrivals::advance;
 use deadlines::Deadlines;
 use expiry::{Due, Timeouts};
@@ -89,6 +91,10 @@ pub struct Reactor {
     /// Drains under way: until when, and who waits.
     drains: Vec<(Instant, ReplyTo)>,
     ending: Ending,
+    /// Connections that may be open at a time.
+    max_connections: usize,
+    /// Listeners that it accepts from.
+    accepts: Vec<Accepts>,
     /// The event loop that is run by this one, if there is one just now.
     event_loop: Option<EventLoop>,
     /// Nothing of its last batch is left.
@@ -126,6 +132,8 @@ impl Reactor {
             commands_wait: true,
             drains: Vec::new(),
             ending: Ending::No,
+            max_connections: options.max_connections,
+            accepts: Vec::new(),
             event_loop: None,
             batch_has_ended: true,
             raised: None,
@@ -144,6 +152,7 @@ impl Reactor {
             self.run_commands(py);
             self.run_tasks(py);
             self.settle_due(py);
+            self.begin_accepts(py);
             self.answer_drains();
             if self.has_ended(py) {
                 return Ok(());
@@ -164,6 +173,7 @@ impl Reactor {
         let shut_down = || context.waiting(py, || self.driver.shut_down(deadline));
         // After a panic of the driver, nobody knows what the kernel still does.
         let drained = contain(&mut panic, shut_down).unwrap_or(false);
+        contain(&mut panic, || self.leave_listeners());
         for command in std::mem::take(&mut self.commands) {
             contain(&mut panic, || command.abandon());
         }

@@ -1,10 +1,11 @@
-//! One thread for all contexts, which looks now and then whether a callback takes too long: so nobody who calls one has to
-//! look at the clock. It sleeps while nothing runs.
+//! One thread for all contexts, which looks now and then whether a callback takes too long, so nobody who calls one has to
+//! look at the clock; and whether a context that accepts is held up, so that others do. It sleeps while nothing runs.
 
 #![forbid(unsafe_code)]
 
-use crate::base::config::{STUCK_THRESHOLDS, WATCHDOG_LOOKS, WATCHDOG_MIN_MS};
+use crate::base::config::{ACCEPT_RELAY_MS, STUCK_THRESHOLDS, WATCHDOG_LOOKS, WATCHDOG_MIN_MS};
 use crate::base::sync::lock;
+use crate::mail::listening::Listening;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::running::WATCHDOG;
@@ -12,31 +13,59 @@ use std::ptr;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
+const RELAY_AFTER: Duration = Duration::from_millis(ACCEPT_RELAY_MS);
+
 /// A context that is watched.
 struct Watched {
     mailbox: Arc<Mailbox>,
-    threshold: Duration,
+    /// How long a callback may take, if that is bounded.
+    threshold: Option<Duration>,
     /// The call that was seen last, and when first.
     seen: (u64, Instant),
     /// It was said of that call that it does not return.
     said: bool,
+    /// What it accepts from.
+    listeners: Vec<Arc<Listening>>,
+    /// The turn that was seen last, and when first.
+    turn: (u64, Instant),
 }
 
 impl Watched {
+    fn new(mailbox: &Arc<Mailbox>) -> Self {
+        let now = Instant::now();
+        Watched {
+            mailbox: Arc::clone(mailbox),
+            threshold: None,
+            seen: (mailbox.running.number(), now),
+            said: false,
+            listeners: Vec::new(),
+            turn: (mailbox.stats.turns.get(), now),
+        }
+    }
+
+    /// How long the next look may wait.
+    fn pause(&self) -> Option<Duration> {
+        let slow = self.threshold.map(|threshold| threshold / WATCHDOG_LOOKS);
+        let relay = (!self.listeners.is_empty()).then_some(RELAY_AFTER);
+        [slow, relay].into_iter().flatten().min()
+    }
+
     /// Looks at the context. Answers whether something runs, or has since the last look.
     fn look(&mut self, now: Instant) -> bool {
         let number = self.mailbox.running.number();
+        self.look_at_turn(number, now);
         let (last, since) = self.seen;
         if number != last {
             (self.seen, self.said) = ((number, now), false);
             return true;
         }
         let runs = !number.is_multiple_of(2);
+        let Some(threshold) = self.threshold else { return runs };
         let lasted = now.duration_since(since);
-        if runs && lasted >= self.threshold {
+        if runs && lasted >= threshold {
             self.mailbox.running.note_slow(number, since);
         }
-        if runs && lasted >= self.threshold * STUCK_THRESHOLDS && !std::mem::replace(&mut self.said, true) {
+        if runs && lasted >= threshold * STUCK_THRESHOLDS && !std::mem::replace(&mut self.said, true) {
             // Who returns is named then; this one may never.
             let message = format!(
                 "Python code has been running for {} ms and has not returned: nobody else is served meanwhile; \
@@ -47,18 +76,53 @@ impl Watched {
         }
         runs
     }
+
+    /// Whoever is in the same turn for long may have been woken for a connection, and does not hear of it.
+    fn look_at_turn(&mut self, number: u64, now: Instant) {
+        let turn = self.mailbox.stats.turns.get();
+        if turn != self.turn.0 || number.is_multiple_of(2) {
+            self.turn = (turn, now);
+        } else if now.duration_since(self.turn.1) >= RELAY_AFTER {
+            self.listeners.iter().for_each(|listening| listening.relay(self.mailbox.serial));
+        }
+    }
 }
 
 static CONTEXTS: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
 
-/// Watches a context from now on; without a thread for it, nothing is watched.
-pub fn add(mailbox: &Arc<Mailbox>, threshold: Duration) {
+/// Changes what is watched of a context; without a thread for it, nothing is watched.
+fn change(mailbox: &Arc<Mailbox>, change: impl FnOnce(&mut Watched)) {
     static START: Once = Once::new();
     START.call_once(|| drop(std::thread::Builder::new().name("py_watch".into()).spawn(watch)));
-    mailbox.running.set_watched(true);
-    let seen = (mailbox.running.number(), Instant::now());
-    lock(&CONTEXTS).push(Watched { mailbox: Arc::clone(mailbox), threshold, seen, said: false });
+    let mut contexts = lock(&CONTEXTS);
+    let place = contexts.iter().position(|watched| ptr::eq(&*watched.mailbox, &**mailbox));
+    let place = place.unwrap_or_else(|| {
+        contexts.push(Watched::new(mailbox));
+        contexts.len() - 1
+    });
+    change(&mut contexts[place]);
+    let watched = contexts[place].pause().is_some();
+    mailbox.running.set_watched(watched);
+    if !watched {
+        contexts.swap_remove(place);
+    }
+    drop(contexts);
     WATCHDOG.wake();
+}
+
+/// From now on its callbacks are to take no longer than that.
+pub fn add(mailbox: &Arc<Mailbox>, threshold: Duration) {
+    change(mailbox, |watched| watched.threshold = Some(threshold));
+}
+
+/// From now on it accepts from that socket.
+pub fn add_listener(mailbox: &Arc<Mailbox>, listening: &Arc<Listening>) {
+    change(mailbox, |watched| watched.listeners.push(Arc::clone(listening)));
+}
+
+/// It does not any more.
+pub fn remove_listener(mailbox: &Arc<Mailbox>, listening: &Arc<Listening>) {
+    change(mailbox, |watched| watched.listeners.retain(|other| !Arc::ptr_eq(other, listening)));
 }
 
 /// Watches it no more.
@@ -74,8 +138,8 @@ fn watch() {
         for watched in contexts.iter_mut() {
             busy |= watched.look(now);
         }
-        let shortest = contexts.iter().map(|watched| watched.threshold).min().unwrap_or_default();
+        let pause = contexts.iter().filter_map(Watched::pause).min().unwrap_or_default();
         drop(contexts);
-        WATCHDOG.rest(busy, (shortest / WATCHDOG_LOOKS).max(Duration::from_millis(WATCHDOG_MIN_MS)));
+        WATCHDOG.rest(busy, pause.max(Duration::from_millis(WATCHDOG_MIN_MS)));
     }
 }
