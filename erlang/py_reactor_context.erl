@@ -22,6 +22,7 @@
 -type context() :: pid() | py_options:id().
 -type stats() :: #{
     connections := non_neg_integer(),
+    transports := non_neg_integer(),
     accepted := non_neg_integer(),
     closed := non_neg_integer(),
     refused := non_neg_integer(),
@@ -41,7 +42,7 @@
     backend := uring | epoll,
     backend_note := binary()
 }.
-%% `connections', `buffers_free', `buffers_lent', `tasks', `timers' and `ready' are counts of now, `loop_lag' is in
+%% `connections', `transports', `buffers_free', `buffers_lent', `tasks', `timers' and `ready' are counts of now, `loop_lag' is in
 %% microseconds, the other numbers count since the start. A message
 %% is one `data_received', a turn one round of the loop. `backend_note' says why a fallback is in use; it may be empty.
 

@@ -192,7 +192,7 @@ impl Context {
             self.table.get(id).expect("named by the table").end();
             self.bury(id);
         }
-        assert!(self.table.is_empty());
+        assert!(self.table.len() == 0);
         self.collect();
         self.check();
         // What Python still holds outlives the pool, which goes with the last of it.

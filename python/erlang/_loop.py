@@ -6,6 +6,7 @@ Imports asyncio: nobody may import this who does not use it.
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import selectors
 import socket
 import sys
@@ -19,6 +20,7 @@ from erlang._datagrams import DatagramTransport
 from erlang import _handles as _handles  # native code finds it where it may not import
 from erlang._native import native
 from erlang._openings import Openings
+from erlang._transports import SocketTransport as _Transport
 
 if TYPE_CHECKING:
     from _py_reactor import Loop as _Native
@@ -90,6 +92,35 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
                 end.setblocking(False)
             self._add_reader(self._pipe[0].fileno(), self._read_from_self)  # type: ignore[attr-defined]
         return None if self._pipe is None else self._pipe[1]
+
+    # Transports.
+
+    def _make_socket_transport(
+        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> Any:
+        if isinstance(sock, socket.socket) and sock.type == socket.SOCK_STREAM:
+            return _Transport(self, sock, protocol, waiter, extra, server)
+        # Of another kind, or a stand-in for one.
+        make: Any = super()._make_socket_transport  # type: ignore[misc]
+        return make(sock, protocol, waiter, extra=extra, server=server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        **timeouts: float | None,
+    ) -> Any:
+        make: Any = asyncio.sslproto.SSLProtocol
+        ssl_protocol = make(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
 
     def _make_datagram_transport(
         self,

@@ -201,7 +201,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
     let place = Place::take(&mailbox.stats, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
     let mut machine = Machine::new(STREAM);
     machine.made();
-    Ok(Connection::new(machine, descriptor, protocol.clone().unbind(), place))
+    Ok(Connection::new(machine, descriptor, protocol.clone().unbind(), Some(place)))
 }
 
 /// Starts Python in this process.

@@ -22,11 +22,10 @@ use crate::mail::inbox::Signal;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::place::Place;
-use crate::python::addresses;
 use crate::python::bytes_like;
 use crate::python::instance;
 use crate::python::reactor_buffer;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -82,8 +81,10 @@ pub struct Connection {
     pub entry: Option<Entry>,
     /// Its descriptor.
     pub descriptor: Descriptor,
-    /// The protocol that serves it, a native `Protocol`.
+    /// The protocol that serves it, a native `Protocol`, or the transport that it is of.
     pub protocol: Py<PyAny>,
+    /// It is a transport's.
+    pub is_transport: bool,
     /// What arrived and the protocol has not seen, oldest first.
     pub inbox: VecDeque<Inbound>,
     /// What a datagram socket has besides.
@@ -108,18 +109,19 @@ pub struct Connection {
     pub tasks: Vec<Running>,
     /// What `call_later` has answered to its protocol: handles that are run no more once it has ended.
     pub timers: Vec<Py<PyAny>>,
-    /// Its place among `max_connections`.
-    pub _place: Place,
+    /// Its place among `max_connections`, if it has to have one.
+    pub _place: Option<Place>,
 }
 
 impl Connection {
     /// A connection that has just begun.
-    pub fn new(machine: Machine, descriptor: Descriptor, protocol: Py<PyAny>, place: Place) -> Self {
+    pub fn new(machine: Machine, descriptor: Descriptor, protocol: Py<PyAny>, place: Option<Place>) -> Self {
         Connection {
             machine,
             entry: None,
             descriptor,
             protocol,
+            is_transport: false,
             inbox: VecDeque::new(),
             datagrams: None,
             outbox: Outbox::default(),
@@ -155,6 +157,8 @@ pub struct Context {
     pub spares: RefCell<Spares>,
     /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.
     pub due: RefCell<Vec<ConnId>>,
+    /// A transport was closed: its `connection_lost` comes before the next batch of what its loop has ready.
+    pub closes: Cell<bool>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,
     /// Contexts that wait for what this one does just now.
@@ -196,7 +200,7 @@ pub fn set_current(py: Python<'_>, context: Option<Rc<Context>>) {
     drop(old);
 }
 
-fn reentered<E>(_: E) -> PyErr {
+pub(super) fn reentered<E>(_: E) -> PyErr {
     PyRuntimeError::new_err("this connection cannot be used from within a destructor that runs just now")
 }
 
@@ -212,6 +216,7 @@ impl Context {
             in_job: Cell::new(false),
             spares: RefCell::default(),
             due: RefCell::default(),
+            closes: Cell::new(false),
             calling: Cell::new(None),
             callers: RefCell::default(),
             tasks_callers: RefCell::default(),
@@ -251,48 +256,6 @@ impl Context {
             };
             self.accept(id, bytes, false, push)
         })
-    }
-
-    /// `Protocol.sendto`: queues a datagram, all of it or nothing, and answers how many bytes were taken.
-    ///
-    /// # Errors
-    /// `TypeError`: not a bytes-like object, not an address, or not a datagram socket.
-    pub fn send_to(&self, id: ConnId, data: &Bound<'_, PyAny>, to: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let family = {
-            let mut table = self.table.try_borrow_mut().map_err(reentered)?;
-            let Some(connection) = table.get(id) else { return Ok(0) };
-            connection.datagrams.as_ref().map(|datagrams| datagrams.v6)
-        };
-        let v6 = family.ok_or_else(|| PyTypeError::new_err("sendto() is for datagram sockets; use write()"))?;
-        let to = if to.is_none() { None } else { Some(addresses::from_python(to, v6)?) };
-        bytes_like::with_bytes(data, |bytes| {
-            let mut table = self.table.try_borrow_mut().map_err(reentered)?;
-            let Some(connection) = table.get(id) else { return Ok(0) };
-            let taken = self.queue_datagram(connection, bytes, to)?;
-            drop(table);
-            self.touch(id);
-            Ok(taken)
-        })
-    }
-
-    fn queue_datagram(&self, connection: &mut Connection, bytes: &[u8], to: Option<Address>) -> PyResult<usize> {
-        let Some(datagrams) = &connection.datagrams else { return Ok(0) };
-        let to = if datagrams.connected { to } else { to.or(datagrams.last_from) };
-        if to.is_none() && !datagrams.connected {
-            return Err(PyValueError::new_err(
-                "this socket is not connected and nothing has arrived: name a destination with sendto(data, addr)",
-            ));
-        }
-        let cost = datagram_cost(bytes.len());
-        // One that is larger than the mark goes when nothing else waits: it must be able to leave at all.
-        let fits = cost <= connection.machine.room(&self.limits) || !connection.machine.link.has_output();
-        let taken = if fits && connection.machine.link.is_open() { cost } else { 0 };
-        connection.machine.wrote(cost, taken);
-        if taken == 0 {
-            return Ok(0);
-        }
-        connection.outbox.push_datagram(bytes, to, &mut self.spares.borrow_mut());
-        Ok(bytes.len())
     }
 
     /// Queues what there is room for of `bytes`, by `push`, and answers how much that was.

@@ -3,6 +3,7 @@
 pub mod callbacks;
 mod closing;
 pub mod context;
+mod datagrams;
 pub mod directory;
 pub mod machine;
 pub mod outbox;
@@ -10,4 +11,5 @@ pub mod overrides;
 pub mod table;
 pub mod tasks;
 pub mod traffic;
+pub mod transports;
 pub mod write_buffer;

@@ -56,11 +56,6 @@ impl<T> Table<T> {
     pub fn len(&self) -> usize {
         self.slots.len()
     }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,8 @@ fn can_be_waited_for(fd: RawFd) -> bool {
 }
 
 /// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
-/// that the peer sees the end even where somebody else still holds a copy.
+/// that the peer sees the end even where somebody else still holds a copy. One that is lent is somebody else's, who closes
+/// it once it is dropped.
 #[derive(Debug)]
 pub struct Descriptor {
     fd: ManuallyDrop<OwnedFd>,
@@ -88,6 +89,8 @@ pub struct Descriptor {
     robbed: bool,
     /// It has been promised to somebody: its end is the connection's end.
     promised: bool,
+    /// Somebody else owns it.
+    lent: bool,
     /// It is counted among the files that were made non-blocking.
     unblocked: bool,
     /// Of its [`Holder`]; 0: it has none.
@@ -127,6 +130,7 @@ impl Descriptor {
             is_exclusive,
             robbed: false,
             promised: false,
+            lent: false,
             unblocked: false,
             holder: 0,
         }
@@ -142,6 +146,29 @@ impl Descriptor {
         let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
         registry().served.insert((identity, abilities));
         Ok(Self::new(fd, abilities, identity, true))
+    }
+
+    /// A connected stream socket of somebody who goes on owning it, and does not close it before this is dropped.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn lent(fd: RawFd) -> Result<Self, Unfit> {
+        let stat = status(fd).map_err(|_| Unfit::Bad)?;
+        let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
+        if abilities.io != Io::Socket {
+            return Err(Unfit::Kind("not_a_stream"));
+        }
+        is_new(fd);
+        // SAFETY: I4: it is kept from being closed by `lent`.
+        let ours = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut lent = Self::new(ours, abilities, identity(&stat), false);
+        lent.lent = true;
+        Ok(lent)
+    }
+
+    /// Whether somebody else owns it.
+    pub fn is_lent(&self) -> bool {
+        self.lent
     }
 
     /// The number.
@@ -256,7 +283,7 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let is_ours = !self.robbed && names(self.number(), self.identity);
+        let is_ours = !self.lent && !self.robbed && names(self.number(), self.identity);
         let mut registry = registry();
         let held = registry.holders.get(&self.number()).is_some_and(|holder| holder.serial == self.holder);
         let holder = if held { registry.holders.remove(&self.number()) } else { None };

@@ -28,6 +28,8 @@ macro_rules! stats {
 stats! {
     /// Open now (handed over and not closed yet).
     connections,
+    /// Connections of asyncio's transports that are open now.
+    transports,
     /// Handed over since the start.
     accepted,
     /// Closed since the start.

@@ -2,7 +2,7 @@
 //! of asyncio's loop is inherited.
 
 use crate::base::token::ConnId;
-use crate::connection::context;
+use crate::connection::context::{self, Context};
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
 use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
@@ -20,6 +20,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 /// Makes what drives a loop of one's own, with a backend of that name.
@@ -77,11 +78,21 @@ unsafe extern "C" fn drop_all(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
             drop_readers(core);
             core.openings.clear();
             // Its descriptors go, too.
-            let (turns, mailbox) = (core.turns.take(), core.mailbox.take());
-            drop((turns, mailbox));
+            end_turns(py, core);
+            let mailbox = core.mailbox.take();
+            drop(mailbox);
         }
         Ok(py.None().into_bound(py))
     })
+}
+
+/// What drives it goes, and with it its connections.
+fn end_turns(py: Python<'_>, core: &Core) {
+    if let Some((thread, turns)) = core.turns.take() {
+        turns.end(py, thread == this_thread());
+    }
+    let context = core.context.take();
+    drop(context);
 }
 
 /// # Safety
@@ -127,8 +138,7 @@ unsafe extern "C" fn stop_opening(this: *mut ffi::PyObject, number: *mut ffi::Py
         if matches!(stopped, Stopped::Later) && core.thread.get() == 0 {
             // The loop ran on another thread, and does not run: without what drove it there, nothing holds the descriptor.
             core.openings.drive_by(None);
-            let turns = core.turns.take();
-            drop(turns);
+            end_turns(py, core);
         }
         Ok((!matches!(stopped, Stopped::Unknown)).into_pyobject(py)?.to_owned().into_any())
     })
@@ -153,10 +163,47 @@ unsafe extern "C" fn be_contexts(this: *mut ffi::PyObject, _: *mut ffi::PyObject
             // SAFETY: I7: CPython calls attached, a method with an instance of its type.
             let core = unsafe { core(this.cast()) };
             core.mailbox.replace(Some(Arc::clone(&context.mailbox)));
+            core.context.replace(Some(Rc::clone(context)));
             core.thread.set(this_thread());
         }
         Ok(context.is_some().into_pyobject(py)?.to_owned().into_any())
     })
+}
+
+/// Takes what drives a loop of one's own on this thread, which is made if need be.
+fn turns_of(event_loop: &Bound<'_, PyAny>, core: &Core) -> PyResult<Box<dyn Turns>> {
+    let py = event_loop.py();
+    match core.turns.take() {
+        Some((thread, turns)) if thread == this_thread() => return Ok(turns),
+        // What drives it belongs to a thread (I1).
+        Some((_, turns)) => turns.end(py, false),
+        None => {}
+    }
+    // What ran before has ended with its driver.
+    core.openings.drive_by(None);
+    let backend: String = event_loop.getattr("_backend")?.extract()?;
+    let mailbox = core.mailbox.borrow().clone();
+    let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
+    core.readers_are_new.set(core.readers.borrow().is_some());
+    let turns = drivers()?.1(py, &backend, &mailbox)?;
+    let before = core.context.replace(Some(turns.context()));
+    drop(before);
+    Ok(turns)
+}
+
+/// Where the connections of a loop's transports are.
+///
+/// # Errors
+/// The loop is closed.
+pub fn context_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Rc<Context>> {
+    // SAFETY: I7, by the token; the caller has checked that it is a loop, and keeps it.
+    let core = unsafe { core(event_loop.as_ptr().cast()) };
+    if core.context.borrow().is_none() {
+        let turns = turns_of(event_loop, core)?;
+        core.turns.replace(Some((this_thread(), turns)));
+    }
+    let context = core.context.borrow().clone();
+    context.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))
 }
 
 /// `_run_once()`, which `run_forever` calls until the loop is to stop: one turn.
@@ -177,20 +224,7 @@ unsafe extern "C" fn run_once(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -
         let here = this_thread();
         core.thread.set(here);
         let running = Running(core);
-        // What drives it belongs to a thread (I1).
-        let before = core.turns.take().filter(|(thread, _)| *thread == here);
-        let mut turns = match before {
-            Some((_, turns)) => turns,
-            None => {
-                // What ran before has ended with its driver.
-                core.openings.drive_by(None);
-                let backend: String = event_loop.getattr("_backend")?.extract()?;
-                let mailbox = core.mailbox.borrow().clone();
-                let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
-                core.readers_are_new.set(core.readers.borrow().is_some());
-                drivers()?.1(py, &backend, &mailbox)?
-            }
-        };
+        let mut turns = turns_of(&event_loop, core)?;
         let ran = turns.run(&event_loop);
         core.turns.replace(Some((here, turns)));
         drop(running);
@@ -227,6 +261,7 @@ unsafe extern "C" fn new(
             readers_are_new: Cell::new(false),
             openings: Openings::default(),
             flushes: RefCell::default(),
+            context: RefCell::default(),
         });
         // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
         unsafe {
@@ -293,8 +328,9 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(object);
         let raw = ptr::replace(&raw mut (*object.cast::<LoopObject>()).core, ptr::null_mut());
         if !raw.is_null() {
-            guarded((), |_| {
+            guarded((), |py| {
                 let core = Box::from_raw(raw);
+                end_turns(py, &core);
                 for memory in core.free.take() {
                     ffi::PyObject_GC_Del(memory.cast());
                 }

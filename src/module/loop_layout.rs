@@ -4,6 +4,7 @@
 //! borrowed while Python code may run: objects are released after what they were in.
 
 use crate::base::schedule::{Schedule, Task};
+use crate::connection::context::Context;
 use crate::driver::watch::Watch;
 use crate::mail::mailbox::Mailbox;
 use crate::module::loop_openings::Openings;
@@ -11,6 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_char;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,6 +100,12 @@ pub trait Turns {
     /// # Errors
     /// A `KeyboardInterrupt` and its like, or an `OSError` of the driver.
     fn run(&mut self, of: &Bound<'_, PyAny>) -> PyResult<()>;
+
+    /// Its connections.
+    fn context(&self) -> Rc<Context>;
+
+    /// It will run no more. On another thread than its own its operations may go on.
+    fn end(self: Box<Self>, py: Python<'_>, on_its_thread: bool);
 }
 
 /// What is not C's.
@@ -117,6 +125,8 @@ pub struct Core {
     pub turns: RefCell<Option<(u64, Box<dyn Turns>)>>,
     /// Who waits for descriptors, which the driver is to watch, once anybody has.
     pub readers: RefCell<Option<Watch<Reader>>>,
+    /// The connections of its transports, once there may be some.
+    pub context: RefCell<Option<Rc<Context>>>,
     /// The driver does not know it yet.
     pub readers_are_new: Cell<bool>,
     /// Servers and connects.

@@ -99,6 +99,7 @@ impl EventLoop {
             let task = core.schedule.borrow_mut().take();
             let Some(task) = task else {
                 if self.is_stopping(py)
+                    || core.context.borrow().as_ref().is_some_and(|context| context.closes.get())
                     || began.elapsed() >= LOOP_TIME_PER_TURN
                     || !core.schedule.borrow_mut().begin_batch()
                 {

@@ -22,6 +22,9 @@ pub mod protocol;
 pub mod readers;
 pub mod tasks;
 pub mod thread_context;
+pub mod transport;
+pub mod transport_calls;
+pub mod transport_layout;
 
 use crate::base::gil;
 use crate::connection::context;
@@ -71,7 +74,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 24]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -142,6 +145,7 @@ static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
     method(c"event_loop", context_loop::event_loop, ffi::METH_NOARGS, c"The loop of this thread's context, or None."),
     method(c"datagrams", datagrams::datagrams, ffi::METH_NOARGS, c"The native half of a datagram endpoint of asyncio."),
     method(c"loop_type", event_loop::loop_type, ffi::METH_NOARGS, c"The native half of an event loop."),
+    method(c"transport_type", transport::transport_type, ffi::METH_NOARGS, c"The native half of a stream transport."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(
         c"load_in_main",

@@ -59,6 +59,28 @@ pub fn lend<'py>(
     Ok((unsafe { Bound::from_owned_ptr(py, object) }, false))
 }
 
+/// Makes plain `bytes` of the `len` bytes that begin at `offset` in `slot`, which the kernel has just filled and which is free then.
+///
+/// # Errors
+/// No memory.
+pub fn take_bytes<'py>(
+    py: Python<'py>,
+    pool: &mut Pool,
+    slot: u16,
+    offset: usize,
+    len: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    debug_assert!(offset + len <= pool.capacity());
+    // SAFETY: I2: the slot is the reactor's, and holds `len` bytes; they are copied into a new object, whose reference is new, or
+    // null with an exception set.
+    let made = unsafe {
+        let start = pool.data(slot).add(offset).cast_const().cast();
+        Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(start, len as ffi::Py_ssize_t))
+    };
+    pool.release(slot);
+    made
+}
+
 /// Makes an object on the heap with a copy of `bytes`.
 pub fn copied<'py>(py: Python<'py>, buffer_type: &Bound<'py, PyType>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: I7, by the token; `alloc` made room for `bytes`; the reference is new, or null with an exception set.

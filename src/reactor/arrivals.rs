@@ -72,15 +72,17 @@ impl Reactor {
         let cost = arrival_cost(len, from.is_some());
         let kept = self.with(id, |connection| {
             connection.traffic.received(len);
-            connection.machine.link.received(cost, more)
+            connection.machine.link.received(cost, more).then_some(connection.is_transport)
         });
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
-        if !kept.unwrap_or_default() {
-            return pool.release(slot);
-        }
+        let Some(is_transport) = kept.flatten() else { return pool.release(slot) };
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
-        match reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len) {
+        let received = match is_transport {
+            true => reactor_buffer::take_bytes(py, &mut pool, slot, offset, len).map(|data| (data, false)),
+            false => reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len),
+        };
+        match received {
             Ok((data, copied)) => {
                 stats.buffers_copied.add(u64::from(copied));
                 let inbound = Inbound { data: data.unbind(), from };

@@ -132,8 +132,11 @@ impl Reactor {
         self.context.mailbox.inbox.drain();
         let ids = self.context.table.borrow().ids();
         for id in ids {
-            self.with(id, |connection| connection.machine.link.retire());
-            self.settle(py, id);
+            // When a transport is done, only its own protocol knows.
+            if !self.is_transport(id) {
+                self.with(id, |connection| connection.machine.link.retire());
+                self.settle(py, id);
+            }
         }
         self.drains.push((deadline, reply));
         self.deadlines.ask(Due::Drains, deadline);
@@ -170,7 +173,11 @@ impl Reactor {
     }
 
     pub(super) fn has_ended(&mut self, py: Python<'_>) -> bool {
-        !matches!(self.ending, Ending::No) && self.context.table.borrow().is_empty() && self.tasks_have_ended(py)
+        // Tasks need their transports until they have ended.
+        !matches!(self.ending, Ending::No)
+            && self.served() == 0
+            && self.tasks_have_ended(py)
+            && self.transports_have_ended(py)
     }
 
     pub(super) fn adopt(&mut self, py: Python<'_>, mut descriptor: Descriptor, place: Place, info: &Info) {
@@ -242,7 +249,7 @@ impl Reactor {
             Io::Socket | Io::File => None,
         };
         let served = protocol.clone().unbind();
-        let mut connection = Connection::new(Machine::new(directions), descriptor, served, place);
+        let mut connection = Connection::new(Machine::new(directions), descriptor, served, Some(place));
         connection.datagrams = datagrams;
         let id = self.context.table.borrow_mut().insert(connection);
         let address = protocol.as_ptr() as usize;

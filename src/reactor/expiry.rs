@@ -85,6 +85,10 @@ impl Timeouts {
             connection.pulse = Pulse { at: now, events, taken };
             return Verdict::Moves;
         }
+        if connection.is_transport {
+            // Its protocol has timeouts of its own.
+            return Verdict::Rests(None);
+        }
         let open = connection.machine.link.is_open();
         if !has_output {
             let over = self.idle.filter(|_| open).map(|idle| before.at + idle);
@@ -170,7 +174,7 @@ impl Reactor {
         if self.drains.is_empty() {
             return;
         }
-        let open = self.context.table.borrow().len();
+        let open = self.served();
         let now = Instant::now();
         for (_, reply) in self.drains.extract_if(.., |(deadline, _)| open == 0 || *deadline <= now) {
             reply.send(|env| match open {

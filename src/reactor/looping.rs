@@ -147,6 +147,12 @@ impl Reactor {
         }
     }
 
+    /// What was asked of the driver begins. What it tells is dealt with in the next turn.
+    fn driver_takes(&mut self, py: Python<'_>) -> std::io::Result<()> {
+        let mut pool = self.pool.borrow_mut();
+        self.context.waiting(py, || self.driver.wait(Some(Duration::ZERO), &mut pool, &mut self.events))
+    }
+
     /// One turn, for a loop of one's own. If the loop is to stop, it turns until the batch that runs has come to its end.
     ///
     /// # Errors
@@ -163,7 +169,13 @@ impl Reactor {
             let batch_has_ended = self.run_ready(py)?;
             self.settle_due(py);
             self.flush_datagrams(py);
-            if batch_has_ended || !self.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(py)) {
+            let stops = self.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(py));
+            if stops && batch_has_ended && !self.sends.is_empty() {
+                // Nobody knows whether it will run again.
+                self.flush();
+                self.driver_takes(py)?;
+            }
+            if batch_has_ended || !stops {
                 return Ok(());
             }
         }

@@ -17,14 +17,16 @@ mod looping;
 pub mod own_loop;
 mod preparation;
 mod requests;
+mod sends;
 mod share;
 pub mod stacks;
 mod tasks;
 pub mod thread;
+mod transports;
 pub mod watchdog;
 pub mod workspace;
 
-use crate::base::config::{DUE_TIME_PER_TURN, Options, QUEUE_KEPT, SEND_AT_ONCE_BYTES, SHUT_DOWN_MS};
+use crate::base::config::{DUE_TIME_PER_TURN, Options, QUEUE_KEPT, SHUT_DOWN_MS};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
@@ -35,14 +37,13 @@ use crate::connection::machine::{Action, End, Next};
 use crate::connection::outbox::Sent;
 use crate::connection::overrides::Method;
 use crate::driver::shared::Shared;
-use crate::driver::{Driver, Event, Outcome};
+use crate::driver::{Driver, Event};
 use crate::mail::command::Command;
 use crate::module::loop_turn::EventLoop;
 use crate::module::own_connection::close_extra;
 use crate::python::instance;
 use crate::reactor::workspace::Workspace;
 use accepts::Accepts;
-use arrivals::advance;
 use deadlines::Deadlines;
 use expiry::{Due, Timeouts};
 use looping::Tasks;
@@ -104,6 +105,8 @@ pub struct Reactor {
     /// How many imports of asyncio have been looked at.
     imports: u64,
     tasks: Tasks,
+    /// What is left of asyncio's transports has been told to close.
+    ends_transports: bool,
     /// What Erlang waits for, by the numbers of its requests.
     requests: HashMap<u64, Request>,
 }
@@ -139,6 +142,7 @@ impl Reactor {
             raised: None,
             imports: 0,
             tasks: Tasks::Run,
+            ends_transports: false,
             requests: HashMap::new(),
         }
     }
@@ -188,11 +192,22 @@ impl Reactor {
         }
     }
 
+    /// The same on a thread that is not the loop's (I1): what the kernel may still use stays where it is.
+    pub fn leave(mut self, py: Python<'_>) {
+        let ids = self.context.table.borrow().ids();
+        for id in ids {
+            self.cut(py, id, false);
+        }
+    }
+
     fn cut(&mut self, py: Python<'_>, id: ConnId, drained: bool) {
         let Some(mut connection) = self.remove(py, id) else { return };
         if !drained {
             // I2: the kernel may still read from these bytes.
             std::mem::forget(std::mem::take(&mut connection.outbox));
+        }
+        if connection.is_transport {
+            return self.cut_transport(py, connection);
         }
         if connection.machine.link.owes_lost() {
             self.connection_lost(connection.protocol.bind(py), connection.machine.link.end());
@@ -207,6 +222,7 @@ impl Reactor {
     }
 
     fn settle_due(&mut self, py: Python<'_>) {
+        self.context.closes.set(false);
         let mut ids = std::mem::take(&mut *self.context.due.borrow_mut());
         let began = (ids.len() > DUE_AT_LEAST).then(Instant::now);
         let mut done = ids.len();
@@ -252,6 +268,7 @@ impl Reactor {
                     self.write_ready(py, id);
                     share.use_up(0, std::mem::replace(&mut has_written, true));
                 }
+                Next::Drained => self.drained(py, id),
                 Next::ConnectionLost => self.lose(py, id),
                 Next::Receive => self.receive(id),
                 Next::CancelReceive => self.driver.cancel_receive(id),
@@ -265,21 +282,33 @@ impl Reactor {
                 }
                 Next::Send => self.sends.push(id),
                 Next::ShutdownWrite => {
-                    self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_WR));
-                    self.linger(id);
+                    let is_open = self.with(id, |connection| {
+                        connection.descriptor.shut_down(libc::SHUT_WR);
+                        connection.machine.link.is_open()
+                    });
+                    if is_open == Some(false) {
+                        self.linger(id);
+                    }
                 }
                 Next::CancelTasks => self.cancel_tasks(py, id),
                 Next::Abort => {
-                    self.with(id, |connection| connection.descriptor.shut_down(libc::SHUT_RDWR));
+                    self.with(id, |connection| {
+                        // What is lent, others may have, too.
+                        if !connection.descriptor.is_lent() {
+                            connection.descriptor.shut_down(libc::SHUT_RDWR);
+                        }
+                    });
                     self.driver.cancel_receive(id);
                     self.driver.cancel_send(id);
                 }
                 Next::Close => {
                     self.is_robbed(id);
-                    let mut closed = self.remove(py, id);
+                    let Some(mut closed) = self.remove(py, id) else { return };
                     // One that was never made has lost nothing.
-                    closed.as_mut().map(tell_monitors);
-                    drop(closed);
+                    tell_monitors(&mut closed);
+                    if closed.is_transport {
+                        self.transport_closed(py, closed);
+                    }
                     return;
                 }
                 Next::Yield => return self.context.touch(id),
@@ -288,9 +317,11 @@ impl Reactor {
         }
     }
 
-    /// The protocol of a connection. It cannot go away while its callback runs: only `settle` removes connections.
+    /// The protocol of a connection, if one of ours serves it. It cannot go away while its callback runs: only `settle`
+    /// removes connections.
     fn protocol<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Bound<'py, PyAny>> {
-        self.with(id, |connection| connection.protocol.clone_ref(py).into_bound(py))
+        self.with(id, |connection| (!connection.is_transport).then(|| connection.protocol.clone_ref(py).into_bound(py)))
+            .flatten()
     }
 
     /// Answers how many bytes it delivered, and whether more have arrived.
@@ -307,11 +338,16 @@ impl Reactor {
             if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, &inbound.from) {
                 datagrams.last_from = Some(**from);
             }
-            Some((connection.protocol.clone_ref(py).into_bound(py), inbound.data.into_bound(py), inbound.from, share))
+            let serves = (connection.protocol.clone_ref(py).into_bound(py), connection.is_transport);
+            Some((serves, inbound.data.into_bound(py), inbound.from, share))
         });
-        let Some(Some((protocol, data, sender, share))) = taken else { return (0, false) };
-        let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
+        let Some(Some(((protocol, is_transport), data, sender, share))) = taken else { return (0, false) };
         self.context.mailbox.stats.messages.add(1);
+        if is_transport {
+            self.transport_received(&protocol, id, data);
+            return share;
+        }
+        let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
         let method = if sender.is_none() { "data_received" } else { "datagram_received" };
         let answer = self.context.callback(&protocol, Some(id), method, || {
             let data = data;
@@ -343,7 +379,7 @@ impl Reactor {
     }
 
     fn eof_received(&mut self, py: Python<'_>, id: ConnId) {
-        let Some(protocol) = self.protocol(py, id) else { return };
+        let Some(protocol) = self.protocol(py, id) else { return self.transport_eof(py, id) };
         let run = || self.python.names.eof_received(&protocol);
         let answer = self.context.callback(&protocol, Some(id), "eof_received", run);
         self.answered(&protocol, id, "eof_received", answer);
@@ -385,6 +421,9 @@ impl Reactor {
 
     /// Tells the protocol that its connection is gone; from here on it reaches nothing.
     fn lose(&mut self, py: Python<'_>, id: ConnId) {
+        if self.is_transport(id) {
+            return self.lose_transport(py, id);
+        }
         let lost = self.with(id, |connection| {
             connection.entry.as_ref().map(Entry::withdraw);
             let (unread, timers) = (std::mem::take(&mut connection.inbox), std::mem::take(&mut connection.timers));
@@ -411,6 +450,10 @@ impl Reactor {
     fn remove(&mut self, py: Python<'_>, id: ConnId) -> Option<Connection> {
         let mut connection = self.context.table.borrow_mut().remove(id)?;
         self.deadlines.forget(Due::Connection(id));
+        if connection.is_transport {
+            self.context.mailbox.stats.transports.release();
+            return Some(connection);
+        }
         self.end_timers(py, std::mem::take(&mut connection.timers));
         if !connection.machine.link.owes_lost() {
             let protocol = connection.protocol.bind(py);
@@ -422,58 +465,6 @@ impl Reactor {
         }
         self.context.mailbox.stats.closed.add(1);
         Some(connection)
-    }
-
-    // Input and output.
-
-    /// One send for each connection that has something to send, and has not sent it yet.
-    fn flush(&mut self) {
-        let mut sends = std::mem::take(&mut self.sends);
-        for id in sends.drain(..) {
-            let ended = self.send(id);
-            self.events.extend(ended.map(|outcome| Event { id, outcome }));
-        }
-        self.sends = sends;
-    }
-
-    /// Whether it is worth a call of its own. Datagrams are sent many at a time.
-    fn has_much_to_send(&self, id: ConnId) -> bool {
-        let much = |connection: &mut Connection| {
-            connection.machine.link.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
-        };
-        self.with(id, much).unwrap_or_default()
-    }
-
-    /// The one door by which bytes leave, at once or at the end of the turn: what is to be done to them on the way is done
-    /// here. Sends what a connection has to send. Answers the outcome, if there is one already.
-    fn send(&mut self, id: ConnId) -> Option<Outcome> {
-        let mut table = self.context.table.borrow_mut();
-        let connection = table.get(id)?;
-        if connection.machine.link.is_finished() {
-            // It was cut after the send was planned: an operation that begins now would not see the abort.
-            connection.machine.link.send_forgone();
-            drop(table);
-            self.context.touch(id);
-            return None;
-        }
-        let target = connection.descriptor.target();
-        match connection.outbox.payload() {
-            // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by its outcome alone.
-            Some(payload) => unsafe { self.driver.send(id, target, payload) },
-            None => {
-                connection.machine.sent(0, &self.context.limits);
-                None
-            }
-        }
-    }
-
-    /// Tells a connection's machine of what happened, where no buffer came with it.
-    fn advance(&mut self, id: ConnId, outcome: Outcome) {
-        let mut sent = std::mem::take(&mut self.sent);
-        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
-        // A destructor may run here: nothing is borrowed.
-        sent.clear();
-        self.sent = sent;
     }
 }
 

@@ -45,6 +45,18 @@ impl Turns for OwnLoop {
         reactor.event_loop = None;
         ran
     }
+
+    fn context(&self) -> Rc<Context> {
+        Rc::clone(&self.0.context)
+    }
+
+    fn end(self: Box<Self>, py: Python<'_>, on_its_thread: bool) {
+        let OwnLoop(reactor) = *self;
+        match on_its_thread {
+            true => reactor.finish(py),
+            false => reactor.leave(py),
+        }
+    }
 }
 
 fn make_turns(py: Python<'_>, name: &str, mailbox: &Arc<Mailbox>) -> PyResult<Box<dyn Turns>> {

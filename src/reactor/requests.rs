@@ -13,6 +13,7 @@ use crate::connection::directory::Entry;
 use crate::connection::machine::{End, Mode, Task};
 use crate::connection::traffic::Traffic;
 use crate::mail::command::{Name, Request};
+use crate::module::transport_layout;
 use crate::python::glue::class_name;
 use crate::python::instance;
 use pyo3::prelude::*;
@@ -35,7 +36,9 @@ enum Unmet {
 struct ConnectionInfo {
     fd: i32,
     serial: u64,
+    /// Who serves it.
     protocol: Py<PyAny>,
+    is_transport: bool,
     state: Atom,
     peer_closed: bool,
     unread: usize,
@@ -125,6 +128,7 @@ impl Reactor {
             fd: connection.descriptor.number(),
             serial: connection.entry.as_ref().map(Entry::serial).unwrap_or_default(),
             protocol: connection.protocol.clone_ref(py),
+            is_transport: connection.is_transport,
             state: match connection.machine.mode() {
                 Some(Mode::Read) => atoms::read(),
                 Some(Mode::Write) => atoms::write(),
@@ -145,13 +149,17 @@ impl Reactor {
     }
 
     fn info_term<'a>(&self, py: Python<'_>, env: Env<'a>, info: &ConnectionInfo) -> Term<'a> {
-        let protocol = info.protocol.bind(py);
-        let said = instance::client_info(protocol).and_then(|said| self.python.converter.to_term(env, &said).ok());
+        let served = info.protocol.bind(py);
+        let of_ours = (!info.is_transport).then_some(served);
+        let theirs = if info.is_transport { transport_layout::field(served, |it| it.protocol) } else { None };
+        let class = class_name(&theirs.as_ref().unwrap_or(served).get_type());
+        let said =
+            of_ours.and_then(instance::client_info).and_then(|said| self.python.converter.to_term(env, &said).ok());
         let mut pairs = vec![
             (atoms::fd(), info.fd.encode(env)),
             (atoms::connection(), (info.fd, self.context.mailbox.serial, info.serial).encode(env)),
             (atoms::client_info(), said.unwrap_or_else(|| atoms::undefined().encode(env))),
-            (atoms::class(), class_name(&protocol.get_type()).encode(env)),
+            (atoms::class(), class.encode(env)),
             (atoms::state(), info.state.encode(env)),
             (atoms::peer_closed(), info.peer_closed.encode(env)),
             (atoms::unread(), info.unread.encode(env)),
@@ -165,7 +173,7 @@ impl Reactor {
             pairs.push((atoms::machine(), machine.encode(env)));
         }
         // Whoever has set it to something else hears of that in write_ready.
-        let buffer = instance::write_buffer(protocol).ok();
+        let buffer = of_ours.and_then(|protocol| instance::write_buffer(protocol).ok());
         pairs.extend(buffer.map(|buffer| (atoms::write_buffer(), buffer.len().encode(env))));
         Term::map_from_pairs(env, &pairs).unwrap_or_else(|_| rustler::types::map::map_new(env))
     }

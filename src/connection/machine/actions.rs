@@ -31,6 +31,11 @@ impl ActionPolicy {
         ActionPolicy { mode, blocked: Blocked::No, signalled_early: false, tasks: Tasks::default() }
     }
 
+    /// Whether its tasks are to be told, for the first time, that the connection has ended.
+    pub(super) fn owe_cancel(&mut self, link: &Link) -> bool {
+        self.tasks.are_there() && !link.is_open() && self.tasks.owe_cancel()
+    }
+
     pub(super) fn mode(&self) -> Mode {
         if self.tasks.hold() { Mode::Held } else { self.mode }
     }
@@ -47,7 +52,7 @@ impl ActionPolicy {
             Mode::Write if self.may_write(link, limits) => Next::WriteReady,
             _ => Next::Nothing,
         };
-        Wish { callback, mode, may_end }
+        Wish { callback, mode, reads: true, may_end }
     }
 
     /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.
@@ -124,11 +129,7 @@ impl ActionPolicy {
 
     /// Bytes that `write` may take now, unless it is one object that may be longer (see [`ActionPolicy::offered`]).
     pub(super) fn room(&self, link: &Link, limits: &Limits) -> usize {
-        if link.is_open() && link.directions().writable {
-            limits.write_high_bytes.saturating_sub(link.queued_bytes())
-        } else {
-            0
-        }
+        if link.takes_output() { limits.write_high_bytes.saturating_sub(link.queued_bytes()) } else { 0 }
     }
 
     /// `write` was offered what counts for so much, and took `taken` of it.

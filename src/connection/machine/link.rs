@@ -3,10 +3,13 @@
 //! It knows no callbacks. The contract says which one is due and what it waits for ([`Wish`]); what the link has to do with
 //! bytes, FINs and the end, it decides alone: B1 (flush, FIN, drain, close), B11 (the end is heard), I3 (one send at a
 //! time), I4 (closed only when no operation runs), and that `connection_lost` comes once and last (B9).
+//!
+//! The link of a transport ends as asyncio's transports do ([`Link::plain`]): it is not lingered for, it ends by nobody's
+//! half close, and `connection_lost` comes when no operation runs any more, for the socket is closed right after it.
 
 #![forbid(unsafe_code)]
 
-use super::states::{Eof, Phase, Receive, Retiring};
+use super::states::{Eof, Output, Phase, Receive, Retiring};
 use super::vocabulary::{Directions, End, Mode, Next};
 use crate::base::ear::{Ear, Heard};
 use crate::base::limits::Limits;
@@ -18,6 +21,8 @@ pub(super) struct Wish {
     pub callback: Next,
     /// What it waits for: whether the link may end is a matter of that, where it is to.
     pub mode: Mode,
+    /// Whether more is to be received than what is under way.
+    pub reads: bool,
     /// Whether nothing of the protocol's runs any more that is to end before it is told of the end.
     pub may_end: bool,
 }
@@ -26,8 +31,10 @@ pub(super) struct Wish {
 #[derive(Clone, Debug)]
 pub struct Link {
     directions: Directions,
+    is_plain: bool,
     phase: Phase,
     receive: Receive,
+    output: Output,
     eof: Eof,
     ear: Ear,
     /// Heard while nothing was received: the peer sends no more, and does not receive any more.
@@ -49,8 +56,10 @@ impl Link {
     pub(super) fn new(directions: Directions) -> Self {
         Link {
             directions,
+            is_plain: false,
             phase: Phase::Open,
             receive: Receive::Idle,
+            output: Output::Open,
             eof: Eof::NotYet,
             ear: Ear::Off,
             input_ends: false,
@@ -66,23 +75,33 @@ impl Link {
         }
     }
 
+    /// A transport's.
+    pub(super) fn plain(directions: Directions) -> Self {
+        Link { is_plain: true, ..Link::new(directions) }
+    }
+
     pub(super) fn next(&mut self, limits: &Limits, wish: Wish, may_call: bool) -> Next {
         match self.phase {
             Phase::Open => self.next_open(limits, wish, may_call),
-            Phase::Flushing => self.next_flushing(limits),
+            Phase::Flushing => self.next_flushing(limits, wish.may_end),
             Phase::Lingering => self.next_lingering(limits, wish.may_end),
             Phase::Finished => self.next_finished(wish.may_end),
         }
     }
 
-    fn next_open(&mut self, limits: &Limits, Wish { callback, mode, may_end }: Wish, may_call: bool) -> Next {
+    fn next_open(&mut self, limits: &Limits, Wish { callback, mode, reads, may_end }: Wish, may_call: bool) -> Next {
         if self.has_retired(mode) {
             self.close(End::Stopped);
-            return self.next_flushing(limits);
+            return self.next_flushing(limits, may_end);
         }
         if self.hung_up && self.is_gone(callback, mode) {
-            self.fail(End::Reset(None));
+            self.fail(if self.output == Output::Ended { End::PeerClosed } else { End::Reset(None) });
             return self.next_finished(may_end);
+        }
+        if self.output == Output::Ended && self.eof == Eof::Told && !self.is_plain {
+            // Both have said all that they had to say.
+            self.close(End::PeerClosed);
+            return self.next_flushing(limits, may_end);
         }
         if may_call && callback != Next::Nothing {
             if callback == Next::EofReceived {
@@ -93,9 +112,16 @@ impl Link {
         if self.send_due() {
             return Next::Send;
         }
+        if self.output == Output::Ending && self.queued_bytes == 0 {
+            self.output = Output::Ended;
+            return Next::ShutdownWrite;
+        }
         match self.receive {
             Receive::Idle
-                if self.may_arrive() && self.retiring == Retiring::No && self.inbox_bytes < limits.inbox_bytes =>
+                if reads
+                    && self.may_arrive()
+                    && self.retiring == Retiring::No
+                    && self.inbox_bytes < limits.inbox_bytes =>
             {
                 self.receive = Receive::Running;
                 Next::Receive
@@ -115,7 +141,7 @@ impl Link {
         let waits_for_room = mode == Mode::Write && callback == Next::Nothing;
         let only_reads = self.directions.readable && !self.directions.writable;
         let has_left = !only_reads || self.eof == Eof::Told || waits_for_room;
-        has_left && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived
+        !self.is_plain && has_left && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived
     }
 
     fn has_retired(&self, mode: Mode) -> bool {
@@ -154,16 +180,20 @@ impl Link {
         due
     }
 
-    fn next_flushing(&mut self, limits: &Limits) -> Next {
+    fn next_flushing(&mut self, limits: &Limits, may_end: bool) -> Next {
         if self.send_due() {
             return Next::Send;
+        }
+        if self.queued_bytes == 0 && self.is_plain {
+            self.phase = Phase::Finished;
+            return self.next_finished(may_end);
         }
         if self.queued_bytes == 0 {
             self.phase = Phase::Lingering;
             self.discarded_bytes = 0;
             return Next::ShutdownWrite;
         }
-        if self.receive == Receive::Running && self.discarded_bytes > limits.linger_bytes {
+        if self.receive == Receive::Running && (self.is_plain || self.discarded_bytes > limits.linger_bytes) {
             self.receive = Receive::Cancelling;
             return Next::CancelReceive;
         }
@@ -186,10 +216,11 @@ impl Link {
     }
 
     fn next_finished(&mut self, may_end: bool) -> Next {
-        if may_end && std::mem::take(&mut self.owes_lost) {
+        let is_idle = self.receive == Receive::Idle && !self.sending;
+        if may_end && (is_idle || !self.is_plain) && std::mem::take(&mut self.owes_lost) {
             return Next::ConnectionLost;
         }
-        if self.receive == Receive::Idle && !self.sending {
+        if is_idle {
             return self.listen(if self.owes_lost { Next::Nothing } else { Next::Close });
         }
         if !std::mem::replace(&mut self.aborted, true) {
@@ -237,7 +268,10 @@ impl Link {
     /// The receive ended with an error: the peer is gone.
     pub fn receive_failed(&mut self, errno: i32) {
         self.receive = Receive::Idle;
-        self.fail(End::Reset(Some(errno)));
+        // A transport that is closed reads no more: if its peer is gone, the send will fail.
+        if !self.is_plain || self.phase == Phase::Open {
+            self.fail(End::Reset(Some(errno)));
+        }
     }
 
     /// The cancel missed the receive. If that still runs, [`Link::next`] asks for another cancel where one is due.
@@ -291,6 +325,13 @@ impl Link {
         self.queued_bytes += bytes;
     }
 
+    /// Nothing more is written: FIN is sent once what was is out, and reading goes on.
+    pub fn end_output(&mut self) {
+        if self.phase == Phase::Open && self.output == Output::Open {
+            self.output = Output::Ending;
+        }
+    }
+
     // How it ends.
 
     /// Starts the graceful end: what was written is delivered, nothing more is read.
@@ -320,6 +361,10 @@ impl Link {
 
     /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
     pub fn fail(&mut self, end: End) {
+        if self.is_plain && self.phase == Phase::Flushing {
+            // What was written before the close is lost: that is what counts.
+            self.end = Some(end);
+        }
         self.end.get_or_insert(end);
         self.phase = Phase::Finished;
         self.inbox_bytes = 0;
@@ -337,6 +382,11 @@ impl Link {
     /// Whether the protocol still has its connection: callbacks run and `write` may take bytes.
     pub fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether it takes what is written, should there be room.
+    pub(super) fn takes_output(&self) -> bool {
+        self.phase == Phase::Open && self.output == Output::Open && self.directions.writable
     }
 
     /// Whether `connection_lost` has not been called yet, and must be.

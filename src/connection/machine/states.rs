@@ -40,6 +40,15 @@ pub(super) enum Retiring {
     WhenWritten,
 }
 
+/// How far our own half is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Output {
+    Open,
+    /// Nothing more is taken: FIN is sent once what was is out.
+    Ending,
+    Ended,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Eof {
     NotYet,

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod tasks;
+mod transports;
 
 use super::world::{Happening, LIMITS, World};
 use super::*;

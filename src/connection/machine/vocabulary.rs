@@ -28,6 +28,8 @@ pub enum Next {
     EofReceived,
     /// Ask the protocol for output, then report [`Machine::acted`](super::Machine::acted).
     WriteReady,
+    /// Tell a transport that its queue has fallen as far as it waits for.
+    Drained,
     /// Tell the protocol, for the first and only time, that its connection is gone.
     ConnectionLost,
     /// Start a receive.
@@ -38,7 +40,7 @@ pub enum Next {
     Listen(Ear),
     /// Send from the front of the queue.
     Send,
-    /// Send FIN: everything that was written is out.
+    /// Send FIN: everything that was written is out. The link may still be open.
     ShutdownWrite,
     /// Cancel its tasks: it has ended, but nothing is told of that before they have.
     CancelTasks,

@@ -302,6 +302,7 @@ impl World {
                     self.check_tasks();
                     self.call();
                 }
+                Next::Drained => panic!("a protocol has no marks of its own"),
                 Next::CancelTasks => self.cancel_tasks(),
                 Next::ConnectionLost => self.lose(),
                 Next::Receive => assert!(!std::mem::replace(&mut self.receiving, true), "two receives"),

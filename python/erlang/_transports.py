@@ -1,0 +1,172 @@
+"""Stream transports over the reactor: native where something is done for each message, as asyncio's own everywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+from asyncio import base_events, constants, futures, protocols, trsock
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+from erlang._native import native
+
+if TYPE_CHECKING:
+    from _py_reactor import Transport as _Native
+else:
+    _Native = native.transport_type()
+
+_DETACHES_ITSELF = vars(base_events.Server)["_detach"].__code__.co_argcount == 1
+
+
+class SocketTransport(_Native):
+    """A connection as a program of asyncio sees it. The socket stays the program's; the reactor does what is done with it."""
+
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
+
+    def __init__(
+        self,
+        loop: Any,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> None:
+        asyncio.BaseTransport.__init__(self, extra)
+        known = self._extra
+        known["socket"] = trsock.TransportSocket(sock)
+        try:
+            known["sockname"] = sock.getsockname()
+        except OSError:
+            known["sockname"] = None
+        if "peername" not in known:
+            try:
+                known["peername"] = sock.getpeername()
+            except OSError:
+                known["peername"] = None
+        self._open(loop, sock, server)
+        self.set_protocol(protocol)
+        if server is not None:
+            server._attach() if _DETACHES_ITSELF else server._attach(self)
+        loop._transports[self._sock_fd] = self
+        loop.call_soon(protocol.connection_made, self, context=self._context)
+        # Nothing is received before connection_made was called.
+        loop.call_soon(self._begin)
+        if waiter is not None:
+            loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        info = [self.__class__.__name__]
+        if self._sock is None:
+            info.append("closed")
+        elif self._closing:
+            info.append("closing")
+        info.append(f"fd={self._sock_fd}")
+        if self._attached:
+            size = self.get_write_buffer_size()
+            info.append("read=polling" if self.is_reading() else "read=idle")
+            info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
+        return f"<{' '.join(info)}>"
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if self._sock is not None:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            self._close_socket()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Have another protocol served from now on."""
+        self._set_protocol(protocol, isinstance(protocol, protocols.BufferedProtocol))
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Answer the low and the high mark."""
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks above and below which the protocol is told to pause and to go on."""
+        if high is None:
+            high = 64 * 1024 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._set_marks(high, low)
+
+    # Called by native code.
+
+    def _pause_protocol(self) -> None:
+        self._tell_writer("pause_writing")
+
+    def _resume_protocol(self) -> None:
+        self._tell_writer("resume_writing")
+
+    def _tell_writer(self, method: str) -> None:
+        try:
+            getattr(self._protocol, method)()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._tell(f"protocol.{method}() failed", exc)
+
+    def _tell(self, message: str, exc: BaseException) -> None:
+        context = {"message": message, "exception": exc, "transport": self, "protocol": self._protocol}
+        self._loop.call_exception_handler(context)
+
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        if isinstance(exc, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self._tell(message, exc)
+        self._force_close(exc)
+
+    def _lost_failed(self, exc: BaseException) -> None:
+        self._tell("Exception in connection_lost()", exc)
+
+    def _written_in_vain(self) -> None:
+        if self._conn_lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+            logger.warning("socket.send() raised exception.")
+        self._count_lost()
+
+    def _tell_if_empty(self) -> None:
+        waiter = self._empty_waiter
+        if waiter is not None and not waiter.done() and not self.get_write_buffer_size():
+            waiter.set_result(None)
+
+    def _close_socket(self) -> None:
+        """Close the socket, which nothing of the reactor's names any more."""
+        try:
+            self._sock.close()
+        finally:
+            if self._server is not None:
+                self._server._detach() if _DETACHES_ITSELF else self._server._detach(self)
+            if self._empty_waiter is not None and not self._empty_waiter.done():
+                self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
+    def _end_unattached(self) -> None:
+        """Close what no reactor serves any more, as its loop is closed or runs on another thread now."""
+        self._loop.call_soon(self._call_connection_lost, None)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        try:
+            if self._protocol_connected:
+                self._protocol.connection_lost(exc)
+        finally:
+            self._close_socket()
+            self._let_go()
+
+    # What asyncio's sendfile wants.
+
+    def _make_empty_waiter(self) -> asyncio.Future[None]:
+        if self._empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._empty_waiter = waiter
+        self._lend(True)
+        self._tell_if_empty()
+        return waiter
+
+    def _reset_empty_waiter(self) -> None:
+        self._empty_waiter = None
+        self._lend(False)

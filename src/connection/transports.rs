@@ -1,0 +1,121 @@
+//! Connections of asyncio's transports: what these do to their own.
+
+use crate::base::token::ConnId;
+use crate::connection::context::{Connection, Context, Inbound};
+use crate::connection::machine::{Directions, End, Machine, Marks};
+use crate::driver::descriptor::Descriptor;
+use crate::mail::command::Command;
+use crate::mail::notice::Notice;
+use crate::python::bytes_like;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+impl Context {
+    /// A connection for `transport`, which waits until it is made.
+    pub fn open_transport(&self, descriptor: Descriptor, transport: Py<PyAny>, marks: Marks) -> ConnId {
+        let directions = Directions { readable: true, writable: true, half_closes: true };
+        let machine = Machine::of_transport(directions, marks);
+        let mut connection = Connection::new(machine, descriptor, transport, None);
+        connection.is_transport = true;
+        let id = self.table.borrow_mut().insert(connection);
+        self.mailbox.stats.transports.count();
+        let mailbox = Arc::clone(&self.mailbox);
+        self.with_own(id, |connection| {
+            connection.descriptor.if_robbed(move || {
+                // Refused, its thread ends, and with it the connection.
+                let _ = mailbox.inbox.post(Command::Disown { id });
+            });
+        });
+        id
+    }
+
+    /// What `f` answers of a connection that is there.
+    pub fn with_own<R>(&self, id: ConnId, f: impl FnOnce(&mut Connection) -> R) -> Option<R> {
+        self.table.try_borrow_mut().ok()?.get(id).map(f)
+    }
+
+    /// A transport's `write`, of anything bytes-like: all of it is queued. Answers whether its protocol is to pause.
+    ///
+    /// # Errors
+    /// It has no bytes.
+    pub fn transport_write(&self, id: ConnId, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        // SAFETY: I7, by the token; pointers are taken of objects that `data` keeps alive, and of immutable ones only
+        // kept together with a reference.
+        unsafe {
+            let object = data.as_ptr();
+            if ffi::PyBytes_Check(object) != 0 {
+                let start = ffi::PyBytes_AS_STRING(object).cast::<u8>();
+                let len = ffi::Py_SIZE(object) as usize;
+                return Ok(self.queue(id, len, |connection| match connection.outbox.joins(len) {
+                    true => {
+                        let bytes = std::slice::from_raw_parts(start, len);
+                        connection.outbox.push_copy(bytes, &mut self.spares.borrow_mut());
+                    }
+                    false => connection.outbox.push_object(data.clone().unbind(), start, len),
+                }));
+            }
+        }
+        bytes_like::with_bytes(data, |bytes| {
+            Ok(self.queue(id, bytes.len(), |connection| {
+                connection.outbox.push_copy(bytes, &mut self.spares.borrow_mut());
+            }))
+        })
+    }
+
+    fn queue(&self, id: ConnId, len: usize, push: impl FnOnce(&mut Connection)) -> bool {
+        let pauses = self.with_own(id, |connection| {
+            if len == 0 || connection.machine.link.is_finished() {
+                return false;
+            }
+            push(connection);
+            connection.machine.queued(len)
+        });
+        self.touch(id);
+        pauses.unwrap_or_default()
+    }
+
+    /// A transport's connection ends, at once unless what was written is to be delivered; what has arrived is thrown away.
+    /// Answers whether anything is to be delivered.
+    pub fn end_transport(&self, id: ConnId, at_once: bool) -> bool {
+        let ended = self.with_own(id, |connection| {
+            if connection.machine.is_lent() {
+                // Whoever writes to it is to hear of its end.
+                connection.descriptor.shut_down(libc::SHUT_RDWR);
+            }
+            match at_once {
+                true => connection.machine.link.fail(End::Closed),
+                false => connection.machine.link.close(End::Closed),
+            }
+            (connection.machine.link.has_output(), std::mem::take(&mut connection.inbox))
+        });
+        self.closes.set(true);
+        self.touch(id);
+        let (has_output, unread): (bool, VecDeque<Inbound>) = ended.unwrap_or_default();
+        drop(unread);
+        has_output
+    }
+
+    /// Runs a callback of the protocol of `transport`, whose connection is `id`.
+    #[inline]
+    pub fn transport_callback<R>(
+        &self,
+        transport: &Bound<'_, PyAny>,
+        id: ConnId,
+        method: &'static str,
+        f: impl FnOnce() -> R,
+    ) -> R {
+        self.calling.set(Some(id));
+        let (result, slow) = self.mailbox.running.call(transport.py(), f);
+        self.calling.set(None);
+        if let Some(took) = slow {
+            let ms = took.as_millis();
+            let message = format!(
+                "{method} of a transport's protocol took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)"
+            );
+            self.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+        }
+        result
+    }
+}

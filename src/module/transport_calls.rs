@@ -1,0 +1,226 @@
+//! What a reactor has called of a transport's protocol, and what follows if that fails.
+
+use crate::base::token::ConnId;
+use crate::connection::context::Context;
+use crate::module::transport_layout::{Transport, detach, field, layout, put};
+use crate::python::variables;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::ptr;
+
+/// The transport of a connection, while its callbacks run.
+pub struct Serving<'a, 'py> {
+    pub context: &'a Context,
+    pub id: ConnId,
+    pub transport: &'a Bound<'py, PyAny>,
+}
+
+impl<'py> Serving<'_, 'py> {
+    fn it(&self) -> *mut Transport {
+        layout(self.transport)
+    }
+
+    fn py(&self) -> Python<'py> {
+        self.transport.py()
+    }
+
+    /// Runs `f`, which calls the protocol, in the transport's variables.
+    #[inline]
+    fn call<R>(&self, method: &'static str, f: impl FnOnce() -> R) -> R {
+        // SAFETY: I7, by the token; a transport; the transport keeps it, and nothing replaces it once it is open.
+        let variables = unsafe { (*self.it()).variables };
+        let within = || variables::within(self.py(), variables, f);
+        self.context.transport_callback(self.transport, self.id, method, within)
+    }
+
+    /// What a callback has raised: it costs the connection.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    fn failed(&self, error: PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
+            return Err(error);
+        }
+        self.context.mailbox.stats.exceptions.add(1);
+        if let Some(traceback) = error.traceback(py) {
+            // Before 3.12 the exception itself does not know it yet.
+            error.value(py).setattr("__traceback__", traceback)?;
+        }
+        self.transport.call_method1("_fatal_error", (error.value(py), message)).map(drop)
+    }
+
+    fn protocol(&self) -> Bound<'py, PyAny> {
+        field(self.transport, |it| it.protocol).unwrap_or_else(|| self.py().None().into_bound(self.py()))
+    }
+
+    /// Passes `data` on. Answers what is left of it, for a protocol whose buffers were too small and that takes no more now.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    #[inline]
+    pub fn received(&self, data: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        // SAFETY: I7, by the token; a transport.
+        let (receive, buffered) = unsafe { ((*self.it()).receive, (*self.it()).buffered != 0) };
+        if buffered {
+            return self.fill_buffers(&data);
+        }
+        let called = self.call("data_received", || {
+            if receive.is_null() {
+                return self.protocol().call_method1("data_received", (&data,)).map(drop);
+            }
+            let mut args = [ptr::null_mut(), data.as_ptr()];
+            // SAFETY: I7, by the token; kept while it runs, for it may set another protocol; one borrowed argument follows a
+            // spare slot; a new reference, or null with an exception.
+            unsafe {
+                let receive = Bound::from_borrowed_ptr(self.py(), receive);
+                let count = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+                let result =
+                    ffi::PyObject_Vectorcall(receive.as_ptr(), args.as_mut_ptr().add(1), count, ptr::null_mut());
+                Bound::from_owned_ptr_or_err(self.py(), result).map(drop)
+            }
+        });
+        match called {
+            Ok(()) => Ok(None),
+            Err(error) => self.failed(error, "Fatal error: protocol.data_received() call failed.").map(|()| None),
+        }
+    }
+
+    fn fill_buffers(&self, data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let data = data.cast::<PyBytes>()?.as_bytes();
+        let mut done = 0;
+        while done < data.len() {
+            // SAFETY: I7, by the token; a transport.
+            let (goes_on, buffered) = unsafe {
+                let it = &*self.it();
+                (it.closing == 0 && it.paused == 0, it.buffered != 0)
+            };
+            if done > 0 && !(goes_on && buffered) {
+                return Ok(Some(PyBytes::new(self.py(), &data[done..])));
+            }
+            let protocol = self.protocol();
+            let len = match self.call("get_buffer", || fill_buffer(&protocol, &data[done..])) {
+                Ok(len) => len,
+                Err(error) => {
+                    return self.failed(error, "Fatal error: protocol.get_buffer() call failed.").map(|()| None);
+                }
+            };
+            done += len;
+            let updated = self.call("buffer_updated", || protocol.call_method1("buffer_updated", (len,)).map(drop));
+            if let Err(error) = updated {
+                return self.failed(error, "Fatal error: protocol.buffer_updated() call failed.").map(|()| None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The peer sends no more. Answers whether the transport stays open.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn eof_received(&self) -> PyResult<bool> {
+        let protocol = self.protocol();
+        match self.call("eof_received", || protocol.call_method0("eof_received")?.is_truthy()) {
+            Ok(stays) => Ok(stays),
+            Err(error) => self.failed(error, "Fatal error: protocol.eof_received() call failed.").map(|()| true),
+        }
+    }
+
+    /// Its queue has fallen.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn drained(&self) -> PyResult<()> {
+        // SAFETY: I7, by the token; a transport.
+        let was_paused = unsafe { std::mem::take(&mut (*self.it()).protocol_paused) } != 0;
+        if was_paused {
+            self.call("resume_writing", || self.transport.call_method0("_resume_protocol"))?;
+        }
+        if field(self.transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none()) {
+            self.transport.call_method0("_tell_if_empty")?;
+        }
+        Ok(())
+    }
+
+    /// Tells the protocol, for the first and last time, that its connection is gone: by the system's `errno`, unless there
+    /// is another reason.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn lost(&self, errno: Option<i32>) -> PyResult<()> {
+        // SAFETY: I7, by the token; a transport.
+        let is_connected = unsafe {
+            let it = self.it();
+            (*it).closing = 1;
+            (*it).conn_lost = (*it).conn_lost.max(1);
+            (*it).protocol_connected != 0
+        };
+        if !is_connected {
+            return Ok(());
+        }
+        let failure = field(self.transport, |it| it.failure);
+        let failure = failure.or_else(|| errno.and_then(|errno| os_error(self.py(), errno).ok()));
+        let protocol = self.protocol();
+        match self.call("connection_lost", || protocol.call_method1("connection_lost", (failure,))) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(self.py()) => Err(error),
+            Err(error) if error.is_instance_of::<PySystemExit>(self.py()) => Err(error),
+            Err(error) => {
+                self.context.mailbox.stats.exceptions.add(1);
+                self.transport.call_method1("_lost_failed", (error.value(self.py()),)).map(drop)
+            }
+        }
+    }
+}
+
+/// As the system's error is raised.
+fn os_error(py: Python<'_>, errno: i32) -> PyResult<Bound<'_, PyAny>> {
+    let text = py.import("os")?.call_method1("strerror", (errno,))?;
+    py.import("builtins")?.getattr("OSError")?.call1((errno, text))
+}
+
+/// Copies what there is room for of `data` into the protocol's buffer, and answers how much that was.
+fn fill_buffer(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<usize> {
+    let buffer = protocol.call_method1("get_buffer", (-1,))?;
+    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released; it can be written
+    // to, and no Python code runs meanwhile.
+    unsafe {
+        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+        if ffi::PyObject_GetBuffer(buffer.as_ptr(), &raw mut view, ffi::PyBUF_WRITABLE) < 0 {
+            return Err(PyErr::fetch(protocol.py()));
+        }
+        let len = data.len().min(view.len as usize);
+        ptr::copy_nonoverlapping(data.as_ptr(), view.buf.cast(), len);
+        ffi::PyBuffer_Release(&raw mut view);
+        match len {
+            0 => Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer")),
+            len => Ok(len),
+        }
+    }
+}
+
+/// The connection is gone, and nothing names its descriptor any more: the socket is closed.
+pub fn closed(transport: &Bound<'_, PyAny>) {
+    detach(transport);
+    if let Err(error) = transport.call_method0("_close_socket") {
+        error.write_unraisable(transport.py(), Some(transport));
+    }
+    let_go(transport);
+}
+
+/// It holds nothing any more.
+pub fn let_go(transport: &Bound<'_, PyAny>) {
+    put(transport, |it| &mut it.sock, None);
+    put(transport, |it| &mut it.protocol, None);
+    put(transport, |it| &mut it.receive, None);
+    put(transport, |it| &mut it.event_loop, None);
+    put(transport, |it| &mut it.server, None);
+    put(transport, |it| &mut it.failure, None);
+}
+
+/// Its loop is driven no more: it keeps its socket, and has no connection.
+pub fn orphaned(transport: &Bound<'_, PyAny>) {
+    detach(transport);
+}

@@ -1,0 +1,244 @@
+//! The C layout of a transport, what Python sees of it, and how its connection is found.
+
+use crate::base::token::ConnId;
+use crate::connection::context::Context;
+use crate::connection::machine::Marks;
+use crate::module::loop_layout::{LoopObject, core, this_thread};
+use crate::python::glue::Static;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+use std::rc::Rc;
+
+/// The layout of asyncio's own base class, by which asyncio knows transports that can be paused: the slot of `BaseTransport`, and
+/// those that ours have other members for. Whoever makes the type checks that it is this one.
+#[repr(C)]
+pub struct Base {
+    head: ffi::PyObject,
+    extra: *mut ffi::PyObject,
+    unused: [*mut ffi::PyObject; 4],
+}
+
+/// A transport. Every pointer may be null.
+#[repr(C)]
+pub struct Transport {
+    pub base: Base,
+    /// A loop of ours, until `connection_lost` has returned.
+    pub event_loop: *mut ffi::PyObject,
+    pub protocol: *mut ffi::PyObject,
+    /// The socket object, which owns the descriptor.
+    pub sock: *mut ffi::PyObject,
+    pub server: *mut ffi::PyObject,
+    /// The `contextvars.Context` that callbacks of the protocol run in.
+    pub variables: *mut ffi::PyObject,
+    /// The protocol's `data_received`, or `get_buffer`; null where it has to be looked up.
+    pub receive: *mut ffi::PyObject,
+    /// A future of who waits until nothing is left to send.
+    pub empty_waiter: *mut ffi::PyObject,
+    /// With what `connection_lost` is called, if it ended by that.
+    pub failure: *mut ffi::PyObject,
+    pub weak_references: *mut ffi::PyObject,
+    id: u64,
+    pub high: ffi::Py_ssize_t,
+    pub low: ffi::Py_ssize_t,
+    /// How often something was written although it had ended, from the end on.
+    pub conn_lost: c_int,
+    pub sock_fd: c_int,
+    /// Whether a reactor serves it: `id` names its connection.
+    attached: c_char,
+    pub closing: c_char,
+    pub paused: c_char,
+    pub eof: c_char,
+    pub protocol_connected: c_char,
+    pub protocol_paused: c_char,
+    /// Its protocol is an `asyncio.BufferedProtocol`.
+    pub buffered: c_char,
+}
+
+/// How many pointers there are to look after.
+const POINTERS: usize = 13;
+
+impl Transport {
+    fn pointers(&mut self) -> [&mut *mut ffi::PyObject; POINTERS] {
+        let [one, two, three, four] = &mut self.base.unused;
+        [
+            one,
+            two,
+            three,
+            four,
+            &mut self.base.extra,
+            &mut self.event_loop,
+            &mut self.protocol,
+            &mut self.sock,
+            &mut self.server,
+            &mut self.variables,
+            &mut self.receive,
+            &mut self.empty_waiter,
+            &mut self.failure,
+        ]
+    }
+}
+
+const fn member(name: &'static CStr, kind: c_int, offset: usize, flags: c_int) -> ffi::PyMemberDef {
+    ffi::PyMemberDef {
+        name: name.as_ptr(),
+        type_code: kind,
+        offset: offset as ffi::Py_ssize_t,
+        flags,
+        doc: ptr::null(),
+    }
+}
+
+const fn object(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
+    // The kind that is `None` where there is none.
+    #[allow(deprecated, reason = "the other kind raises AttributeError instead")]
+    member(name, ffi::_Py_T_OBJECT, offset, ffi::Py_READONLY)
+}
+
+const fn flag(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
+    member(name, ffi::Py_T_BOOL, offset, ffi::Py_READONLY)
+}
+
+/// What asyncio's own transports have by these names, and libraries look at.
+pub static MEMBERS: Static<[ffi::PyMemberDef; 19]> = Static([
+    object(c"_loop", offset_of!(Transport, event_loop)),
+    object(c"_protocol", offset_of!(Transport, protocol)),
+    object(c"_sock", offset_of!(Transport, sock)),
+    object(c"_server", offset_of!(Transport, server)),
+    object(c"_context", offset_of!(Transport, variables)),
+    #[allow(deprecated, reason = "the other kind raises AttributeError instead")]
+    member(c"_empty_waiter", ffi::_Py_T_OBJECT, offset_of!(Transport, empty_waiter), 0),
+    member(c"_high_water", ffi::Py_T_PYSSIZET, offset_of!(Transport, high), ffi::Py_READONLY),
+    member(c"_low_water", ffi::Py_T_PYSSIZET, offset_of!(Transport, low), ffi::Py_READONLY),
+    member(c"_conn_lost", ffi::Py_T_INT, offset_of!(Transport, conn_lost), ffi::Py_READONLY),
+    member(c"_sock_fd", ffi::Py_T_INT, offset_of!(Transport, sock_fd), ffi::Py_READONLY),
+    flag(c"_closing", offset_of!(Transport, closing)),
+    flag(c"_paused", offset_of!(Transport, paused)),
+    flag(c"_eof", offset_of!(Transport, eof)),
+    flag(c"_protocol_connected", offset_of!(Transport, protocol_connected)),
+    flag(c"_protocol_paused", offset_of!(Transport, protocol_paused)),
+    flag(c"_buffered", offset_of!(Transport, buffered)),
+    flag(c"_attached", offset_of!(Transport, attached)),
+    member(c"__weaklistoffset__", ffi::Py_T_PYSSIZET, offset_of!(Transport, weak_references), ffi::Py_READONLY),
+    ffi::PyMemberDef { name: ptr::null(), type_code: 0, offset: 0, flags: 0, doc: ptr::null() },
+]);
+
+/// A borrowed transport. Its fields are read and written through raw pointers: Python code may change them at any time.
+pub fn layout(transport: &Bound<'_, PyAny>) -> *mut Transport {
+    transport.as_ptr().cast()
+}
+
+/// A borrowed field, if there is something.
+pub fn field<'py>(
+    transport: &Bound<'py, PyAny>,
+    which: impl FnOnce(&Transport) -> *mut ffi::PyObject,
+) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: I7, by the token; only transports get here; the field keeps its object, of which this makes a reference.
+    unsafe { Bound::from_borrowed_ptr_or_opt(transport.py(), which(&*layout(transport))) }
+}
+
+/// Puts something, or nothing, into a field.
+pub fn put(
+    transport: &Bound<'_, PyAny>,
+    which: impl FnOnce(&mut Transport) -> &mut *mut ffi::PyObject,
+    value: Option<Bound<'_, PyAny>>,
+) {
+    // SAFETY: I7, by the token; only transports get here; the old object is released after the new one is in place.
+    unsafe {
+        let new = value.map_or(ptr::null_mut(), Bound::into_ptr);
+        let old = std::mem::replace(which(&mut *layout(transport)), new);
+        ffi::Py_XDECREF(old);
+    }
+}
+
+/// From now on its connection is `id`, of its loop's context.
+pub fn attach(transport: &Bound<'_, PyAny>, id: ConnId) {
+    // SAFETY: I7, by the token; only transports get here.
+    unsafe {
+        (*layout(transport)).id = id.bits();
+        (*layout(transport)).attached = 1;
+    }
+}
+
+/// It has no connection any more.
+pub fn detach(transport: &Bound<'_, PyAny>) {
+    // SAFETY: I7, by the token; only transports get here.
+    unsafe { (*layout(transport)).attached = 0 };
+}
+
+/// Its connection, and the context of that; `None` if it has none any more.
+///
+/// # Errors
+/// This is not the thread of its loop.
+pub fn reach(transport: &Bound<'_, PyAny>) -> PyResult<Option<(Rc<Context>, ConnId)>> {
+    // SAFETY: I7, by the token; only transports get here; what is attached has a loop of ours.
+    unsafe {
+        let this = layout(transport);
+        if (*this).attached == 0 || (*this).event_loop.is_null() {
+            return Ok(None);
+        }
+        let core = core((*this).event_loop.cast::<LoopObject>());
+        let runs_on = core.thread.get();
+        if runs_on != 0 && runs_on != this_thread() {
+            return Err(PyRuntimeError::new_err(
+                "a transport may be used on the thread of its loop only: loop.call_soon_threadsafe(transport.write, data)",
+            ));
+        }
+        let context = core.context.borrow().clone();
+        Ok(context.map(|context| (context, ConnId::from_bits((*this).id))))
+    }
+}
+
+/// Its marks.
+pub fn marks(transport: &Bound<'_, PyAny>) -> Marks {
+    // SAFETY: I7, by the token; only transports get here.
+    let (high, low) = unsafe { ((*layout(transport)).high, (*layout(transport)).low) };
+    Marks { high: usize::try_from(high).unwrap_or_default(), low: usize::try_from(low).unwrap_or_default() }
+}
+
+/// `tp_traverse`.
+pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released.
+    unsafe {
+        let fields = (*object.cast::<Transport>()).pointers().map(|field| *field);
+        for field in fields.into_iter().chain([ffi::Py_TYPE(object).cast()]).filter(|field| !field.is_null()) {
+            let result = visit(field, arg);
+            if result != 0 {
+                return result;
+            }
+        }
+    }
+    0
+}
+
+/// `tp_clear`.
+pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: I7: the collector calls attached, with an instance. Each field is emptied before its object is released.
+    unsafe {
+        for nth in 0..POINTERS {
+            let old = std::mem::replace((*object.cast::<Transport>()).pointers()[nth], ptr::null_mut());
+            ffi::Py_XDECREF(old);
+        }
+    }
+    0
+}
+
+/// `tp_dealloc`.
+pub unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; CPython calls this attached (I7). The usual order for a heap type.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        if !(*object.cast::<Transport>()).weak_references.is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        clear(object);
+        let class = ffi::Py_TYPE(object);
+        if let Some(free) = (*class).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}

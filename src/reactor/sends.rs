@@ -1,0 +1,60 @@
+//! How bytes leave: at the end of a turn, or at once where they are many.
+
+use super::Reactor;
+use super::arrivals::advance;
+use crate::base::config::SEND_AT_ONCE_BYTES;
+use crate::base::token::ConnId;
+use crate::connection::context::Connection;
+use crate::driver::{Driver, Event, Outcome};
+
+impl Reactor {
+    /// One send for each connection that has something to send, and has not sent it yet.
+    pub(super) fn flush(&mut self) {
+        let mut sends = std::mem::take(&mut self.sends);
+        for id in sends.drain(..) {
+            let ended = self.send(id);
+            self.events.extend(ended.map(|outcome| Event { id, outcome }));
+        }
+        self.sends = sends;
+    }
+
+    /// Whether it is worth a call of its own. Datagrams are sent many at a time.
+    pub(super) fn has_much_to_send(&self, id: ConnId) -> bool {
+        let much = |connection: &mut Connection| {
+            connection.machine.link.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
+        };
+        self.with(id, much).unwrap_or_default()
+    }
+
+    /// The one door by which bytes leave, at once or at the end of the turn: what is to be done to them on the way is done
+    /// here. Sends what a connection has to send. Answers the outcome, if there is one already.
+    pub(super) fn send(&mut self, id: ConnId) -> Option<Outcome> {
+        let mut table = self.context.table.borrow_mut();
+        let connection = table.get(id)?;
+        if connection.machine.link.is_finished() {
+            // It was cut after the send was planned: an operation that begins now would not see the abort.
+            connection.machine.link.send_forgone();
+            drop(table);
+            self.context.touch(id);
+            return None;
+        }
+        let target = connection.descriptor.target();
+        match connection.outbox.payload() {
+            // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by its outcome alone.
+            Some(payload) => unsafe { self.driver.send(id, target, payload) },
+            None => {
+                connection.machine.sent(0, &self.context.limits);
+                None
+            }
+        }
+    }
+
+    /// Tells a connection's machine of what happened, where no buffer came with it.
+    pub(super) fn advance(&mut self, id: ConnId, outcome: Outcome) {
+        let mut sent = std::mem::take(&mut self.sent);
+        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
+        // A destructor may run here: nothing is borrowed.
+        sent.clear();
+        self.sent = sent;
+    }
+}

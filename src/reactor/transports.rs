@@ -1,0 +1,113 @@
+//! What follows for connections of asyncio's transports, where that is not as for those of protocols.
+
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use crate::base::token::ConnId;
+use crate::connection::context::{Connection, Inbound};
+use crate::connection::machine::End;
+use crate::module::transport_calls::{self, Serving};
+use pyo3::prelude::*;
+
+impl Reactor {
+    pub(super) fn is_transport(&self, id: ConnId) -> bool {
+        self.with(id, |connection| connection.is_transport).unwrap_or_default()
+    }
+
+    /// The transport of a connection. It cannot go away while its callback runs: only `settle` removes connections.
+    fn transport<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Bound<'py, PyAny>> {
+        self.with(id, |connection| connection.protocol.clone_ref(py).into_bound(py))
+    }
+
+    /// Runs `f` for the transport of a connection. What is meant to end the loop does so in the next turn.
+    fn serving<R>(&mut self, py: Python<'_>, id: ConnId, f: impl FnOnce(&Serving<'_, '_>) -> PyResult<R>) -> Option<R> {
+        let transport = self.transport(py, id)?;
+        match f(&Serving { context: &self.context, id, transport: &transport }) {
+            Ok(result) => Some(result),
+            Err(error) => {
+                self.raised.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    pub(super) fn transport_received(&mut self, transport: &Bound<'_, PyAny>, id: ConnId, data: Bound<'_, PyAny>) {
+        let rest = match (Serving { context: &self.context, id, transport }).received(data) {
+            Ok(rest) => rest,
+            Err(error) => {
+                self.raised.get_or_insert(error);
+                return;
+            }
+        };
+        let Some(rest) = rest else { return };
+        self.with(id, |connection| {
+            if connection.machine.link.is_open() {
+                let rest = Inbound { data: rest.into_any().unbind(), from: None };
+                connection.machine.link.undelivered(rest.cost());
+                connection.inbox.push_front(rest);
+            }
+        });
+    }
+
+    pub(super) fn transport_eof(&mut self, py: Python<'_>, id: ConnId) {
+        let stays = self.serving(py, id, |serving| serving.eof_received());
+        if stays == Some(false)
+            && let Some(transport) = self.transport(py, id)
+            && let Err(error) = transport.call_method0("close")
+        {
+            self.raised.get_or_insert(error);
+        }
+    }
+
+    pub(super) fn drained(&mut self, py: Python<'_>, id: ConnId) {
+        self.serving(py, id, |serving| serving.drained());
+    }
+
+    pub(super) fn lose_transport(&mut self, py: Python<'_>, id: ConnId) {
+        let lost = self.with(id, |connection| (std::mem::take(&mut connection.inbox), connection.machine.link.end()));
+        let Some((unread, end)) = lost else { return };
+        drop(unread);
+        let errno = match end {
+            End::Reset(errno) => Some(errno.unwrap_or(libc::ECONNRESET)),
+            End::Exception => Some(libc::EBADF),
+            _ => None,
+        };
+        self.serving(py, id, |serving| serving.lost(errno));
+    }
+
+    /// The thread of its context ends, or its loop is driven no more.
+    pub(super) fn cut_transport(&self, py: Python<'_>, connection: Connection) {
+        let Connection { protocol, descriptor, .. } = connection;
+        drop(descriptor);
+        transport_calls::orphaned(protocol.bind(py));
+    }
+
+    /// Has what is left of the transports of a context that ends closed, once its tasks have ended. Answers whether none is.
+    pub(super) fn transports_have_ended(&mut self, py: Python<'_>) -> bool {
+        if self.context.mailbox.stats.transports.get() == 0 {
+            return true;
+        }
+        if !std::mem::replace(&mut self.ends_transports, true) {
+            let ids = self.context.table.borrow().ids();
+            for id in ids {
+                if self.is_transport(id) {
+                    self.context.end_transport(id, false);
+                    self.settle(py, id);
+                }
+            }
+        }
+        self.context.mailbox.stats.transports.get() == 0
+    }
+
+    /// How many connections are those of protocols.
+    pub(super) fn served(&self) -> usize {
+        self.context.table.borrow().len().saturating_sub(self.context.mailbox.stats.transports.get() as usize)
+    }
+
+    /// Its connection has been removed: the descriptor is the socket's alone again.
+    pub(super) fn transport_closed(&self, py: Python<'_>, connection: Connection) {
+        let Connection { protocol, descriptor, .. } = connection;
+        drop(descriptor);
+        transport_calls::closed(protocol.bind(py));
+    }
+}
