@@ -20,6 +20,10 @@ pub mod own_connection;
 pub mod peer_names;
 pub mod protocol;
 pub mod readers;
+pub mod stream;
+pub mod stream_input;
+pub mod stream_read;
+pub mod stream_type;
 pub mod tasks;
 pub mod thread_context;
 pub mod transport;
@@ -74,7 +78,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 24]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 25]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -144,6 +148,12 @@ static METHODS: Static<[ffi::PyMethodDef; 24]> = Static([
     ),
     method(c"event_loop", context_loop::event_loop, ffi::METH_NOARGS, c"The loop of this thread's context, or None."),
     method(c"datagrams", datagrams::datagrams, ffi::METH_NOARGS, c"The native half of a datagram endpoint of asyncio."),
+    method(
+        c"stream_type",
+        stream_type::stream_type,
+        ffi::METH_NOARGS,
+        c"The native half of a reader of erlang.streams.",
+    ),
     method(c"loop_type", event_loop::loop_type, ffi::METH_NOARGS, c"The native half of an event loop."),
     method(c"transport_type", transport::transport_type, ffi::METH_NOARGS, c"The native half of a stream transport."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),

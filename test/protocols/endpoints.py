@@ -77,3 +77,4 @@ def names():
 
 import endpoints_datagrams  # noqa: E402, F401
 import endpoints_descriptors  # noqa: E402, F401
+import endpoints_streams  # noqa: E402, F401

@@ -1,0 +1,314 @@
+//! `Stream`: the native half of `erlang.streams.StreamReader`. What is asked of asyncio's reader is asked of it, and answered
+//! without a switch of tasks where the data is there.
+
+use crate::module::loop_calls::entry;
+use crate::module::stream::{Parts, Stream, StreamObject, stream};
+use crate::module::stream_input::Separators;
+use crate::module::stream_read::{self, Kind};
+use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
+use crate::python::types;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+/// Defines a method without arguments.
+macro_rules! asks {
+    ($name:ident, |$py:ident, $this:ident, $stream:ident| $body:expr) => {
+        unsafe extern "C" fn $name($this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            guarded_object(|$py| {
+                // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps.
+                let $stream = unsafe { stream($this) };
+                let _ = $stream;
+                $body
+            })
+        }
+    };
+}
+
+/// Defines a method with one argument.
+macro_rules! takes {
+    ($name:ident, |$py:ident, $stream:ident, $given:ident| $body:expr) => {
+        unsafe extern "C" fn $name(this: *mut ffi::PyObject, given: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            guarded_object(|$py| {
+                // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps.
+                let ($stream, $given) = unsafe { (stream(this), argument($py, given)) };
+                $body?;
+                Ok($py.None().into_bound($py))
+            })
+        }
+    };
+}
+
+takes!(feed_data, |py, stream, data| stream.feed(&data));
+
+takes!(set_transport, |py, stream, transport| {
+    let before = stream.parts.borrow_mut().transport.replace(transport.unbind());
+    drop(before);
+    PyResult::Ok(())
+});
+
+takes!(set_exception, |py, stream, exception| {
+    let before = stream.parts.borrow_mut().exception.replace(exception.clone().unbind());
+    drop(before);
+    stream.wake(py, Some(&exception))
+});
+
+takes!(set_busy, |py, stream, busy| busy.is_truthy().map(|busy| stream.is_busy.set(busy)));
+
+takes!(begin, |py, stream, args| {
+    let (limit, create_future): (isize, Bound<'_, PyAny>) = args.cast::<PyTuple>()?.extract()?;
+    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+    stream.limit.set(limit.ok_or_else(|| PyValueError::new_err("Limit cannot be <= 0"))?);
+    let types = stream_types(py)?;
+    let parts = Parts {
+        create_future: Some(create_future.unbind()),
+        read_type: Some(types.get_item(1)?.unbind()),
+        nothing: Some(types.get_item(2)?.unbind()),
+        ..Parts::default()
+    };
+    let before = stream.parts.replace(parts);
+    drop(before);
+    PyResult::Ok(())
+});
+
+asks!(feed_eof, |py, this, stream| {
+    stream.has_ended.set(true);
+    stream.wake(py, None)?;
+    Ok(py.None().into_bound(py))
+});
+
+asks!(exception, |py, this, stream| {
+    let exception = stream.parts.borrow().exception.as_ref().map(|exception| exception.bind(py).clone());
+    Ok(exception.unwrap_or_else(|| py.None().into_bound(py)))
+});
+
+asks!(at_eof, |py, this, stream| {
+    let at_eof = stream.has_ended.get() && stream.input.borrow().is_empty(py);
+    Ok(at_eof.into_pyobject(py)?.to_owned().into_any())
+});
+
+asks!(unread, |py, this, stream| Ok(stream.input.borrow().len(py).into_pyobject(py)?.into_any()));
+asks!(is_busy, |py, this, stream| Ok(stream.is_busy.get().into_pyobject(py)?.to_owned().into_any()));
+asks!(readline, |py, this, stream| make_read(py, this, Kind::Line(Separators::newline())));
+asks!(next, |py, this, stream| make_read(py, this, Kind::Next(Separators::newline())));
+
+asks!(itself, |py, this, stream| {
+    // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+    Ok(unsafe { argument(py, this) })
+});
+
+/// # Errors
+/// No memory, or it was never begun.
+fn make_read<'py>(py: Python<'py>, this: *mut ffi::PyObject, kind: Kind) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: I7, by the token: its methods call this, with an instance.
+    let parts = unsafe { stream(this) }.parts.borrow();
+    let class = parts.read_type.as_ref().map(|class| class.bind(py).clone());
+    drop(parts);
+    let class = class.ok_or_else(|| PyTypeError::new_err("this reader has no loop"))?;
+    // SAFETY: I7: as above; `begin` has put the type there.
+    unsafe { stream_read::make(py, &class, this, kind) }
+}
+
+/// `_drain(transport, slowly)`: what is awaited at once, or what `slowly` answers.
+unsafe extern "C" fn drain(
+    this: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps, and so many objects.
+        let (stream, given) = unsafe { (stream(this), std::slice::from_raw_parts(args, count as usize)) };
+        let [transport, slowly] = given else {
+            return Err(PyTypeError::new_err("a transport and a function are needed"));
+        };
+        // SAFETY: I7: as above.
+        let (transport, slowly) = unsafe { (argument(py, *transport), argument(py, *slowly)) };
+        let parts = stream.parts.borrow();
+        let nothing = parts.nothing.as_ref().filter(|_| !stream.is_busy.get() && parts.exception.is_none());
+        let nothing = nothing.map(|nothing| nothing.bind(py).clone());
+        drop(parts);
+        match nothing {
+            Some(nothing) if !transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? => Ok(nothing),
+            _ => slowly.call0(),
+        }
+    })
+}
+
+/// The one argument that there may be, by its place or its name.
+fn one_argument<'py>(
+    given: &[Bound<'py, PyAny>],
+    names: Option<Bound<'py, PyTuple>>,
+    name: &str,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let named = names.as_ref().map_or(0, |names| names.len());
+    let is_meant = names.is_none_or(|names| names.iter().all(|one| one.extract::<&str>().is_ok_and(|one| one == name)));
+    if given.len() > 1 || named > 1 || !is_meant {
+        return Err(PyTypeError::new_err(format!("there is one argument, {name}")));
+    }
+    Ok(given.first().cloned())
+}
+
+/// Defines a method with one argument that may be missing, or named.
+macro_rules! may_take {
+    ($method:ident, $name:literal, |$given:ident| $kind:expr) => {
+        unsafe extern "C" fn $method(
+            this: *mut ffi::PyObject,
+            args: *const *mut ffi::PyObject,
+            count: ffi::Py_ssize_t,
+            names: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
+            guarded_object(|py| {
+                // SAFETY: I7: CPython calls attached, a method with an instance of its type, and passes `count` objects, then one
+                // for each of the names.
+                let $given = unsafe {
+                    let names =
+                        Bound::from_borrowed_ptr_or_opt(py, names).map(|names| names.cast_into_unchecked::<PyTuple>());
+                    let count = count as usize + names.as_ref().map_or(0, |names| names.len());
+                    let given: Vec<_> = (0..count).map(|nth| argument(py, *args.add(nth))).collect();
+                    one_argument(&given, names, $name)?
+                };
+                make_read(py, this, $kind)
+            })
+        }
+    };
+}
+
+may_take!(read, "n", |given| Kind::Some(given.map_or(Ok(-1), |n| n.extract())?));
+may_take!(readexactly, "n", |given| {
+    let missing = || PyTypeError::new_err("readexactly() missing 1 required positional argument: 'n'");
+    Kind::Exactly(given.ok_or_else(missing)?.extract()?)
+});
+may_take!(readuntil, "separator", |given| {
+    Kind::Until(given.map_or_else(|| Ok(Separators::newline()), |given| Separators::of(&given))?)
+});
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
+        unsafe {
+            let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("a stream cannot be made"))?;
+            let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
+            (*object.as_ptr().cast::<StreamObject>()).stream = Box::into_raw(Box::new(Stream::default()));
+            Ok(object)
+        }
+    })
+}
+
+unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released. One that is just being
+    // made has no stream yet.
+    unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 || (*object.cast::<StreamObject>()).stream.is_null() {
+            return result;
+        }
+        let Ok(parts) = stream(object).parts.try_borrow() else { return 0 };
+        let Parts { waiter, transport, exception, create_future, .. } = &*parts;
+        for part in [waiter, transport, exception, create_future].into_iter().flatten() {
+            let result = visit(part.as_ptr(), arg);
+            if result != 0 {
+                return result;
+            }
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    guarded(0, |_| {
+        // SAFETY: I7: as in `traverse`; what is taken out is released afterwards.
+        unsafe {
+            if !(*object.cast::<StreamObject>()).stream.is_null() {
+                let parts = stream(object).parts.take();
+                drop(parts);
+            }
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; CPython calls this attached (I7). The usual order for a heap type.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        let class = ffi::Py_TYPE(object);
+        let raw = ptr::replace(&raw mut (*object.cast::<StreamObject>()).stream, ptr::null_mut());
+        if !raw.is_null() {
+            guarded((), |_| {
+                drop(Box::from_raw(raw));
+                Ok(())
+            });
+        }
+        if let Some(free) = (*class).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
+    entry(c"read", read, c"read($self, /, n=-1)\n--\n\nAwait up to n bytes, or all that come."),
+    entry(c"readexactly", readexactly, c"readexactly($self, /, n)\n--\n\nAwait exactly n bytes."),
+    entry(
+        c"readuntil",
+        readuntil,
+        c"readuntil($self, /, separator=b'\\n')\n--\n\nAwait what comes before a separator, and that.",
+    ),
+    method(c"readline", readline, ffi::METH_NOARGS, c"readline($self, /)\n--\n\nAwait a line."),
+    method(c"__aiter__", itself, ffi::METH_NOARGS, c"Line by line."),
+    method(c"__anext__", next, ffi::METH_NOARGS, c"The next line."),
+    method(c"at_eof", at_eof, ffi::METH_NOARGS, c"at_eof($self, /)\n--\n\nWhether all is read, and no more comes."),
+    method(c"exception", exception, ffi::METH_NOARGS, c"exception($self, /)\n--\n\nWhat the connection failed with."),
+    method(c"set_exception", set_exception, ffi::METH_O, c"set_exception($self, exc, /)\n--\n\nThe connection failed."),
+    method(
+        c"set_transport",
+        set_transport,
+        ffi::METH_O,
+        c"set_transport($self, transport, /)\n--\n\nWhose reader it is.",
+    ),
+    method(c"feed_data", feed_data, ffi::METH_O, c"feed_data($self, data, /)\n--\n\nThis was received."),
+    method(c"feed_eof", feed_eof, ffi::METH_NOARGS, c"feed_eof($self, /)\n--\n\nNo more comes."),
+    method(c"_begin", begin, ffi::METH_VARARGS, c"Of a limit, and create_future of a loop."),
+    method(c"_set_busy", set_busy, ffi::METH_O, c"Whether there is something to drain, or to tell there."),
+    method(c"_is_busy", is_busy, ffi::METH_NOARGS, c"Whether there is."),
+    method(c"_unread", unread, ffi::METH_NOARGS, c"How much is received and not read."),
+    fast(c"_drain", drain, c"Of a writer that may have nothing to wait for."),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+fn make_types(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+    let slots = [
+        (ffi::Py_tp_new, new as *mut c_void),
+        (ffi::Py_tp_traverse, traverse as *mut c_void),
+        (ffi::Py_tp_clear, clear as *mut c_void),
+        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
+    ];
+    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
+    let stream = types::make(py, c"erlang.Stream", size_of::<StreamObject>(), flags, &slots, None)?;
+    let (stream, read_type) = (stream.into_any(), stream_read::make_type(py)?.into_any());
+    // SAFETY: I7, by the token: an instance of the one type, for the other.
+    let nothing = unsafe { stream_read::make(py, &read_type, stream.call0()?.as_ptr(), Kind::Nothing)? };
+    PyTuple::new(py, [stream, read_type, nothing])
+}
+
+/// The types of the calling interpreter: of streams, and of what is awaited; and one of the latter that waits for nothing.
+///
+/// # Errors
+/// The Python exception.
+fn stream_types(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+    Ok(types::kept_as(py, "_py_reactor.stream", || Ok(make_types(py)?.into_any()))?.cast_into()?)
+}
+
+/// `stream_type()`.
+pub unsafe extern "C" fn stream_type(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| stream_types(py)?.get_item(0))
+}
