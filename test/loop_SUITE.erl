@@ -26,6 +26,7 @@ groups() ->
             from_other_threads,
             exceptions_are_logged_and_cost_nothing,
             what_a_contexts_loop_refuses,
+            no_context_has_pythons_main_thread,
             no_subprocess_unless_allowed,
             an_interrupt_ends_a_callback,
             an_interrupt_ends_a_task,
@@ -218,6 +219,19 @@ what_a_contexts_loop_refuses(Config) ->
                 {add_signal_handler, signal, "os:set_signal"}
             ]
         ]
+    end).
+
+%% Libraries would set signal handlers there. What begins a loop on the main thread does so, too.
+no_context_has_pythons_main_thread(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        [
+            ?assertEqual({Wrong, {ok, false}}, {Wrong, py:eval(Context, ["(lambda threading: ", Wrong, ")(__import__('threading'))"])})
+         || Wrong <- [
+                "threading.current_thread() is threading.main_thread()",
+                "threading.get_ident() == threading.main_thread().ident"
+            ]
+        ],
+        {ok, 42} = py:eval(Context, "(lambda asyncio: asyncio.run(asyncio.sleep(0, 42)))(__import__('asyncio'))")
     end).
 
 no_subprocess_unless_allowed(Config) ->

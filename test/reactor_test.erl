@@ -44,6 +44,14 @@ init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
 init_group(subinterp, Config) ->
     %% By io_uring, where that works.
     init_group(auto, [{mode, subinterp} | Config]);
+init_group(owngil, Config) ->
+    case py_reactor_context:start_link(new_id(), owngil, #{}) of
+        {ok, Pid} ->
+            ok = py_reactor_context:stop(Pid),
+            init_group(auto, [{mode, owngil} | Config]);
+        {error, {unsupported_mode, _, _} = Why} ->
+            {skip, Why}
+    end;
 init_group(Backend, Config) ->
     case py_reactor_context:start_link(new_id(), worker, #{backend => Backend}) of
         {ok, Pid} ->

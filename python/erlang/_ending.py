@@ -11,6 +11,19 @@ import threading
 from typing import Any
 
 
+def be_no_main_thread() -> None:
+    """Have the calling thread be one like any that Python has not started, and not the main one of its interpreter.
+
+    Before 3.13 that is whoever imports `threading` first, where libraries would set signal handlers, in vain.
+    """
+    internals: Any = threading
+    main = threading.main_thread()
+    if main is threading.current_thread():
+        internals._DummyThread()
+        # Some compare numbers.
+        vars(main)["_ident"] = None
+
+
 def pass_nothing_on() -> None:
     """Let threads that the calling one starts be daemons only if they are told to be.
 

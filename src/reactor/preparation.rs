@@ -127,9 +127,11 @@ impl Entered<'_> {
 /// What an interpreter needs to be a context's, and the user's own code.
 fn run_set_up(native: &Bound<'_, PyModule>, python: &Workspace, options: &Options, mailbox: &Mailbox) -> PyResult<()> {
     let py = native.py();
+    let threads = py.import("erlang._ending")?;
+    threads.call_method0("be_no_main_thread")?;
     if options.mode != Mode::Worker {
         py.import("erlang._extensions")?.call_method1("install", (native.getattr("load_in_main")?,))?;
-        py.import("erlang._ending")?.call_method0("pass_nothing_on")?;
+        threads.call_method0("pass_nothing_on")?;
     }
     let is_main = [("is_main", options.mode == Mode::Worker)].into_py_dict(py)?;
     let imported = native.getattr("asyncio_imported")?;

@@ -12,6 +12,7 @@ import asyncio
 import faulthandler
 import importlib
 import json
+import signal
 import sys
 import unittest
 from typing import Any
@@ -24,6 +25,8 @@ SECONDS_PER_TEST = 60
 def main() -> None:
     module_name, backend, what, *names = sys.argv[1:]
     sys.modules["__main__"].__spec__ = None
+    # Ignored by what a shell runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Ours(Loop):
         def __init__(self, selector: object = None) -> None:
