@@ -20,8 +20,9 @@ def be_no_main_thread() -> None:
     main = threading.main_thread()
     if main is threading.current_thread():
         internals._DummyThread()
-        # Some compare numbers.
+        # Some compare numbers. Nobody waits for the end of what is no thread.
         vars(main)["_ident"] = None
+        internals._shutdown_locks.discard(vars(main)["_tstate_lock"])
 
 
 def pass_nothing_on() -> None:
