@@ -77,4 +77,5 @@ def names():
 
 import endpoints_datagrams  # noqa: E402, F401
 import endpoints_descriptors  # noqa: E402, F401
+import endpoints_sockets  # noqa: E402, F401
 import endpoints_streams  # noqa: E402, F401
