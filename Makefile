@@ -37,6 +37,7 @@ test-python: setup ## the tests and the types of the Python package
 test-asyncio: compile ## a core of CPython's own tests of asyncio, over our loops
 	"$$(bash scripts/find_python.sh)" test/asyncio/own_loops.py
 	"$$(bash scripts/find_python.sh)" test/asyncio/endpoints.py
+	"$$(bash scripts/find_python.sh)" test/asyncio/transports.py
 	"$$(bash scripts/find_python.sh)" test/asyncio/servers.py
 	"$$(bash scripts/find_python.sh)" test/asyncio/conformance.py --core
 

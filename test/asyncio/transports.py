@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""The scenarios of test/protocols/transports.py over loops of one's own, in a plain Python, on each backend that works here."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+import threading
+import unittest
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "test" / "protocols")]
+
+import erlang  # noqa: E402
+import transports  # noqa: E402
+from own_loops import works  # noqa: E402
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def case(backend: str, scenario: Any) -> Any:
+    def test(self: unittest.TestCase) -> None:
+        before = descriptors()
+        loop = erlang.new_event_loop(backend=backend)  # type: ignore[arg-type]
+        try:
+            loop.run_until_complete(asyncio.wait_for(scenario(loop), 60))
+        finally:
+            loop.close()
+        self.assertEqual(descriptors(), before)
+
+    return test
+
+
+class Own:
+    """What only a loop of one's own can show."""
+
+    backend = ""
+    assertEqual: Any
+    assertRaises: Any
+    assertWarns: Any
+    assertIn: Any
+    assertFalse: Any
+
+    def setUp(self) -> None:
+        self.before = descriptors()
+        self.loop = erlang.new_event_loop(backend=self.backend)  # type: ignore[arg-type]
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+
+    def make(self, kind: Any = transports.Recorder) -> tuple[asyncio.Transport, Any]:
+        return self.loop.run_until_complete(self.loop.connect_accepted_socket(kind, self.ours))
+
+    def close(self) -> None:
+        self.theirs.close()
+        self.loop.close()
+        self.ours.close()
+        self.assertEqual(descriptors(), self.before)
+
+    def test_what_the_last_turn_writes_has_left(self) -> None:
+        async def main() -> None:
+            transport, _ = await self.loop.connect_accepted_socket(transports.Recorder, self.ours)
+            transport.write(b"last")
+            transport.close()
+
+        self.loop.run_until_complete(main())
+        self.assertEqual(self.theirs.recv(10, socket.MSG_DONTWAIT), b"last")
+        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.close()
+
+    def test_between_two_runs(self) -> None:
+        transport, protocol = self.make()
+        transport.write(b"between")
+        self.theirs.send(b"runs")
+        self.loop.run_until_complete(transports.until(lambda: protocol.data == b"runs"))
+        self.assertEqual(self.theirs.recv(10, socket.MSG_DONTWAIT), b"between")
+        transport.close()
+        self.loop.run_until_complete(protocol.lost)
+        self.close()
+
+    def test_a_loop_that_is_closed_leaves_sockets_to_their_transports(self) -> None:
+        transport, protocol = self.make()
+        references = [weakref.ref(transport), weakref.ref(protocol)]
+        self.loop.close()
+        self.assertEqual(self.ours.fileno(), transport.get_extra_info("socket").fileno())
+        with self.assertRaises(RuntimeError):
+            transport.close()
+        del protocol
+        with self.assertWarns(ResourceWarning) as warned:
+            del transport
+            gc.collect()
+        self.assertIn("unclosed transport", str(warned.warning))
+        self.assertEqual(self.ours.fileno(), -1)
+        self.assertEqual([reference() for reference in references], [None, None])
+        self.close()
+
+    def test_on_another_thread_the_connection_is_over(self) -> None:
+        """What drives a loop belongs to a thread: whoever runs it elsewhere can still close its transports."""
+        transport, protocol = self.make()
+        said: list[Any] = []
+
+        def elsewhere() -> None:
+            async def main() -> None:
+                transport.write(b"in vain")
+                transport.close()
+                said.append(await protocol.lost)
+
+            self.loop.run_until_complete(main())
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        self.assertEqual(said, [None])
+        self.assertEqual(self.theirs.recv(10), b"")
+        self.theirs.close()
+        self.loop.close()
+
+    def test_keyboard_interrupt_ends_the_run(self) -> None:
+        class Interrupting(transports.Recorder):
+            def data_received(self, data: bytes) -> None:
+                raise KeyboardInterrupt
+
+        transport, protocol = self.make(Interrupting)
+        self.theirs.send(b"x")
+        with self.assertRaises(KeyboardInterrupt):
+            self.loop.run_until_complete(asyncio.sleep(5))
+        self.assertFalse(transport.is_closing())
+        transport.close()
+        self.loop.run_until_complete(protocol.lost)
+        self.close()
+
+    def test_a_loop_that_is_never_closed_leaves_no_descriptor(self) -> None:
+        self.make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self.loop.close()
+            del self.loop
+            gc.collect()
+        self.theirs.close()
+        self.ours.close()
+        self.assertEqual(descriptors(), self.before)
+
+
+for _backend in filter(works, ("epoll", "uring")):
+    _tests = {f"test_{name}": case(_backend, scenario) for name, scenario in transports.SCENARIOS.items()}
+    globals()[f"Own_{_backend}"] = type(f"Own_{_backend}", (Own, unittest.TestCase), {"backend": _backend})
+    globals()[f"Transports_{_backend}"] = type(f"Transports_{_backend}", (unittest.TestCase,), _tests)
+
+
+if __name__ == "__main__":
+    unittest.main()
