@@ -20,6 +20,7 @@ groups() ->
         clients_wait_while_all_drain,
         no_descriptors_are_left,
         a_socket_for_each_context,
+        a_storm_while_contexts_come_and_go,
         survives_the_restart_of_a_context,
         comes_back_on_its_port,
         port_in_use,
@@ -179,6 +180,51 @@ a_socket_for_each_context(Config) ->
     echoes(Waiting),
     ?assert(is_process_alive(Pid)),
     [ok = py_reactor_context:stop(Two, 0)].
+
+%% Clients come and go while contexts are killed, drained and started: nothing is left, and whoever is accepted is served.
+a_storm_while_contexts_come_and_go(Config) ->
+    Ids = [new_id() || _ <- lists:seq(1, 2)],
+    Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
+    Start = fun(Id) -> {ok, _} = py_reactor:start_context(Id, reactor_test:mode(Config), Options) end,
+    Round = fun() ->
+        lists:foreach(Start, Ids),
+        {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => [id(Config) | Ids]}),
+        Port = port(),
+        Test = self(),
+        Clients = [spawn_link(fun() -> storm(Port, 100, 0), Test ! {self(), done} end) || _ <- lists:seq(1, 8)],
+        [
+            begin
+                exit(py:context(One), kill),
+                ok = py_reactor_context:stop(Two, 10),
+                Start(Two),
+                wait_until(fun() -> is_pid(catch py:context(One)) end)
+            end
+         || _ <- lists:seq(1, 2), {One, Two} <- [{hd(Ids), lists:last(Ids)}, {lists:last(Ids), hd(Ids)}]
+        ],
+        [receive {Client, done} -> ok end || Client <- Clients],
+        Last = connect(Port),
+        echoes(Last),
+        gen_tcp:close(Last),
+        ok = py_reactor:stop_listener(?MODULE),
+        [ok = py_reactor_context:stop(Id, 0) || Id <- Ids],
+        reactor_test:wait_connections(id(Config), 0)
+    end,
+    Round(),
+    Before = os_resources:snapshot(),
+    Round(),
+    Round(),
+    os_resources:wait_back_to(Before).
+
+%% Those of a context that ends are lost. Many are not.
+storm(_Port, 0, Served) ->
+    ?assert(Served > 50, Served);
+storm(Port, Left, Served) ->
+    {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}], 30000),
+    _ = gen_tcp:send(Client, <<"x">>),
+    case gen_tcp:recv(Client, 1, 30000) of
+        {ok, <<"x">>} -> gen_tcp:close(Client), storm(Port, Left - 1, Served + 1);
+        {error, Ended} when Ended =:= closed; Ended =:= econnreset -> storm(Port, Left - 1, Served)
+    end.
 
 %% Whom the kernel gave to a socket that is closed is reset.
 serves_soon(Port) ->

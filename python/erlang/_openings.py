@@ -54,6 +54,7 @@ class Openings(_Base):
     def _openings_init(self) -> None:
         self._served: dict[int, _Serving] = {}
         self._serving_numbers: dict[int, int] = {}
+        self._accepting: dict[int, tuple[asyncio.Future[Any], socket.socket]] = {}
         self._connecting: dict[int, tuple[asyncio.Future[None], Any]] = {}
 
     # Servers.
@@ -91,7 +92,7 @@ class Openings(_Base):
     def _accepted(self, number: int, fd: int, peer: Any) -> None:
         serving = self._served.get(number)
         if serving is None:
-            os.close(fd)
+            self._accepted_once(number, fd, peer)
             return
         conn = socket.socket(serving.family, serving.type, serving.proto, fileno=fd)
         if self._debug:  # type: ignore[attr-defined]
@@ -125,6 +126,9 @@ class Openings(_Base):
             self.call_exception_handler(context)
 
     def _accept_failed(self, number: int, code: int) -> None:
+        if number in self._accepting:
+            self._accepting.pop(number)[0].set_exception(OSError(code, os.strerror(code)))
+            return
         serving = self._served.pop(number)
         del self._serving_numbers[serving.fd]
         short = code in _OUT_OF_RESOURCES
@@ -140,6 +144,35 @@ class Openings(_Base):
     def _serve_again(self, serving: _Serving) -> None:
         if serving.sock.fileno() == serving.fd and serving.fd not in self._serving_numbers:
             self._serve(serving)
+
+    # sock_accept.
+
+    def _sock_accept(self, fut: asyncio.Future[Any], sock: socket.socket) -> None:
+        fd = sock.fileno()
+        try:
+            conn, address = sock.accept()
+            conn.setblocking(False)
+        except (BlockingIOError, InterruptedError):
+            self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
+            number = self._open(fd, 1)
+            self._accepting[number] = (fut, sock)
+            fut.add_done_callback(functools.partial(self._stop_accepting_once, number))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            fut.set_exception(exc)
+        else:
+            fut.set_result((conn, address))
+
+    def _accepted_once(self, number: int, fd: int, peer: Any) -> None:
+        fut, sock = self._accepting.pop(number)
+        self._stop_opening(number)
+        conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
+        fut.set_result((conn, peer))
+
+    def _stop_accepting_once(self, number: int, _fut: asyncio.Future[Any]) -> None:
+        if self._accepting.pop(number, None) is not None:
+            self._stop_opening(number)
 
     # Connects.
 

@@ -206,6 +206,43 @@ class Servers:
         self.assertEqual(self.run_for(main()), [b"hello"] * 20)
         server.close()
 
+    def test_sock_accept(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock, tempfile.TemporaryDirectory() as folder:
+            sock.setblocking(False)
+            tcp = sock.getsockname()
+            unix = socket.socket(socket.AF_UNIX)
+            unix.bind(f"{folder}/socket")
+            unix.listen()
+            unix.setblocking(False)
+
+            async def main() -> None:
+                for listening, address in ((sock, tcp), (unix, f"{folder}/socket")):
+                    for _ in range(3):
+                        accept = asyncio.ensure_future(self.loop.sock_accept(listening))
+                        await asyncio.sleep(0.005)
+                        with socket.socket(listening.family) as client:
+                            client.connect(address)
+                            conn, peer = await accept
+                            self.assertEqual((conn.gettimeout(), conn.family), (0, client.family))
+                            self.assertEqual(peer, client.getsockname())
+                            conn.close()
+                    # Given up, it takes nobody.
+                    accept = asyncio.ensure_future(self.loop.sock_accept(listening))
+                    await asyncio.sleep(0.005)
+                    accept.cancel()
+                    with self.assertRaises(asyncio.CancelledError):
+                        await accept
+                    with socket.socket(listening.family) as client:
+                        client.connect(address)
+                        await asyncio.sleep(0.005)
+                        conn, _ = await self.loop.sock_accept(listening)
+                        conn.close()
+
+            self.run_for(main())
+            unix.close()
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(tcp)
+
     def test_a_cancelled_connect_lets_go_of_its_socket(self) -> None:
         full = socket.create_server(("127.0.0.1", 0), backlog=0)
         queued = [socket.socket() for _ in range(4)]
