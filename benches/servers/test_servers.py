@@ -36,7 +36,7 @@ def listed() -> list[str]:
 
 
 NAMES = listed()
-PYTHON_NAMES = [name for name in NAMES if name.startswith("reactor-")] + ["asyncio", "uvloop"]
+PYTHON_NAMES = [name for name in NAMES if name.startswith("reactor-")] + ["asyncio", "uvloop", "rloop", "loop-uring", "loop-epoll"]
 DATAGRAM_NAMES = [name for name in NAMES if "zerocopy" not in name]
 
 

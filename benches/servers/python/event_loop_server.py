@@ -1,4 +1,4 @@
-"""The servers on asyncio and on uvloop: ``event_loop_server.py asyncio|uvloop CASE``.
+"""The servers on event loops of asyncio: ``event_loop_server.py asyncio|uvloop|rloop|loop-uring|loop-epoll CASE``.
 
 CONTEXTS processes, each with an event loop and a socket of its own on one port (SO_REUSEPORT): what
 a user of asyncio would start on so many cores. Ends at the end of standard input, and on SIGTERM.
@@ -7,6 +7,8 @@ a user of asyncio would start on so many cores. Ends at the end of standard inpu
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
 import json
 import os
 import platform
@@ -15,9 +17,9 @@ import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
-import uvloop
 from beside import Library, Sink
 from http_answers import HttpAnswers
 from work import Worker
@@ -147,17 +149,31 @@ def fork(serve_one: Callable[[socket.socket], None], sockets: list[socket.socket
         os.waitpid(child, 0)
 
 
+def event_loops(kind: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
+    """What makes loops of this kind, and its version."""
+    if kind == "asyncio":
+        return asyncio.new_event_loop, "asyncio"
+    if kind in ("uvloop", "rloop"):
+        library = importlib.import_module(kind)
+        return library.new_event_loop, f"{kind} {metadata.version(kind)}"
+    root = Path(__file__).resolve().parents[3]
+    sys.path[:0] = [str(root / "python"), str(root / "priv" / "alone")]
+    import erlang
+
+    backend = kind.removeprefix("loop-")
+    return functools.partial(erlang.new_event_loop, backend=backend), f"py_reactor, {backend}"
+
+
 def main() -> None:
     kind, case = sys.argv[1:]
     contexts = int(os.environ.get("CONTEXTS", "1"))
-    new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+    new_loop, version = event_loops(kind)
     sockets = open_sockets(socket.SOCK_DGRAM if case == "udp" else socket.SOCK_STREAM, contexts)
 
     def serve_one(opened: socket.socket) -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(serve(case, opened))
 
-    version = f"uvloop {metadata.version('uvloop')}" if kind == "uvloop" else "asyncio"
     announcement = {
         "port": sockets[0].getsockname()[1],
         "pid": os.getpid(),
