@@ -36,6 +36,7 @@ groups() ->
         who_never_ends_holds_up_no_other_context,
         stop_lets_a_task_end,
         tasks_and_timers_of_ones_own,
+        many_tasks_and_timers_cost_what_they_are,
         every_callback_may_await,
         datagrams_are_received_together,
         nothing_is_left_of_churn,
@@ -295,6 +296,24 @@ tasks_and_timers_of_ones_own(Config) ->
         gen_tcp:close(Client),
         ?assertMatch([<<"cancelled">>, <<"connection_lost">>], last(2, wait_lost_methods(Context, Tag))),
         wait_equal({ok, [0, 0]}, fun() -> call(Context, waiting, []) end)
+    end).
+
+%% Four times as many cost four times as much, not sixteen times, as the thread's own clock says.
+many_tasks_and_timers_cost_what_they_are(Config) ->
+    serving(Config, "awaits.Many", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        [
+            begin
+                Cost = fun(Count) ->
+                    ok = send(Client, io_lib:format("~s ~b", [What, Count])),
+                    {ok, Seconds} = gen_tcp:recv(Client, 12, 60000),
+                    binary_to_float(Seconds)
+                end,
+                Ratio = fun(_) -> Cost(4 * Count) / Cost(Count) end,
+                ?assert(lists:any(fun(Try) -> Ratio(Try) < 8 end, [1, 2, 3]), What)
+            end
+         || {What, Count} <- [{"tasks", 20000}, {"timers", 1024}]
+        ]
     end).
 
 every_callback_may_await(Config) ->

@@ -17,6 +17,8 @@ groups() ->
         endless_callbacks,
         an_endless_message,
         endless_steps,
+        an_idle_loop_of_ones_own,
+        what_others_wait_for_arrives,
         endless_requests,
         idle_contexts_say_so,
         what_came_too_late_reaches_nobody,
@@ -99,6 +101,47 @@ endless_steps(Config) ->
         ],
         wait_until(fun() -> length(py_reactor_context:connections(Context)) =:= 1 end)
     end).
+
+%% It waits in the kernel, and is woken.
+an_idle_loop_of_ones_own(Config) ->
+    with_context(Config, #{setup_code => "import asyncio, erlang"}, fun(Context) ->
+        [
+            begin
+                Flag = flag(Config),
+                Code = ["async def idle():\n    open('", Flag, "', 'x').close()\n    await asyncio.sleep(3600)\n",
+                    "loop = erlang.new_event_loop()\ntry:\n    loop.run_until_complete(idle())\nfinally:\n    loop.close()"],
+                Request = request(fun() -> py:exec(Context, Code, Timeout) end),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                Timeout =:= infinity andalso interrupt(Context),
+                ?assertMatch({error, How} when How =:= timeout; element(1, How) =:= python_error, answer(Request)),
+                ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
+            end
+         || Timeout <- [infinity, 1000]
+        ]
+    end).
+
+%% An interrupt ends what waits, or nothing: what tells it that it need not wait any more goes on.
+what_others_wait_for_arrives(Config) ->
+    Name = reactor_test:tag(),
+    ok = py:register_function(Name, fun(Value) -> Value end),
+    with_endless(Config, fun(Context) ->
+        Flag = flag(Config),
+        Asked = request(fun() -> py:call(Context, endless, ask_erlang, [Name, Flag]) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        ok = py_reactor_context:interrupt(Context),
+        ?assertEqual({ok, 7}, answer(Asked)),
+        [Begun, Go] = [flag(Config), flag(Config)],
+        Told = request(fun() -> py:call(Context, endless, told_by_asyncio, [Begun, Go]) end),
+        wait_until(fun() -> filelib:is_file(Begun) end),
+        ?assertEqual({error, idle}, py_reactor_context:interrupt(Context)),
+        ok = file:write_file(Go, <<>>),
+        ?assertEqual({ok, <<"told">>}, answer(Told)),
+        %% What is called there may be anybody's.
+        Spun = request(fun() -> py:call(Context, endless, spun_by_asyncio, [flag(Config)]) end),
+        ok = interrupt(Context),
+        ?assertEqual({ok, <<"told">>}, answer(Spun))
+    end),
+    py:unregister_function(Name).
 
 endless_requests(Config) ->
     with_endless(Config, fun(Context) ->

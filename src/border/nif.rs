@@ -26,7 +26,6 @@ use crate::mail::place::{Place, no_place};
 use crate::mail::running::NoInterrupt;
 use crate::mail::stats::Quantiles;
 use crate::mail::ticket::{Ticket, Unwanted};
-use crate::module::loop_turn;
 use crate::python::audit;
 use crate::python::interpreter;
 use crate::python::subinterpreter::HAS_OWN_GIL;
@@ -267,7 +266,7 @@ fn ticket() -> Ref<Ticket> {
 
 #[rustler::nif]
 fn give_up(context: Context, ticket: Ref<Ticket>, unwanted: Unwanted) -> Atom {
-    context.mailbox.give_up(&ticket, unwanted, loop_turn::serves);
+    context.mailbox.give_up(&ticket, unwanted);
     atoms::ok()
 }
 

@@ -17,8 +17,8 @@ impl Context {
             return self.mailbox.inbox.signal(id, Signal::Close);
         };
         let Some(connection) = table.get(id) else { return };
-        for running in &mut connection.tasks {
-            running.spared |= task.as_ref().is_some_and(|task| task.is(&running.task));
+        if let Some(running) = task.and_then(|task| connection.tasks.get(&task)) {
+            running.spared = true;
         }
         connection.machine.link.close(End::Closed);
         drop(table);

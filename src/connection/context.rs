@@ -13,7 +13,7 @@ use crate::connection::directory::{self, Entry, Served};
 use crate::connection::machine::Machine;
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
-use crate::connection::tasks::{Asked, Ended, Running};
+use crate::connection::tasks::{Asked, Ended, RunningTasks};
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
@@ -106,7 +106,7 @@ pub struct Connection {
     /// Who is told of its end.
     pub monitors: Vec<ReplyTo>,
     /// Its tasks that run.
-    pub tasks: Vec<Running>,
+    pub tasks: RunningTasks,
     /// What `call_later` has answered to its protocol: handles that are run no more once it has ended.
     pub timers: Vec<Py<PyAny>>,
     /// Its place among `max_connections`, if it has to have one.
@@ -132,7 +132,7 @@ impl Connection {
             lingers_until: None,
             traffic: Traffic::default(),
             monitors: Vec::new(),
-            tasks: Vec::new(),
+            tasks: RunningTasks::default(),
             timers: Vec::new(),
             _place: place,
         }

@@ -5,7 +5,8 @@
 use crate::base::token::ConnId;
 use crate::beam::call_reply::Awaited;
 use crate::connection::machine::Task;
-use pyo3::{Py, PyAny, PyErr};
+use pyo3::{Bound, Py, PyAny, PyErr};
+use std::collections::BTreeMap;
 
 /// Whose task it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +56,42 @@ pub struct Asked {
     pub awaited: Awaited,
     /// What is called with that.
     pub answered: Py<PyAny>,
+}
+
+/// The tasks of a connection that run. A task is found by where it is, for as long as it is kept.
+#[derive(Default)]
+pub struct RunningTasks(BTreeMap<usize, Running>);
+
+impl RunningTasks {
+    /// It has begun.
+    pub fn add(&mut self, running: Running) {
+        self.0.insert(running.task.as_ptr() as usize, running);
+    }
+
+    /// It has ended.
+    pub fn remove(&mut self, task: &Bound<'_, PyAny>) -> Option<Running> {
+        self.0.remove(&(task.as_ptr() as usize))
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Running> {
+        self.0.values()
+    }
+
+    /// What is known of it.
+    pub fn get(&mut self, task: &Bound<'_, PyAny>) -> Option<&mut Running> {
+        self.0.get_mut(&(task.as_ptr() as usize))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A task of a connection.

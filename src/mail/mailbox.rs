@@ -13,7 +13,7 @@ use crate::beam::resource::Ref;
 use crate::mail::command::Command;
 use crate::mail::inbox::Inbox;
 use crate::mail::notice::Notice;
-use crate::mail::running::{Running, Serves};
+use crate::mail::running::Running;
 use crate::mail::stats::Stats;
 use crate::mail::ticket::{Ticket, Unwanted};
 use pyo3::Python;
@@ -124,7 +124,7 @@ impl Mailbox {
     }
 
     /// Nobody waits for that request any more, or for the task that it has become, if it has. What runs for it is interrupted.
-    pub fn give_up(&self, ticket: &Ref<Ticket>, unwanted: Unwanted, serves: Serves) {
+    pub fn give_up(&self, ticket: &Ref<Ticket>, unwanted: Unwanted) {
         if unwanted == Unwanted::Request {
             ticket.give_up();
         }
@@ -134,7 +134,7 @@ impl Mailbox {
             self.has_cancelled.store(true, Ordering::Release);
             self.inbox.wake();
         }
-        if let Err(error) = self.running.interrupt_request(ticket.clone(), unwanted, serves) {
+        if let Err(error) = self.running.interrupt_request(ticket.clone(), unwanted) {
             let message =
                 format!("a request whose time is over could not be interrupted, for want of a thread: {error}");
             self.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });

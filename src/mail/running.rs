@@ -54,6 +54,8 @@ pub struct Running {
     busy: AtomicU64,
     /// The next step of that loop is to be interrupted.
     next_step: AtomicBool,
+    /// What wakes loops of one's own that may wait on this thread, in what runs.
+    rousers: Mutex<Vec<(u64, Rouse)>>,
     /// Taken away, by a detached thread, before the interpreter may end.
     target: Mutex<Option<Target>>,
 }
@@ -65,18 +67,34 @@ struct Target {
     thread: c_long,
     /// `erlang.reactor.Interrupted` of the interpreter.
     exception: Py<PyType>,
+    serves: Serves,
 }
 // SAFETY: I7: the pointer is used under the lock around it; as long as it is there, the interpreter is.
 unsafe impl Send for Target {}
 
-/// Whether a callback of an event loop is a step of that task, or of one that it waits for. Called attached; may run Python code.
-pub type Serves = fn(callback: *mut ffi::PyObject, task: *mut ffi::PyObject) -> bool;
+/// Whether a callback of an event loop is a step of that task, or of one that it waits for; with null, whether it is anybody's
+/// but asyncio's own, on which others wait. On the thread of that number; called attached, may run Python code.
+pub type Serves = fn(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_long) -> bool;
+
+/// Wakes whoever waits, from any thread, without Python.
+pub type Rouse = Box<dyn Fn() + Send + Sync>;
+
+/// As long as this is there, somebody is woken by interrupts.
+pub struct Roused {
+    running: Arc<Running>,
+    number: u64,
+}
+
+impl Drop for Roused {
+    fn drop(&mut self) {
+        lock(&self.running.rousers).retain(|(number, _)| *number != self.number);
+    }
+}
 
 /// A request that was given up.
 struct GivenUp {
     ticket: Ref<Ticket>,
     unwanted: Unwanted,
-    serves: Serves,
 }
 
 /// What somebody wants to be interrupted by its number: a stretch, or the next step of a loop that has been busy since then.
@@ -113,16 +131,25 @@ impl Running {
             for_request: AtomicBool::new(false),
             busy: AtomicU64::new(0),
             next_step: AtomicBool::new(false),
+            rousers: Mutex::default(),
             target: Mutex::new(None),
         }
     }
 
+    /// Whenever something is interrupted, `rouse` is called, until what is answered is dropped.
+    pub fn rouse_by(self: &Arc<Self>, rouse: Rouse) -> Roused {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        lock(&self.rousers).push((number, rouse));
+        Roused { running: Arc::clone(self), number }
+    }
+
     /// From now on the calling thread, attached, can be interrupted, by this exception.
-    pub fn publish(&self, py: Python<'_>, exception: Py<PyType>) {
+    pub fn publish(&self, py: Python<'_>, exception: Py<PyType>, serves: Serves) {
         // SAFETY: I7, by the token.
         let (interpreter, thread) =
             unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };
-        let target = Target { interpreter, thread: thread as c_long, exception };
+        let target = Target { interpreter, thread: thread as c_long, exception, serves };
         let before = crate::base::gil::detached(py, || lock(&self.target).replace(target));
         drop(before);
     }
@@ -227,10 +254,15 @@ impl Running {
         }
     }
 
-    /// Whether the step of the event loop that runs now is to be interrupted. On its thread.
+    /// Whether the step of the event loop that begins now is to be interrupted. On its thread.
     #[inline]
+    pub fn is_next_step_wanted(&self) -> bool {
+        self.next_step.load(Ordering::Relaxed)
+    }
+
+    /// It is. Answers true once.
     pub fn take_next_step(&self) -> bool {
-        self.next_step.load(Ordering::Relaxed) && self.next_step.swap(false, Ordering::Relaxed)
+        self.next_step.swap(false, Ordering::Relaxed)
     }
 
     /// In the stretch that runs, an event loop calls this until [`Running::end_step`]: the caller keeps it as long.
@@ -292,13 +324,8 @@ impl Running {
     ///
     /// # Errors
     /// The system refused a thread.
-    pub fn interrupt_request(
-        self: &Arc<Self>,
-        ticket: Ref<Ticket>,
-        unwanted: Unwanted,
-        serves: Serves,
-    ) -> io::Result<()> {
-        lock(&self.given_up).push(GivenUp { ticket, unwanted, serves });
+    pub fn interrupt_request(self: &Arc<Self>, ticket: Ref<Ticket>, unwanted: Unwanted) -> io::Result<()> {
+        lock(&self.given_up).push(GivenUp { ticket, unwanted });
         // One that is under way looks at this when it is over.
         match self.start_interrupt(None, drop) {
             Ok(()) | Err(NoInterrupt::Idle | NoInterrupt::Busy) => Ok(()),
@@ -337,7 +364,7 @@ impl Running {
     fn raise(&self, aim: Option<Aim>) -> bool {
         let raised = self.enter(|target| {
             let given_up = std::mem::take(&mut *lock(&self.given_up));
-            if given_up.iter().any(|request| self.runs_for(request)) && self.raise_in(target) {
+            if given_up.iter().any(|request| self.runs_for(target, request)) && self.raise_in(target) {
                 self.for_request.store(true, Ordering::Relaxed);
             }
             aim.is_some_and(|aim| self.raise_at(target, aim))
@@ -351,7 +378,9 @@ impl Running {
 
     fn raise_at(&self, target: &Target, aim: Aim) -> bool {
         if !aim.stretch.is_multiple_of(2) && self.number() == aim.stretch {
-            return self.raise_in(target);
+            let step = self.step.load(Ordering::Relaxed);
+            let is_anybodys = step.is_null() || (target.serves)(step, ptr::null_mut(), target.thread);
+            return is_anybodys && self.number() == aim.stretch && self.raise_in(target);
         }
         let goes_on = !aim.busy.is_multiple_of(2) && self.busy.load(Ordering::Acquire) == aim.busy;
         if goes_on {
@@ -367,12 +396,13 @@ impl Running {
         let raised = unsafe { ffi::PyThreadState_SetAsyncExc(target.thread, target.exception.as_ptr()) } == 1;
         if raised {
             self.note_raised();
+            lock(&self.rousers).iter().for_each(|(_, rouse)| rouse());
         }
         raised
     }
 
     /// Whether what runs now runs for that request. Attached, and so since then if the answer is yes.
-    fn runs_for(&self, GivenUp { ticket, unwanted, serves }: &GivenUp) -> bool {
+    fn runs_for(&self, target: &Target, GivenUp { ticket, unwanted }: &GivenUp) -> bool {
         let number = self.number();
         if number.is_multiple_of(2) {
             return false;
@@ -384,7 +414,7 @@ impl Running {
             return false;
         }
         let (step, task) = (self.step.load(Ordering::Relaxed), ticket.task());
-        let serves = !step.is_null() && !task.is_null() && serves(step, task);
+        let serves = !step.is_null() && !task.is_null() && (target.serves)(step, task, target.thread);
         // Python code may have let others run meanwhile.
         serves && self.number() == number
     }

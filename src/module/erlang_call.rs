@@ -14,7 +14,7 @@ use crate::connection::tasks::Asked;
 use crate::module::context_loop;
 use crate::python::glue::{argument, guarded_object};
 use crate::python::terms::TermConverter;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -109,11 +109,18 @@ pub unsafe extern "C" fn forget_call(_: *mut ffi::PyObject, number: *mut ffi::Py
 pub fn tell_answer(py: Python<'_>, context: &Context, converter: &TermConverter, call: u64) {
     let asked = context.asked.borrow_mut().remove(&call);
     let Some(Asked { awaited, answered: tell }) = asked else { return };
-    let pair = match awaited.wait(Duration::ZERO) {
-        Waited::Answer(answer) => answer.open(|term| answered(py, converter, term)),
-        _ => pair(py, "gone", py.None().into_bound(py)),
+    let waited = awaited.wait(Duration::ZERO);
+    let try_once = || {
+        let pair = match &waited {
+            Waited::Answer(answer) => answer.open(|term| answered(py, converter, term)),
+            _ => pair(py, "gone", py.None().into_bound(py)),
+        };
+        pair.and_then(|pair| tell.call1(py, (pair,)))
     };
-    if let Err(error) = pair.and_then(|pair| tell.call1(py, (pair,))) {
+    let is_interrupt = |error: &PyErr| !error.is_instance_of::<PyException>(py);
+    // Whoever interrupts means something else; and there is no more than one interrupt in a stretch.
+    let told = try_once().or_else(|error| if is_interrupt(&error) { try_once() } else { Err(error) });
+    if let Err(error) = told {
         context_loop::tell(py, context, "an answer of Erlang could not be passed on", &error);
     }
 }

@@ -16,7 +16,9 @@ use crate::python::types::Types;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use std::ffi::c_long;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
 use std::time::{Duration, Instant};
 
 /// No wait needs to be longer.
@@ -128,11 +130,8 @@ impl EventLoop {
         // SAFETY: I7: attached, as the token says; this keeps the object.
         let debug = unsafe { (*self.layout()).debug != 0 };
         let (ran, slow) = mailbox.running.call(py, || {
-            if mailbox.running.take_next_step() {
-                match Types::of(py) {
-                    Ok(types) => mailbox.running.raise_here(&types.interrupted),
-                    Err(error) => return Err(error),
-                }
+            if mailbox.running.is_next_step_wanted() {
+                interrupt_here(&task, mailbox)?;
             }
             let ran = match is_ours && !debug {
                 // SAFETY: I7: attached, as the token says; it is a handle of ours, which we keep.
@@ -199,16 +198,28 @@ impl EventLoop {
     }
 }
 
-/// Whether `callback`, which a loop runs, is a step of `task`, or of one that it waits for. Attached; both are there.
-pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject) -> bool {
-    guarded(false, |py| {
+/// The step that begins is to be interrupted, unless it is asyncio's own.
+#[cold]
+fn interrupt_here(task: &Bound<'_, PyAny>, mailbox: &Mailbox) -> PyResult<()> {
+    let callback = task.getattr("_callback")?;
+    if serves(callback.as_ptr(), ptr::null_mut(), 0) && mailbox.running.take_next_step() {
+        mailbox.running.raise_here(&Types::of(task.py())?.interrupted);
+    }
+    Ok(())
+}
+
+/// Whether `callback`, which a loop runs, is a step of `task`, or of one that it waits for; with null, whether it is anybody's
+/// but asyncio's own. It has come so far as that thread's frames say, or begins (0). Attached; both are there.
+pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_long) -> bool {
+    guarded(task.is_null(), |py| {
         // SAFETY: I7: the caller is attached, and the objects are there as long as nobody else is: from here on we keep them.
-        let (callback, task) = unsafe { (argument(py, callback), argument(py, task)) };
+        let (callback, task) = unsafe { (argument(py, callback), Bound::from_borrowed_ptr_or_opt(py, task)) };
         // Imported with the loop, and not here: who holds the lock of imports may wait for the very step that does not return.
         let name = PyString::new(py, handle::HELPERS);
         // SAFETY: I7, by the token; a new reference or null.
         let helpers = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyImport_GetModule(name.as_ptr())) };
-        helpers.map_or(Ok(false), |helpers| helpers.call_method1("serves", (callback, task))?.is_truthy())
+        helpers
+            .map_or(Ok(task.is_none()), |helpers| helpers.call_method1("serves", (callback, task, thread))?.is_truthy())
     })
 }
 

@@ -17,7 +17,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::rc::Rc;
 
-/// With so many timers a connection looks whether some of them are over, whenever there is no room for one more.
+/// With so many timers a connection looks whether some of them are over when there is no room for one more; not again before
+/// there are twice as many.
 const TIMERS_LOOK: usize = 4;
 
 static DONE: Static<ffi::PyMethodDef> = Static(method(c"task_done", task_done, ffi::METH_O, c"Tells the reactor."));
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn create_task(this: *mut ffi::PyObject, coroutine: *mut f
         if let Some(connection) = context.table.borrow_mut().get(id) {
             let (task, kind) = (task.clone().unbind(), Task::Own);
             connection.machine.task_began(kind);
-            connection.tasks.push(Running { task, kind, method: "create_task", spared: false });
+            connection.tasks.add(Running { task, kind, method: "create_task", spared: false });
         }
         Ok(task)
     })
@@ -141,6 +142,7 @@ pub unsafe extern "C" fn call_later(this: *mut ffi::PyObject, args: *mut ffi::Py
         if let Some(connection) = context.table.borrow_mut().get(id) {
             if connection.timers.len() >= TIMERS_LOOK && connection.timers.len() == connection.timers.capacity() {
                 over.extend(connection.timers.extract_if(.., |timer| !handle::is_scheduled(timer.bind(py))));
+                connection.timers.reserve(connection.timers.len().max(TIMERS_LOOK));
             }
             connection.timers.push(handle.clone().unbind());
         }

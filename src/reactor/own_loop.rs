@@ -4,8 +4,9 @@ use super::Reactor;
 use crate::base::config::{Backend, INBOX_BYTES, Mode, Options};
 use crate::base::limits::Limits;
 use crate::buffer::Pool;
-use crate::connection::context::Context;
+use crate::connection::context::{self, Context};
 use crate::mail::mailbox::Mailbox;
+use crate::mail::running::Roused;
 use crate::module::event_loop;
 use crate::module::loop_layout::Turns;
 use crate::module::loop_turn::EventLoop;
@@ -33,11 +34,15 @@ fn make_mailbox() -> io::Result<Mailbox> {
     Mailbox::new(0, rustler::LocalPid::from_c_arg(unsafe { std::mem::zeroed() }))
 }
 
-struct OwnLoop(Reactor);
+struct OwnLoop {
+    reactor: Reactor,
+    /// On the thread of a context, what runs may be interrupted while this waits.
+    _roused: Option<Roused>,
+}
 
 impl Turns for OwnLoop {
     fn run(&mut self, of: &Bound<'_, PyAny>) -> PyResult<()> {
-        let OwnLoop(reactor) = self;
+        let reactor = &mut self.reactor;
         reactor.event_loop = Some(EventLoop::new(of));
         reactor.drive_loop(of.py());
         let ran = reactor.run_own(of.py());
@@ -47,11 +52,11 @@ impl Turns for OwnLoop {
     }
 
     fn context(&self) -> Rc<Context> {
-        Rc::clone(&self.0.context)
+        Rc::clone(&self.reactor.context)
     }
 
     fn end(self: Box<Self>, py: Python<'_>, on_its_thread: bool) {
-        let OwnLoop(reactor) = *self;
+        let OwnLoop { reactor, _roused } = *self;
         match on_its_thread {
             true => reactor.finish(py),
             false => reactor.leave(py),
@@ -76,7 +81,11 @@ fn make_turns(py: Python<'_>, name: &str, mailbox: &Arc<Mailbox>) -> PyResult<Bo
     let buffer_type = Types::of(py)?.reactor_buffer.unbind();
     let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
     let python = Workspace::new(py, &[])?;
-    Ok(Box::new(OwnLoop(Reactor::new(driver, context, Rc::new(RefCell::new(pool)), python, &options))))
+    let sleeper = Arc::clone(mailbox);
+    let _roused =
+        context::current(py).map(|runs_it| runs_it.mailbox.running.rouse_by(Box::new(move || sleeper.inbox.wake())));
+    let reactor = Reactor::new(driver, context, Rc::new(RefCell::new(pool)), python, &options);
+    Ok(Box::new(OwnLoop { reactor, _roused }))
 }
 
 fn options(backend: Backend) -> Options {

@@ -12,6 +12,7 @@ use crate::buffer::Pool;
 use crate::connection::context::{self, Context};
 use crate::driver::Driver;
 use crate::mail::mailbox::Mailbox;
+use crate::module::loop_turn;
 use crate::module::thread_context;
 use crate::python::reactor_buffer;
 use crate::python::types::Types;
@@ -45,7 +46,7 @@ impl<'py> Imported<'py> {
     fn new(py: Python<'py>, mailbox: &Mailbox) -> Result<Self, Failure> {
         let native = py.import(crate::module::NAME.to_string_lossy().as_ref()).map_err(Failure::Setup)?;
         let types = Types::of(py).map_err(Failure::Setup)?;
-        mailbox.running.publish(py, types.interrupted.clone().unbind());
+        mailbox.running.publish(py, types.interrupted.clone().unbind(), loop_turn::serves);
         Ok(Imported { native, types })
     }
 

@@ -148,7 +148,7 @@ impl Reactor {
                 let task = task.unbind();
                 self.with(id, |connection| {
                     connection.machine.task_began(kind);
-                    connection.tasks.push(Running { task, kind, method, spared: false });
+                    connection.tasks.add(Running { task, kind, method, spared: false });
                 });
             }
             Err(error) => {
@@ -163,8 +163,7 @@ impl Reactor {
     fn task_ended(&mut self, id: ConnId, task: &Bound<'_, PyAny>) {
         let py = task.py();
         let found = self.with(id, |connection| {
-            let nth = connection.tasks.iter().position(|running| running.task.is(task))?;
-            let Running { kind, method, task, .. } = connection.tasks.swap_remove(nth);
+            let Running { kind, method, task, .. } = connection.tasks.remove(task)?;
             connection.machine.task_ended(kind);
             let is_open = connection.machine.link.is_open();
             Some((kind, method, is_open, connection.protocol.clone_ref(py).into_bound(py), task))
@@ -236,7 +235,7 @@ impl Reactor {
     pub(super) fn give_up_tasks_of(&mut self, id: ConnId) {
         let left = self.with(id, |connection| {
             connection.machine.give_up_tasks();
-            (connection.tasks.first().map(|running| running.method), connection.descriptor.number())
+            (connection.tasks.iter().next().map(|running| running.method), connection.descriptor.number())
         });
         if let Some((Some(method), fd)) = left {
             let message = format!(

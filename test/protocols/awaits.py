@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import time
 
 import recorder
 
@@ -162,6 +163,42 @@ class Awaits(recorder.Recording):
 
 class Patient(Awaits):
     cancel_on_disconnect = False
+
+
+class Many(recorder.Recording):
+    """Does what the data names so many times, and answers with the seconds of its thread that it took."""
+
+    async def data_received(self, data):
+        what, count = bytes(data).decode().split()
+        began = time.thread_time()
+        await getattr(self, what)(int(count))
+        self.write(b"%012.6f" % (time.thread_time() - began))
+        return "continue"
+
+    async def tasks(self, count):
+        """Who began first ends last."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(count)]
+
+        async def one(future):
+            await future
+
+        tasks = [self.create_task(one(future)) for future in futures]
+        await asyncio.sleep(0)
+        for future in reversed(futures):
+            future.set_result(None)
+        await tasks[0]
+        # What has ended is forgotten by then.
+        await asyncio.sleep(0.01)
+
+    async def timers(self, count):
+        """There is never room for one more."""
+        timers = [self.call_later(3600, print) for _ in range(count - 1)]
+        for nth in range(count - 1):
+            timers[nth].cancel()
+            timers[nth] = self.call_later(3600, print)
+        for timer in timers:
+            timer.cancel()
 
 
 class Everything(recorder.Recording):

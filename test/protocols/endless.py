@@ -1,8 +1,10 @@
 """Callbacks and functions that take their time, or for ever."""
 
 import asyncio
+import os
 import time
 
+import erlang
 import erlang.reactor as reactor
 import recorder
 
@@ -56,6 +58,60 @@ class EndlessTask(recorder.Recording):
             _spin(self.client_info["flag"])
         self.write(data)
         return "continue"
+
+
+class Sticky(asyncio.Future):
+    """The first time it is told of its result, that does not return."""
+
+    flag = None
+
+    def set_result(self, result):
+        if self.flag is not None:
+            flag, self.flag = self.flag, None
+            _spin(flag)
+        super().set_result(result)
+
+
+async def ask_erlang(name, flag):
+    loop = asyncio.get_running_loop()
+    future = Sticky(loop=loop)
+    future.flag = flag
+    loop.create_future = lambda: future
+    try:
+        asked = asyncio.create_task(erlang.call_async(name, 7, timeout=None))
+        await asyncio.sleep(0)
+    finally:
+        del loop.create_future
+    return await asked
+
+
+# A callback of asyncio's own, that takes its time.
+_tell = """
+def tell(future, begun, go):
+    open(begun, "x").close()
+    while not access(go, 0):
+        pass
+    future.set_result("told")
+"""
+
+
+async def told_by_asyncio(begun, go):
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    asyncios = {"__name__": "asyncio.futures", "access": os.access}
+    exec(_tell, asyncios)
+    loop.call_soon(asyncios["tell"], future, begun, go)
+    return await future
+
+
+async def spun_by_asyncio(flag):
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    asyncios = {"__name__": "asyncio.futures", "access": lambda *_: _spin(flag)}
+    exec(_tell, asyncios)
+    loop.call_soon(asyncios["tell"], future, flag + ".begun", "")
+    loop.call_later(0.001, future.set_result, "told")
+    return await future
 
 
 async def spin_in_a_step(flag):
