@@ -35,6 +35,7 @@ groups() ->
         eof_async_pending,
         eof_after_data_in_write_mode,
         half_close_still_gets_the_response,
+        an_output_that_ends,
         connection_made_may_write,
         peer_closes_in_async_mode,
         close_connection_of_a_waiting_protocol
@@ -291,6 +292,30 @@ half_close_still_gets_the_response(Config) ->
         send(Client, binary:copy(<<"x">>, 1000000)),
         ok = gen_tcp:shutdown(Client, write),
         ?assertEqual(binary:copy(<<"x">>, 1000000), reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag)
+    end).
+
+%% What was accepted arrives, then the end; what the client sends afterwards is delivered until that ends, too.
+an_output_that_ends(Config) ->
+    serving(Config, "streams.EndsItsOutput", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        ok = inet:setopts(Client, [{exit_on_close, false}]),
+        send(Client, <<"one">>),
+        ?assertEqual(binary:copy(<<0>>, 200000), reactor_test:receive_all(Client)),
+        send(Client, <<"two">>),
+        wait_received(Context, Tag, <<"onetwo">>),
+        ok = gen_tcp:shutdown(Client, write),
+        wait_lost(Context, Tag),
+        Events = events(Context, Tag),
+        ?assertEqual([200000, 0], [Count || {<<"written">>, Count} <- Events]),
+        ?assertMatch([_, {<<"eof_received">>, _}, {<<"reason">>, <<"peer_closed">>} | _], lists:dropwhile(fun(Event) -> Event =/= {<<"data_received">>, <<"two">>} end, Events))
+    end),
+    %% A protocol that waits for somebody else keeps nothing alive that nothing can happen to, but what has arrived is its own.
+    serving(Config, "streams.EndsItsOutput", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{answer => read_pending}),
+        send(Client, <<"one">>),
+        ok = gen_tcp:shutdown(Client, write),
+        ?assertEqual(binary:copy(<<0>>, 200000), reactor_test:receive_all(Client)),
         wait_lost(Context, Tag)
     end).
 

@@ -11,10 +11,12 @@ Descriptors should be non-blocking, as they are under the reactor: on a blocking
 from __future__ import annotations
 
 import builtins
+import contextlib
 import itertools
 import logging
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, final, overload
 
 from erlang import _by_hand, _extra_info
@@ -241,6 +243,21 @@ class Protocol:
         except OSError:
             return 0
 
+    def write_eof(self) -> None:
+        """End the output of a stream socket: what :meth:`write` has accepted is delivered, then the peer hears the end.
+
+        :meth:`write` accepts nothing more, and reading goes on; once the peer has ended its output, too, the
+        connection is over.
+
+        Raises:
+            TypeError: not a stream socket.
+        """
+        if self.closed:
+            return
+        if (wire := in_memory.get(self.fd)) is not None:
+            wire.ended = True
+        else:
+            end_output(self.fd)
 
     def sendto(self, data: Buffer, addr: Any = None, /) -> int:
         """Send one datagram.
@@ -349,6 +366,17 @@ def say_unaware(cls: type[Protocol]) -> None:
             cls.__module__,
             cls.__qualname__,
         )
+
+
+def end_output(fd: int) -> None:
+    """End the output of a descriptor that is driven by hand."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise TypeError("write_eof() is for stream sockets; close() ends the output of a pipe")
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        if duplicate.type != socket.SOCK_STREAM:
+            raise TypeError("write_eof() is for stream sockets")
+        with contextlib.suppress(OSError):
+            duplicate.shutdown(socket.SHUT_WR)
 
 
 def send_datagram(fd: int, data: Buffer, addr: Any) -> int:

@@ -70,10 +70,12 @@ class Peer:
     Attributes:
         protocol: who serves the connection.
         mode: what the protocol waits for: ``"read"``, ``"write"``, ``"async"``; ``"closed"`` afterwards.
+        ended: whether the protocol has ended its output with ``write_eof``.
     """
 
     protocol: Protocol
     mode: Literal["read", "write", "async", "closed"]
+    ended: bool
 
     def __init__(
         self, factory: Callable[[], Protocol], client_info: Mapping[Any, Any], write_high_bytes: int
@@ -85,7 +87,7 @@ class Peer:
         self._high = write_high_bytes
         self._input = bytearray()
         self._output = bytearray()
-        self._ends = self._end_told = False
+        self._ends = self._end_told = self.ended = False
         self._idle_answers = 0
         self.mode = "read"
         self._fd = next(_numbers)
@@ -161,6 +163,9 @@ class Peer:
         elif self.mode == "read" and self._ends and not self._end_told:
             self._end_told = True
             self._call(reactor.on_read_ready, b"")
+        elif self._end_told and self.ended:
+            # Both have said all that they had to say.
+            self._lose()
         elif (self.mode == "write" and len(self._output) < self._high) or (
             self.mode == "async" and self._served.signalled
         ):
@@ -215,6 +220,8 @@ class Peer:
         """For ``Protocol.write``: an object is taken whole where nothing waits."""
         with memoryview(data) as view:
             taken = bytes(view)
+        if self.ended:
+            return 0
         if self._output:
             taken = taken[: max(self._high - len(self._output), 0)]
         self._output += taken

@@ -1,11 +1,13 @@
-//! A connection that is closed by Python code on its own context's thread.
+//! A connection that is closed, or half closed, by Python code on its own context's thread.
 
 #![forbid(unsafe_code)]
 
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::connection::machine::End;
+use crate::driver::Io;
 use crate::mail::inbox::Signal;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 impl Context {
@@ -23,6 +25,25 @@ impl Context {
         connection.machine.link.close(End::Closed);
         drop(table);
         self.touch(id);
+    }
+
+    /// `Protocol.write_eof`: what was accepted is delivered, then the peer is told that nothing more comes; reading goes on.
+    ///
+    /// # Errors
+    /// `TypeError`: not a stream socket.
+    pub fn end_output(&self, id: ConnId) -> PyResult<()> {
+        let is_stream = self.with_own(id, |connection| {
+            let is_stream = connection.descriptor.abilities().io == Io::Socket;
+            if is_stream {
+                connection.machine.link.end_output();
+            }
+            is_stream
+        });
+        if is_stream == Some(false) {
+            return Err(PyTypeError::new_err("write_eof() is for stream sockets; close() ends the output of a pipe"));
+        }
+        self.touch(id);
+        Ok(())
     }
 
     /// The task that runs, if the connection has any.

@@ -41,7 +41,7 @@ fn route(protocol: &Bound<'_, PyAny>) -> PyResult<Route> {
                 Ok(Route::Context(current, id))
             }
             _ => Err(PyRuntimeError::new_err(
-                "write() and read() may be called on the thread of the protocol's context only; from another thread \
+                "write(), write_eof() and read() may be called on the thread of the protocol's context only; from another thread \
                  hand the data over and call self.signal_write_ready()",
             )),
         },
@@ -62,6 +62,19 @@ unsafe extern "C" fn write(this: *mut ffi::PyObject, data: *mut ffi::PyObject) -
             Route::Descriptor(fd) => integer(py, manual_io::write(py, fd, &data)?),
             Route::Nowhere => integer(py, 0),
         }
+    })
+}
+
+/// `write_eof()`.
+unsafe extern "C" fn write_eof(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
+        match route(&unsafe { argument(py, this) })? {
+            Route::Context(context, id) => context.end_output(id)?,
+            Route::Descriptor(fd) => py.import("erlang._plain")?.call_method1("end_output", (fd,)).map(drop)?,
+            Route::Nowhere => {}
+        }
+        Ok(py.None().into_bound(py))
     })
 }
 
@@ -214,7 +227,7 @@ pub const CANCEL_ON_DISCONNECT: &str = "cancel_on_disconnect";
 
 const DOC: &CStr = c"Base class of protocols: one instance serves one connection. See erlang.reactor.";
 
-static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 19]> = Static([
     method(
         c"datagram_received",
         datagram_received,
@@ -240,6 +253,7 @@ static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
     method(c"message_received", message_received, ffi::METH_O, c"message_received($self, message, /)\n--\n\nA message from Erlang or from another protocol; answers an action."),
     method(c"connection_lost", connection_lost, ffi::METH_NOARGS, c"connection_lost($self, /)\n--\n\nThe connection is gone."),
     method(c"write", write, ffi::METH_O, c"write($self, data, /)\n--\n\nAccepts as many bytes as there is room for; answers how many."),
+    method(c"write_eof", write_eof, ffi::METH_NOARGS, c"write_eof($self, /)\n--\n\nEnds the output, once what was accepted is delivered; reading goes on."),
     ffi::PyMethodDef {
         ml_name: c"read".as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionWithKeywords: read },

@@ -57,6 +57,30 @@ class AnswersAtTheEnd(Recording):
         return "write_pending"
 
 
+class EndsItsOutput(Recording):
+    """Answers the first data with much, ends its output, and goes on reading; at the end says why it was."""
+
+    ended = False
+
+    def data_received(self, data):
+        note(self.tag, "data_received", bytes(data))
+        if not self.ended:
+            self.ended = True
+            note(self.tag, "written", self.write(bytes(200_000)))
+            self.write_eof()
+            self.write_eof()
+            note(self.tag, "written", self.write(b"in vain"))
+        return self.client_info.get("answer", "continue")
+
+    def eof_received(self):
+        note(self.tag, "eof_received")
+        return "async_pending"
+
+    def connection_lost(self):
+        note(self.tag, "reason", self.close_reason)
+        super().connection_lost()
+
+
 class Echo(reactor.Protocol):
     """The smallest protocol: data_received alone, and the base class does the rest."""
 

@@ -229,6 +229,28 @@ def test_write_answers_0_when_there_is_no_room(connect):
     assert conn.proto.write(b"x") == 1
 
 
+def test_write_eof(connect):
+    conn = connect(Data)
+    assert conn.proto.write(b"all") == 3
+    conn.proto.write_eof()
+    assert conn.peer.recv(10) == b"all" and conn.peer.recv(10) == b""
+    assert conn.proto.write(b"in vain") == 0
+    conn.peer.send(b"still")
+    assert conn.proto.read() == b"still"
+    reactor.close_connection(conn.fd)
+    conn.proto.write_eof()
+
+
+def test_write_eof_of_a_pipe():
+    reader, writer = os.pipe()
+    proto = Data()
+    proto.fd = writer
+    with pytest.raises(TypeError):
+        proto.write_eof()
+    os.close(reader)
+    os.close(writer)
+
+
 def test_write_ready_uses_the_protocols_own_write(connect):
     class Counts(Data):
         def write(self, data):

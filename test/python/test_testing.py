@@ -112,6 +112,29 @@ def test_the_end_of_the_input_comes_last_and_the_answer_still_arrives():
         assert peer.receive() == b"bye"
 
 
+def test_an_output_that_ends():
+    class Ending(Recording):
+        def data_received(self, data):
+            if not peer.ended:
+                assert self.write(b"all") == 3
+                self.write_eof()
+            assert self.write(b"in vain") == 0
+            return super().data_received(data)
+
+        def eof_received(self):
+            super().eof_received()
+            return "async_pending"
+
+    with connect(lambda: Ending(data_received="continue")) as peer:
+        peer.send(b"x")
+        assert peer.ended and peer.receive() == b"all" and not peer.closed
+        peer.send(b"y")
+        assert peer.protocol.calls[-1] == ("data_received", b"y")
+        peer.end()
+        assert peer.closed and peer.protocol.close_reason == "peer_closed"
+    peer.protocol.write_eof()
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_wait_ends_by_a_signal(early):
     class Waits(Recording):
