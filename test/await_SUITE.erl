@@ -37,6 +37,7 @@ groups() ->
         stop_lets_a_task_end,
         tasks_and_timers_of_ones_own,
         many_tasks_and_timers_cost_what_they_are,
+        cancelled_timers_are_forgotten,
         every_callback_may_await,
         datagrams_are_received_together,
         nothing_is_left_of_churn,
@@ -314,6 +315,14 @@ many_tasks_and_timers_cost_what_they_are(Config) ->
             end
          || {What, Count} <- [{"tasks", 20000}, {"timers", 1024}]
         ]
+    end).
+
+cancelled_timers_are_forgotten(Config) ->
+    serving(Config, "awaits.Impatient", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        ok = send(Client, "20000"),
+        {ok, Kept} = gen_tcp:recv(Client, 8, 60000),
+        ?assert(binary_to_integer(Kept) < 1000, Kept)
     end).
 
 every_callback_may_await(Config) ->

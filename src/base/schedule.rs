@@ -90,7 +90,7 @@ impl<T: Task> Schedule<T> {
         let timers = std::mem::take(&mut self.timers).into_vec();
         let (dead, alive): (Vec<_>, Vec<_>) = timers.into_iter().partition(|timer| timer.task.is_cancelled());
         self.timers = BinaryHeap::from(alive);
-        dead.into_iter().map(|timer| timer.task).collect()
+        dead.into_iter().map(|timer| timer.task).inspect(Task::left_timers).collect()
     }
 
     /// Makes ready what is due by `now`, in the order of its times; what is cancelled, too. `late` is told by how much each
@@ -113,7 +113,7 @@ impl<T: Task> Schedule<T> {
     pub fn next_at(&mut self, dead: &mut Vec<T>) -> Option<f64> {
         while self.timers.peek().is_some_and(|timer| timer.task.is_cancelled()) {
             self.cancelled = self.cancelled.saturating_sub(1);
-            dead.extend(self.timers.pop().map(|timer| timer.task));
+            dead.extend(self.timers.pop().map(|timer| timer.task).inspect(Task::left_timers));
         }
         self.timers.peek().map(|timer| timer.at)
     }

@@ -485,11 +485,6 @@ pub fn make_types(py: Python<'_>) -> PyResult<(Bound<'_, PyType>, Bound<'_, PyTy
     Ok((make(c"erlang.Handle", &handle)?, make(c"erlang.TimerHandle", &timer)?))
 }
 
-/// Whether `object`, which `call_later` has answered, is still to be run: an instance, or something else that is not.
-pub fn is_scheduled(object: &Bound<'_, PyAny>) -> bool {
-    object.getattr("_scheduled").and_then(|scheduled| scheduled.is_truthy()).unwrap_or_default()
-}
-
 /// A reference for a schedule.
 ///
 /// # Safety

@@ -6,7 +6,6 @@ use crate::connection::machine::Task;
 use crate::connection::tasks::{Ended, Owner, Running};
 use crate::module::connections::handle_object;
 use crate::module::context_loop;
-use crate::module::handle;
 use crate::module::own_connection;
 use crate::python::describe::close_coroutine;
 use crate::python::glue::{Static, argument, guarded_object, method};
@@ -141,7 +140,7 @@ pub unsafe extern "C" fn call_later(this: *mut ffi::PyObject, args: *mut ffi::Py
         let mut over = Vec::new();
         if let Some(connection) = context.table.borrow_mut().get(id) {
             if connection.timers.len() >= TIMERS_LOOK && connection.timers.len() == connection.timers.capacity() {
-                over.extend(connection.timers.extract_if(.., |timer| !handle::is_scheduled(timer.bind(py))));
+                over.extend(connection.timers.extract_if(.., |timer| !is_scheduled(timer.bind(py))));
                 connection.timers.reserve(connection.timers.len().max(TIMERS_LOOK));
             }
             connection.timers.push(handle.clone().unbind());
@@ -149,6 +148,12 @@ pub unsafe extern "C" fn call_later(this: *mut ffi::PyObject, args: *mut ffi::Py
         drop(over);
         Ok(handle)
     })
+}
+
+/// Whether `object`, which `call_later` has answered, is still to be run.
+fn is_scheduled(object: &Bound<'_, PyAny>) -> bool {
+    let says = |name| object.getattr(name).and_then(|said| said.is_truthy()).unwrap_or_default();
+    says("_scheduled") && !says("_cancelled")
 }
 
 fn handle_of<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -201,6 +201,17 @@ class Many(recorder.Recording):
             timer.cancel()
 
 
+class Impatient(recorder.Recording):
+    """Sets as many timers as it is told, and cancels each; answers how many timers are kept."""
+
+    def data_received(self, data):
+        for _ in range(int(data)):
+            self.call_later(3600, print).cancel()
+        kept = sum(type(thing).__name__ == "TimerHandle" for thing in gc.get_objects())
+        self.write(b"%08d" % kept)
+        return "continue"
+
+
 class Everything(recorder.Recording):
     """All callbacks that may be are `async def`."""
 
