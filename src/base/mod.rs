@@ -9,9 +9,9 @@ pub mod gil;
 #[cfg(not(Py_3_12))]
 pub mod gil_requests;
 pub mod limits;
-pub mod schedule;
 pub mod sleeper;
 pub mod stack;
 pub mod sync;
+pub mod timers;
 pub mod token;
 pub mod wake;

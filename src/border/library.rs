@@ -10,7 +10,7 @@ use crate::beam::resource::{keep, register};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::listener::Listener;
-use crate::mail::ticket::Ticket;
+use crate::mail::request_timeout::Ticket;
 use crate::module;
 use crate::python::interpreter;
 use crate::reactor::own_loop;

@@ -10,7 +10,7 @@ use crate::driver::descriptor::Descriptor;
 use crate::mail::inbox::{Class, Queued, Refused};
 use crate::mail::listening::Listening;
 use crate::mail::place::Place;
-use crate::mail::ticket::Ticket;
+use crate::mail::request_timeout::Ticket;
 use pyo3::{Py, PyAny};
 use rustler::{Encoder, Env, Term};
 use std::net::SocketAddr;

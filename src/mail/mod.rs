@@ -6,7 +6,7 @@ pub mod listening;
 pub mod mailbox;
 pub mod notice;
 pub mod place;
+pub mod request_timeout;
 pub mod running;
 pub mod sharing;
 pub mod stats;
-pub mod ticket;

@@ -8,7 +8,7 @@ use crate::base::gil::Wait;
 use crate::base::sleeper::Sleeper;
 use crate::base::sync::{Mutex, lock};
 use crate::beam::resource::Ref;
-use crate::mail::ticket::{Ticket, Unwanted};
+use crate::mail::request_timeout::{Ticket, Unwanted};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;

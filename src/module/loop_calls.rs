@@ -117,6 +117,26 @@ impl Drop for New {
     }
 }
 
+/// # Safety
+/// CPython's arguments for a method of a loop.
+#[inline]
+unsafe fn soon<'py>(
+    py: Python<'py>,
+    this: *mut LoopObject,
+    method: &str,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let call = Call::parse(py, method, &[c"callback"], args, count, keywords)?;
+        let handle = call.handle(py, this, method, None)?;
+        core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
+        Ok(handle.into_object(py))
+    }
+}
+
 /// `call_soon(callback, *args, context=None)`.
 pub unsafe extern "C" fn call_soon(
     this: *mut ffi::PyObject,
@@ -124,16 +144,8 @@ pub unsafe extern "C" fn call_soon(
     count: ffi::Py_ssize_t,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        let this = this.cast::<LoopObject>();
-        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-        unsafe {
-            let call = Call::parse(py, "call_soon", &[c"callback"], args, count, keywords)?;
-            let handle = call.handle(py, this, "call_soon", None)?;
-            core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
-            Ok(handle.into_object(py))
-        }
-    })
+    // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+    guarded_object(|py| unsafe { soon(py, this.cast(), "call_soon", args, count, keywords) })
 }
 
 /// `call_soon_threadsafe(callback, *args, context=None)`.
@@ -144,14 +156,11 @@ pub unsafe extern "C" fn call_soon_threadsafe(
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guarded_object(|py| {
-        let this = this.cast::<LoopObject>();
         // SAFETY: I7: CPython calls attached, a method with an instance of its type.
         unsafe {
-            let call = Call::parse(py, "call_soon_threadsafe", &[c"callback"], args, count, keywords)?;
-            let handle = call.handle(py, this, "call_soon_threadsafe", None)?;
-            core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
-            wake(core(this));
-            Ok(handle.into_object(py))
+            let handle = soon(py, this.cast(), "call_soon_threadsafe", args, count, keywords)?;
+            wake(core(this.cast()));
+            Ok(handle)
         }
     })
 }

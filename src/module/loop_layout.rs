@@ -3,7 +3,7 @@
 //! A loop and its handles are touched by threads that are attached to their interpreter, and so by one at a time. Nothing is
 //! borrowed while Python code may run: objects are released after what they were in.
 
-use crate::base::schedule::{Schedule, Task};
+use crate::base::timers::{Schedule, Task};
 use crate::connection::context::Context;
 use crate::driver::watch::Watch;
 use crate::mail::mailbox::Mailbox;

@@ -9,7 +9,7 @@ use crate::connection::callbacks::{describe_exception, format_exception};
 use crate::mail::command::Job;
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
-use crate::mail::ticket::{Ticket, next_serial};
+use crate::mail::request_timeout::{Ticket, next_serial};
 use crate::python::describe::is_coroutine;
 use crate::python::glue::class_name;
 use crate::python::terms::TermConverter;

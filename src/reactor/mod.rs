@@ -14,6 +14,7 @@ mod expiry;
 mod failure;
 pub mod jobs;
 mod looping;
+mod new_connection;
 pub mod own_loop;
 mod preparation;
 mod requests;

@@ -48,42 +48,13 @@ class Chain(recorder.Recording):
         self.write(await received)
 
 
-class Everywhere(recorder.Recording):
+class Everywhere(recorder.Everywhere):
     """Notes in which callbacks a loop is running."""
-
-    def __init__(self):
-        self.seen = []
-        self.see("factory")
 
     def see(self, method):
         import asyncio
 
         self.seen.append([method, asyncio._get_running_loop() is not None])
-        return "continue"
-
-    def connection_made(self, fd, client_info):
-        super().connection_made(fd, client_info)
-        self.see("connection_made")
-
-    def data_received(self, data):
-        self.see("data_received")
-        return "write_pending"
-
-    def write_ready(self):
-        self.see("write_ready")
-        self.write(b"w")
-        return "read_pending"
-
-    def message_received(self, message):
-        return self.see("message_received")
-
-    def eof_received(self):
-        self.see("eof_received")
-        return "close"
-
-    def connection_lost(self):
-        self.see("connection_lost")
-        super().connection_lost()
 
 
 def seen(tag):

@@ -133,3 +133,36 @@ class Scripted(Recording):
             released = _released[self.tag]
             threading.Thread(target=lambda: released.wait() and reactor.signal_write_ready(fd)).start()
         return value
+
+
+class Everywhere(Recording):
+    """Each callback, and whoever makes it, calls `self.see(name)`, which notes what it sees in `self.seen`."""
+
+    def __init__(self):
+        self.seen = []
+        self.see("factory")
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.see("connection_made")
+
+    def data_received(self, data):
+        self.see("data_received")
+        return "write_pending"
+
+    def write_ready(self):
+        self.see("write_ready")
+        self.write(b"w")
+        return "read_pending"
+
+    def message_received(self, message):
+        self.see("message_received")
+        return "continue"
+
+    def eof_received(self):
+        self.see("eof_received")
+        return "close"
+
+    def connection_lost(self):
+        self.see("connection_lost")
+        super().connection_lost()

@@ -8,42 +8,13 @@ import recorder
 who = contextvars.ContextVar("who", default="nobody")
 
 
-class Sees(recorder.Recording):
+class Sees(recorder.Everywhere):
     """Notes what each callback sees, and sets its own name."""
-
-    def __init__(self):
-        self.seen = []
-        self.see("factory")
 
     def see(self, name):
         self.seen.append((name, who.get(), decimal.getcontext().prec))
         who.set(name)
         decimal.getcontext().prec += 1
-        return "continue"
-
-    def connection_made(self, fd, client_info):
-        super().connection_made(fd, client_info)
-        self.see("connection_made")
-
-    def data_received(self, data):
-        self.see("data_received")
-        return "write_pending"
-
-    def write_ready(self):
-        self.see("write_ready")
-        self.write(b"w")
-        return "read_pending"
-
-    def message_received(self, message):
-        return self.see("message_received")
-
-    def eof_received(self):
-        self.see("eof_received")
-        return "close"
-
-    def connection_lost(self):
-        self.see("connection_lost")
-        super().connection_lost()
 
 
 class Datagrams(Sees):
