@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import Any, ClassVar, final, Protocol as _Protocol, Self, TypeVar, TypeVarTuple, Unpack
 
 from erlang._terms import Pid
-from erlang.reactor import Action
+from erlang._vocabulary import Action
 from typing_extensions import Buffer
 
 _T = TypeVar("_T")

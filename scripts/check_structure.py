@@ -4,8 +4,8 @@
     check_structure.py            checks; says each breach with its file and what to do; exits with 1 if there is any
     check_structure.py --write    writes the picture of the floors into docs/architecture.md, and checks
 
-What is read is text: `crate::...' and `super::...' of Rust, `module:function(...)' of Erlang, and `import' at the top of
-Python files. Tests are left out.
+What is read is text: `crate::...' and `super::...' of Rust, `module:function(...)' of Erlang, and `import' in Python, also
+within functions and for types only. Tests are left out.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ ERLANG_FLOORS = (
 )
 
 PYTHON_PACKAGE = "python/erlang"
+# Files that import each other by their bare names.
+PYTHON_FOLDERS = ("benches/servers/python", "benches/loops", "scripts")
 
 
 @dataclass
@@ -207,9 +209,8 @@ def python_house(house: House) -> None:
     package = ROOT / PYTHON_PACKAGE
     files = {path.stem: path for path in sorted(package.glob("*.py"))}
     for name, path in files.items():
-        tree = ast.parse(path.read_text())
         imported = set()
-        for node in tree.body:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "erlang":
                 imported.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("erlang."):
@@ -217,6 +218,13 @@ def python_house(house: House) -> None:
             elif isinstance(node, ast.Import):
                 imported.update(a.name.split(".")[1] for a in node.names if a.name.startswith("erlang."))
         house.add(f"{PYTHON_PACKAGE}/{name}", (f"{PYTHON_PACKAGE}/{other}" for other in imported if other in files))
+    for folder in PYTHON_FOLDERS:
+        files = {path.stem: path for path in sorted((ROOT / folder).glob("*.py"))}
+        for name, path in files.items():
+            nodes = list(ast.walk(ast.parse(path.read_text())))
+            imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+            imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+            house.add(f"{folder}/{name}", (f"{folder}/{other}" for other in imported if other in files))
 
 
 def check_python_file(house: House, path: Path) -> None:

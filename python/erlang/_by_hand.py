@@ -27,7 +27,9 @@ _Result = TypeVar("_Result")
 class Served:
     """One connection."""
 
-    def __init__(self, proto: Protocol, handle: Handle, variables: contextvars.Context) -> None:
+    def __init__(
+        self, proto: Protocol, handle: Handle, variables: contextvars.Context, end: Callable[[Protocol], None]
+    ) -> None:
         self.proto = proto
         self.handle = handle
         self.messages: deque[Any] = deque()
@@ -38,6 +40,8 @@ class Served:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.timers: set[asyncio.TimerHandle] = set()
         self._variables = variables
+        # What its descriptor has besides is given back.
+        self.end = end
         self._inside = False
 
     def run(self, function: Callable[..., _Result], *args: Any) -> _Result:
@@ -169,8 +173,6 @@ def notify(connection: Connection | None, message: Any) -> bool:
 
 def close(connection: Connection | None) -> None:
     """Forget a connection, and tell its protocol."""
-    from erlang._native import native
-
     served = find(connection)
     # Two threads may close it: one of them does.
     if served is None or connections.pop(served.handle[0], None) is not served:
@@ -181,4 +183,4 @@ def close(connection: Connection | None) -> None:
     try:
         served.tell("connection_lost")
     finally:
-        native.end_by_hand(served.proto)
+        served.end(served.proto)

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from erlang._terms import Pid
-    from erlang.testing import Peer
-    from erlang.reactor import Action
+    from erlang._vocabulary import Action, Wire
 
 _Result = TypeVar("_Result")
 
@@ -334,8 +333,7 @@ class Protocol:
         return _extra_info.get(duplicate, self._extra, self.client_info, name, default)
 
 
-# Connections of erlang.testing, which have no descriptor.
-in_memory: dict[int, Peer] = {}
+in_memory: dict[int, Wire] = {}  # connections of erlang.testing, which have no descriptor
 
 
 def drain_by_write(protocol: Protocol, buffer: bytearray) -> None:

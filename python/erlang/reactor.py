@@ -34,12 +34,13 @@ import os
 import select
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from erlang import _by_hand, _client_info
 from erlang._describe import advice, describe
 from erlang._native import native
 from erlang._tasks import on_start, on_stop, spawn
+from erlang._vocabulary import Action
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -71,9 +72,6 @@ __all__ = [
     "signal_write_ready",
     "spawn",
 ]
-
-Action = Literal["continue", "write_pending", "read_pending", "async_pending", "close"]
-"""What a callback returns: what to do with the connection next."""
 
 Connection = int | tuple[int, int, int]
 """A connection: the number of its descriptor, or its handle (``Protocol.handle``, :func:`connection_handle`)."""
@@ -195,7 +193,7 @@ def _serve(
     info = _client_info.convert(client_info)
     variables = contextvars.copy_context()
     proto = variables.run(_new_protocol, factory)
-    served = _by_hand.Served(proto, native.drive_by_hand(proto, fd, info), variables)
+    served = _by_hand.Served(proto, native.drive_by_hand(proto, fd, info), variables, native.end_by_hand)
     _by_hand.connections[fd] = served
     try:
         served.tell("connection_made", fd, info)

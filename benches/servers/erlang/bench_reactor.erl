@@ -36,7 +36,7 @@ start([Id | Ids], Mode, Options) ->
 
 -spec options(string(), string(), string()) -> map().
 options(Case, Backend, Style) ->
-    SetUp = ["import reactor_protocols\nreactor_protocols.serve('", Case, "', '", Style, "')\n"],
+    SetUp = ["import reactor_server\nreactor_server.serve('", Case, "', '", Style, "')\n"],
     Common = #{
         backend => list_to_atom(Backend),
         setup_code => SetUp,

@@ -134,11 +134,3 @@ PROTOCOLS: dict[tuple[str, str], type[reactor.Protocol]] = {
     ("udp", "base"): Udp,
     ("udp", "doc"): UdpDoc,
 }
-
-
-def serve(case: str, style: str) -> None:
-    """Makes this context serve ``case`` in ``style``."""
-    protocols = PROTOCOLS
-    if case == "http":
-        from reactor_http import PROTOCOLS as protocols
-    reactor.set_protocol_factory(protocols[case, style])
