@@ -25,6 +25,10 @@ from server_process import PATIENCE_SECONDS, SERVERS, Server, process_tree
 sys.path.insert(0, str(SERVERS / "python"))
 
 RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\r\nHello, world!"
+JSON_RESPONSE = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 27\r\ncontent-type: application/json\r\n\r\n"
+    b'{"message":"Hello, world!"}'
+)
 REQUEST = (
     b"GET /some/path?x=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
 )
@@ -36,7 +40,9 @@ def listed() -> list[str]:
 
 
 NAMES = listed()
-PYTHON_NAMES = [name for name in NAMES if name.startswith("reactor-")] + ["asyncio", "uvloop", "rloop", "loop-uring", "loop-epoll"]
+ASYNCIO_NAMES = [name for name in NAMES if name.endswith("-asyncio")]
+ASYNCIO_NAMES += ["asyncio", "uvloop", "rloop", "loop-uring", "loop-epoll"]
+PYTHON_NAMES = list(dict.fromkeys([name for name in NAMES if name.startswith("reactor-")] + ASYNCIO_NAMES))
 DATAGRAM_NAMES = [name for name in NAMES if "zerocopy" not in name]
 
 
@@ -246,9 +252,29 @@ def test_a_document_is_an_answer_to_what_is_no_message(start: Start, name: str) 
         assert_silent(reader)
 
 
+@pytest.mark.parametrize("name", ASYNCIO_NAMES)
+def test_streams_echo_every_byte(start: Start, name: str) -> None:
+    server = start(name, "streams")
+    with server.connect() as client:
+        exchange_in_odd_chunks(client, random.Random(4).randbytes(2_000_000), 4)
+        assert_silent(client)
+
+
+@pytest.mark.parametrize("name", ASYNCIO_NAMES)
+@pytest.mark.parametrize(("case", "answer"), [("uvicorn", RESPONSE), ("fastapi", JSON_RESPONSE)])
+def test_asgi_applications_answer_to_the_byte(start: Start, name: str, case: str, answer: bytes) -> None:
+    server = start(name, case)
+    with server.connect() as client:
+        for _ in range(3):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert receive(client, len(answer)) == answer
+        assert_silent(client)
+
+
 def cases_of(name: str) -> list[str]:
     python = ["http", "cpu", "sink", "document"] if name in PYTHON_NAMES else []
-    return ["echo", *(["udp"] if name in DATAGRAM_NAMES else []), *python]
+    asyncio = ["streams", "uvicorn", "fastapi"] if name in ASYNCIO_NAMES else []
+    return ["echo", *(["udp"] if name in DATAGRAM_NAMES else []), *python, *asyncio]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +396,7 @@ def test_the_backlog_is_long(start: Start, name: str) -> None:
     [
         (name, case)
         for name in NAMES
-        for case in ("http", "cpu", "sink", "document", "udp")
+        for case in ("http", "cpu", "sink", "document", "udp", "streams", "uvicorn", "fastapi")
         if case not in cases_of(name)
     ],
 )

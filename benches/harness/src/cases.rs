@@ -17,6 +17,12 @@ pub enum Service {
     Sink,
     /// Sends 64-byte messages back, and answers longer ones with [`DOCUMENT_BYTES`] bytes.
     Document,
+    /// Sends every byte back, over asyncio's streams.
+    Streams,
+    /// What [`Service::Http`] does, as an ASGI application on uvicorn.
+    Uvicorn,
+    /// Answers every HTTP request with the same JSON, by FastAPI on uvicorn.
+    Fastapi,
 }
 
 impl Service {
@@ -29,6 +35,9 @@ impl Service {
             Service::Cpu => "cpu",
             Service::Sink => "sink",
             Service::Document => "document",
+            Service::Streams => "streams",
+            Service::Uvicorn => "uvicorn",
+            Service::Fastapi => "fastapi",
         }
     }
 }
@@ -45,6 +54,8 @@ pub enum Traffic {
     },
     /// One HTTP request after the other.
     Http,
+    /// The same, whose answer is JSON.
+    Json,
     /// Connect, one message of so many bytes, close; again and again.
     Connect {
         /// Bytes of the message.
@@ -116,7 +127,7 @@ impl Case {
     pub fn unit(&self) -> &'static str {
         match self.traffic {
             Traffic::Echo { .. } => "messages",
-            Traffic::Http => "requests",
+            Traffic::Http | Traffic::Json => "requests",
             Traffic::Connect { .. } => "connections",
             Traffic::Datagrams { .. } => "datagrams",
             Traffic::Beside(_) => "pieces",
@@ -148,7 +159,7 @@ const fn open(case: Case) -> Case {
 }
 
 /// Every case, in the order in which they are run and shown.
-pub const CASES: [Case; 21] = [
+pub const CASES: [Case; 24] = [
     echo("echo-1", "Echo, 1 connection, 64 B", 1, 64),
     quick(echo("echo-64", "Echo, 64 connections, 64 B", 64, 64)),
     quick(echo("echo-1000", "Echo, 1000 connections, 64 B", 1000, 64)),
@@ -170,6 +181,17 @@ pub const CASES: [Case; 21] = [
         traffic: Traffic::Http,
         ..echo("http", "HTTP/1.1 keep-alive, 64 connections", 64, 64)
     }),
+    Case { service: Service::Streams, ..echo("streams-echo", "Echo over asyncio's streams, 64 connections, 64 B", 64, 64) },
+    Case {
+        service: Service::Uvicorn,
+        traffic: Traffic::Http,
+        ..echo("uvicorn-hello", "An ASGI application on uvicorn, 64 connections", 64, 64)
+    },
+    Case {
+        service: Service::Fastapi,
+        traffic: Traffic::Json,
+        ..echo("uvicorn-fastapi", "JSON by FastAPI on uvicorn, 64 connections", 64, 64)
+    },
     Case {
         service: Service::Udp,
         traffic: Traffic::Datagrams { size: 64 },
@@ -220,7 +242,7 @@ mod tests {
 
     #[test]
     fn only_streams_have_an_open_loop() {
-        let streams = |case: &Case| matches!(case.traffic, Traffic::Echo { .. } | Traffic::Http);
+        let streams = |case: &Case| matches!(case.traffic, Traffic::Echo { .. } | Traffic::Http | Traffic::Json);
         assert!(CASES.iter().filter(|case| case.pace == Loop::Open).all(streams));
     }
 }

@@ -16,7 +16,7 @@ serve([Case, Backend, Style, Mode]) ->
     Ids = lists:seq(1, bench_server:contexts()),
     case start(Ids, list_to_atom(Mode), options(Case, Backend, Style)) of
         ok ->
-            {ok, listen(Case, Ids), versions(Mode)};
+            {ok, listen(Case, Style, Ids), versions(Mode)};
         {error, {Kind, _, _} = Reason} when Kind =:= unsupported_mode ->
             {unavailable, io_lib:format("~0tp", [Reason])};
         {error, {setup_code, {python_error, #{type := <<"ImportError">>, message := Why}}}} ->
@@ -36,7 +36,11 @@ start([Id | Ids], Mode, Options) ->
 
 -spec options(string(), string(), string()) -> map().
 options(Case, Backend, Style) ->
-    SetUp = ["import reactor_server\nreactor_server.serve('", Case, "', '", Style, "')\n"],
+    SetUp =
+        case Style of
+            "asyncio" -> "import event_loop_programs";
+            _ -> ["import reactor_server\nreactor_server.serve('", Case, "', '", Style, "')\n"]
+        end,
     Common = #{
         backend => list_to_atom(Backend),
         setup_code => SetUp,
@@ -56,10 +60,19 @@ connections_max() ->
         {error, _} -> ?CONNECTIONS_MAX
     end.
 
--spec listen(string(), [pos_integer()]) -> inet:port_number().
-listen("udp", Ids) ->
+-spec listen(string(), string(), [pos_integer()]) -> inet:port_number().
+listen(Case, "asyncio", Ids) ->
+    lists:foldl(
+        fun(Id, Port) ->
+            {ok, Opened} = py:call(Id, event_loop_programs, serve_in_context, [list_to_binary(Case), Port]),
+            Opened
+        end,
+        0,
+        Ids
+    );
+listen("udp", _Style, Ids) ->
     lists:foldl(fun open_udp/2, 0, Ids);
-listen(_Case, Ids) ->
+listen(_Case, _Style, Ids) ->
     {ok, _} = py_reactor:start_listener(bench, #{ip => ?IP, contexts => Ids, backlog => 4096}),
     #{bench := #{port := Port}} = py_reactor:listeners(),
     Port.

@@ -1,4 +1,4 @@
-"""The servers on event loops of asyncio: ``event_loop_server.py asyncio|uvloop|rloop|loop-uring|loop-epoll CASE``.
+"""The servers on asyncio, on uvloop, on rloop, and on our loop outside the VM: ``event_loop_server.py LOOP CASE``.
 
 CONTEXTS processes, each with an event loop and a socket of its own on one port (SO_REUSEPORT): what
 a user of asyncio would start on so many cores. Ends at the end of standard input, and on SIGTERM.
@@ -7,7 +7,6 @@ a user of asyncio would start on so many cores. Ends at the end of standard inpu
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 import json
 import os
@@ -17,98 +16,27 @@ import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
-from typing import Any, cast
 
-from beside import Library, Sink
-from http_answers import HttpAnswers
-from work import Worker
+from event_loop_programs import open_socket, serve
 
-BACKLOG = 4096
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 
-class Connection(asyncio.Protocol):
-    """A connection whose peer is not read from while it does not read."""
-
-    transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def pause_writing(self) -> None:
-        self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.transport.resume_reading()
+def loop_factory(kind: str) -> tuple[NewLoop, str]:
+    """What makes loops of that kind, and its version."""
+    if kind == "asyncio":
+        return asyncio.new_event_loop, "asyncio"
+    if kind.startswith("loop-"):
+        erlang = importlib.import_module("erlang")
+        backend = kind.removeprefix("loop-")
+        erlang.new_event_loop(backend=backend).run_until_complete(asyncio.sleep(0))
+        return lambda: erlang.new_event_loop(backend=backend), f"py_reactor's loop, {backend}"
+    return importlib.import_module(kind).new_event_loop, f"{kind} {metadata.version(kind)}"
 
 
-class Echo(Connection):
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-class Http(HttpAnswers, Connection):
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(self.answer(data))
-
-
-class Cpu(Worker, Connection):
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(self.answer(data))
-
-
-class Flooded(Sink, Connection):
-    def data_received(self, data: bytes) -> None:
-        answer = self.answer(data)
-        if answer:
-            self.transport.write(answer)
-
-
-class Document(Library, Connection):
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(self.answer(data))
-
-
-class Udp(asyncio.DatagramProtocol):
-    transport: asyncio.DatagramTransport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.transport.sendto(data, addr)
-
-
-STREAMS: dict[str, type[Connection]] = {
-    "echo": Echo,
-    "http": Http,
-    "cpu": Cpu,
-    "sink": Flooded,
-    "document": Document,
-}
-
-
-def open_sockets(kind: socket.SocketKind, count: int) -> list[socket.socket]:
-    sockets: list[socket.socket] = []
-    # asyncio sets TCP_NODELAY only where the socket says by its number that it is TCP.
-    protocol = socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else socket.IPPROTO_UDP
-    for _ in range(count):
-        opened = socket.socket(socket.AF_INET, kind, protocol)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        opened.bind(sockets[0].getsockname() if sockets else ("127.0.0.1", 0))
-        opened.setblocking(False)
-        if kind is socket.SOCK_STREAM:
-            opened.listen(BACKLOG)
-        sockets.append(opened)
-    return sockets
-
-
-async def serve(case: str, opened: socket.socket) -> None:
+async def serve_until_told(case: str, opened: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    if case == "udp":
-        await loop.create_datagram_endpoint(Udp, sock=opened)
-    else:
-        await loop.create_server(STREAMS[case], sock=opened, backlog=BACKLOG)
+    serving = loop.create_task(serve(case, opened))
     ended = asyncio.Event()
 
     def read_input() -> None:
@@ -122,7 +50,10 @@ async def serve(case: str, opened: socket.socket) -> None:
         # A file, or /dev/null: there is nothing to wait for.
         ended.set()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    await ended.wait()
+    waiting = loop.create_task(ended.wait())
+    done, _ = await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    for one in done:
+        one.result()
 
 
 def fork(serve_one: Callable[[socket.socket], None], sockets: list[socket.socket]) -> None:
@@ -149,30 +80,20 @@ def fork(serve_one: Callable[[socket.socket], None], sockets: list[socket.socket
         os.waitpid(child, 0)
 
 
-def event_loops(kind: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
-    """What makes loops of this kind, and its version."""
-    if kind == "asyncio":
-        return asyncio.new_event_loop, "asyncio"
-    if kind in ("uvloop", "rloop"):
-        library = importlib.import_module(kind)
-        return library.new_event_loop, f"{kind} {metadata.version(kind)}"
-    root = Path(__file__).resolve().parents[3]
-    sys.path[:0] = [str(root / "python"), str(root / "priv" / "alone")]
-    import erlang
-
-    backend = kind.removeprefix("loop-")
-    return functools.partial(erlang.new_event_loop, backend=backend), f"py_reactor, {backend}"
-
-
 def main() -> None:
     kind, case = sys.argv[1:]
     contexts = int(os.environ.get("CONTEXTS", "1"))
-    new_loop, version = event_loops(kind)
-    sockets = open_sockets(socket.SOCK_DGRAM if case == "udp" else socket.SOCK_STREAM, contexts)
+    try:
+        new_loop, version = loop_factory(kind)
+    except (ImportError, OSError) as why:
+        print(json.dumps({"unavailable": str(why)}), flush=True)
+        return
+    sockets = [open_socket(case, 0)]
+    sockets += [open_socket(case, sockets[0].getsockname()[1]) for _ in range(contexts - 1)]
 
     def serve_one(opened: socket.socket) -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(serve(case, opened))
+            runner.run(serve_until_told(case, opened))
 
     announcement = {
         "port": sockets[0].getsockname()[1],

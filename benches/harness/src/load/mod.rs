@@ -162,7 +162,7 @@ impl Generator {
         let script = Script::new(case.traffic);
         let rate = rate.filter(|_| case.pace == Loop::Open);
         match case.traffic {
-            Traffic::Echo { .. } | Traffic::Http => {
+            Traffic::Echo { .. } | Traffic::Http | Traffic::Json => {
                 let sockets = connect::all(target, case.open_connections(), &mut self.sources)?;
                 stream::run(sockets, case.connections, &script, rate, &mut self.scratch, recorder)
             }

@@ -8,11 +8,14 @@ use super::Fault;
 const HTTP_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
 /// What `benches/servers/` must answer, to the byte.
 const HTTP_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\r\nHello, world!";
+const JSON_RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-length: 27\r\ncontent-type: application/json\r\n\r\n{\"message\":\"Hello, world!\"}";
 
 /// A dialogue: exchange after exchange, each a request and its answer.
 pub(super) enum Script {
     Echo { pattern: Pattern, size: usize, depth: usize },
-    Http,
+    /// With the answer that each request has.
+    Http(&'static [u8]),
 }
 
 impl Script {
@@ -21,7 +24,8 @@ impl Script {
             Traffic::Echo { size, depth } => (size, depth),
             Traffic::Connect { size } | Traffic::Datagrams { size } => (size, 1),
             Traffic::Beside(_) => (64, 1),
-            Traffic::Http => return Script::Http,
+            Traffic::Http => return Script::Http(HTTP_RESPONSE),
+            Traffic::Json => return Script::Http(JSON_RESPONSE),
         };
         Script::Echo { pattern: Pattern::new(size * depth), size, depth }
     }
@@ -32,14 +36,14 @@ impl Script {
                 let length = size * depth;
                 pattern.slice(connection, exchange.wrapping_mul(length as u64), length)
             }
-            Script::Http => HTTP_REQUEST,
+            Script::Http(_) => HTTP_REQUEST,
         }
     }
 
     pub(super) fn answer(&self, connection: usize, exchange: u64) -> &[u8] {
         match self {
             Script::Echo { .. } => self.request(connection, exchange),
-            Script::Http => HTTP_RESPONSE,
+            Script::Http(answer) => answer,
         }
     }
 
@@ -47,7 +51,7 @@ impl Script {
     pub(super) fn depth(&self) -> usize {
         match self {
             Script::Echo { depth, .. } => *depth,
-            Script::Http => 1,
+            Script::Http(_) => 1,
         }
     }
 
@@ -55,7 +59,7 @@ impl Script {
     pub(super) fn complete(&self, received: usize) -> usize {
         match self {
             Script::Echo { size, .. } => received / size,
-            Script::Http => received / HTTP_RESPONSE.len(),
+            Script::Http(answer) => received / answer.len(),
         }
     }
 }
@@ -96,7 +100,9 @@ mod tests {
     fn messages_of_an_answer_are_counted_one_by_one() {
         let script = Script::new(Traffic::Echo { size: 64, depth: 16 });
         assert_eq!((script.complete(63), script.complete(64), script.complete(1024)), (0, 1, 16));
-        assert_eq!(Script::Http.complete(HTTP_RESPONSE.len() - 1), 0);
-        assert_eq!(Script::Http.complete(HTTP_RESPONSE.len()), 1);
+        for (traffic, answer) in [(Traffic::Http, HTTP_RESPONSE), (Traffic::Json, JSON_RESPONSE)] {
+            let script = Script::new(traffic);
+            assert_eq!((script.complete(answer.len() - 1), script.complete(answer.len())), (0, 1));
+        }
     }
 }
