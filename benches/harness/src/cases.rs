@@ -181,7 +181,10 @@ pub const CASES: [Case; 24] = [
         traffic: Traffic::Http,
         ..echo("http", "HTTP/1.1 keep-alive, 64 connections", 64, 64)
     }),
-    Case { service: Service::Streams, ..echo("streams-echo", "Echo over asyncio's streams, 64 connections, 64 B", 64, 64) },
+    Case {
+        service: Service::Streams,
+        ..echo("streams-echo", "Echo over asyncio's streams, 64 connections, 64 B", 64, 64)
+    },
     Case {
         service: Service::Uvicorn,
         traffic: Traffic::Http,

@@ -13,7 +13,11 @@ const JSON_RESPONSE: &[u8] =
 
 /// A dialogue: exchange after exchange, each a request and its answer.
 pub(super) enum Script {
-    Echo { pattern: Pattern, size: usize, depth: usize },
+    Echo {
+        pattern: Pattern,
+        size: usize,
+        depth: usize,
+    },
     /// With the answer that each request has.
     Http(&'static [u8]),
 }
