@@ -12,6 +12,7 @@ import asyncio
 import faulthandler
 import importlib
 import json
+import os
 import signal
 import sys
 import unittest
@@ -48,6 +49,8 @@ def main() -> None:
         faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
         print(json.dumps([name, *outcome(tests[name])]), flush=True)
         faulthandler.cancel_dump_traceback_later()
+    # A thread that a test has left behind would be waited for.
+    os._exit(0)
 
 
 def put_into_asyncio(ours: type[Loop]) -> None:
