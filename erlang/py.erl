@@ -252,7 +252,7 @@ with_function_name(Name, Do) ->
 
 %% @doc Duplicates a descriptor, for `py_reactor_context:handoff', which closes it whatever it answers. The duplicate is
 %% closed on exec. One that is not handed over is yours: end it with {@link close_fd/1}.
--spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | term()}.
+-spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, term()} | {resources, binary()} | term()}.
 dup_fd(Fd) when is_integer(Fd), Fd >= 0, Fd =< 16#7FFFFFFF ->
     case py_reactor_on_demand:ensure_started() of
         ok -> py_nif:dup_fd(Fd);

@@ -181,7 +181,7 @@ context_interrupt(_Ctx, _Ref) ->
 
 %% `{Ref, {ok, [{Thread, Stack}]} | {error, Why}}' as soon as Python lets another thread look: the threads of the context's
 %% interpreter, its own first.
--spec context_stacks(ctx(), waiter()) -> ok | {error, busy | {resources, atom()}}.
+-spec context_stacks(ctx(), waiter()) -> ok | {error, busy | {resources, binary()}}.
 context_stacks(_Ctx, _Ref) ->
     erlang:nif_error(undef).
 
@@ -259,7 +259,7 @@ relay_take() ->
 answer_call(_Answer, _Result) ->
     erlang:nif_error(undef).
 
--spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | atom()}.
+-spec dup_fd(integer()) -> {ok, integer()} | {error, {bad_fd, integer()} | {resources, binary()} | atom()}.
 dup_fd(_Fd) ->
     erlang:nif_error(undef).
 
@@ -285,7 +285,7 @@ version() ->
 %% The caller is told news of the listener as `{Ref, nobody_accepts}', when the last context that took its connections does no more,
 %% and `{Ref, {trouble, Posix}}', when one could not accept. `ReusePort': others may listen on the same port.
 -spec listen(reference(), inet:ip_address(), inet:port_number(), pos_integer(), ReusePort :: boolean()) ->
-    {ok, listener(), inet:port_number()} | {error, atom()}.
+    {ok, listener(), inet:port_number()} | {error, atom() | {resources, binary()}}.
 listen(_Ref, _Ip, _Port, _Backlog, _ReusePort) ->
     erlang:nif_error(undef).
 

@@ -28,7 +28,7 @@
 %% crash, on the same port, and gives connections to a context that was started again as to the one before.
 %%
 %% The errors: `{bad_option, Key, Value, Why}', `{already_started, Pid}', `{listen, Posix, #{ip, port}}' (with `eaddrinuse'
-%% for a port in use, `eacces' for one that is not ours to use), and those of a context that is started on demand.
+%% for a port in use, `eacces' for one that is not ours to use), `{resources, Why}', and those of a context that is started on demand.
 -spec start_listener(Name :: term(), listener_options()) -> {ok, pid()} | {error, term()}.
 start_listener(Name, Options) ->
     case py_reactor_listener:validate(Options) of

@@ -71,7 +71,7 @@ wrong(_Key, _Value) ->
 start_link(Name, Options) ->
     gen_server:start_link(?MODULE, {Name, Options}, []).
 
--spec init({term(), complete()}) -> {ok, #state{}} | {stop, {shutdown, {listen, atom(), map()}}}.
+-spec init({term(), complete()}) -> {ok, #state{}} | {stop, {shutdown, {listen, atom(), map()} | {resources, binary()}}}.
 init({Name, #{port := Wanted, ip := Ip, contexts := Contexts} = Options}) ->
     process_flag(trap_exit, true),
     Ref = make_ref(),
@@ -82,8 +82,10 @@ init({Name, #{port := Wanted, ip := Ip, contexts := Contexts} = Options}) ->
             First = first(Options),
             State = #state{name = Name, options = Options, port = Port, sockets = #{Ref => {First, Listener}}},
             {ok, wait_for_clients(lists:foldl(fun share/2, State, Contexts))};
+        %% Not a crash worth a report: whoever asked is told.
+        {error, {resources, _} = Reason} ->
+            {stop, {shutdown, Reason}};
         {error, Posix} ->
-            %% Not a crash worth a report: whoever asked is told.
             {stop, {shutdown, {listen, Posix, #{ip => Ip, port => Wanted}}}}
     end.
 
@@ -94,19 +96,19 @@ first(#{contexts := [Id | _]}) -> Id.
 
 %% A listener that starts again is to be found where its clients expect it, whatever free port it got at first.
 -spec open({ok, complete()} | error, reference(), complete()) ->
-    {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
+    {ok, py_nif:listener(), inet:port_number()} | {error, atom() | {resources, binary()}}.
 open({ok, #{port := Port} = Options}, Ref, _Wanted) ->
     reopen(?REOPEN_ATTEMPTS_MAX, Ref, Port, Options);
 open(error, Ref, #{port := Port} = Options) ->
     listen(Ref, Port, Options).
 
 -spec listen(reference(), inet:port_number(), complete()) ->
-    {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
+    {ok, py_nif:listener(), inet:port_number()} | {error, atom() | {resources, binary()}}.
 listen(Ref, Port, #{ip := Ip, backlog := Backlog, reuseport := Reuseport}) ->
     py_nif:listen(Ref, Ip, Port, Backlog, Reuseport).
 
 -spec reopen(non_neg_integer(), reference(), inet:port_number(), complete()) ->
-    {ok, py_nif:listener(), inet:port_number()} | {error, atom()}.
+    {ok, py_nif:listener(), inet:port_number()} | {error, atom() | {resources, binary()}}.
 reopen(AttemptsLeft, Ref, Port, Options) ->
     case listen(Ref, Port, Options) of
         {error, eaddrinuse} when AttemptsLeft > 0 ->

@@ -24,6 +24,7 @@ groups() ->
         wrong_options,
         wrong_listener_options,
         contexts_of_other_nodes,
+        no_descriptor_to_be_had,
         no_thread_to_be_had,
         wrong_modes_and_numbers,
         setup_code_that_raises,
@@ -335,6 +336,32 @@ contexts_of_other_nodes(Config) ->
         {skip, _} = Skip ->
             Skip
     end.
+
+no_descriptor_to_be_had(Config) ->
+    reactor_test:with_context(Config, #{setup_code => "import exhausted"}, fun(Context) ->
+        {Client, Server} = reactor_test:pair(Config),
+        {ok, Fd} = inet:getfd(Server),
+        {ok, Modules} = application:get_key(py_reactor, modules),
+        %% None could be loaded then.
+        ok = code:ensure_modules_loaded(Modules),
+        ok = py:exec("pass"),
+        ok = py:exec(Context, "taken = exhausted.take_all()"),
+        Answers = [
+            py:dup_fd(Fd),
+            py_reactor_context:handoff(Context, Fd, #{}),
+            py_reactor:start_listener(?MODULE, #{contexts => [Context]}),
+            py_reactor_context:start_link(reactor_test:new_id(), worker)
+        ],
+        ok = py:exec(Context, "taken.give_back()"),
+        [
+            begin
+                {error, {resources, Why}} = Answer,
+                ?assertMatch({match, _}, re:run(Why, "descriptor.*ulimit -n"))
+            end
+         || Answer <- Answers
+        ],
+        [gen_tcp:close(Socket) || Socket <- [Client, Server]]
+    end).
 
 %% In another VM, which has no address space left.
 no_thread_to_be_had(_Config) ->

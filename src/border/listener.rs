@@ -5,7 +5,7 @@ use crate::beam::reply::ReplyTo;
 use crate::beam::resource::{Kind, Ref, Resource};
 use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
-use crate::border::reasons::posix;
+use crate::border::reasons::{posix, system};
 use crate::driver::address::{Address, Meaning};
 use crate::driver::registry::duplicate;
 use crate::driver::syscalls::{check, errno_of};
@@ -115,7 +115,7 @@ fn listen<'a>(
     });
     Ok(match opened {
         Ok((listener, port)) => (atoms::ok(), listener, port).encode(env),
-        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+        Err(error) => (atoms::error(), system(env, errno_of(&error))).encode(env),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::library;
 use crate::border::listener::Listener;
-use crate::border::reasons::{no_thread, posix};
+use crate::border::reasons::{no_descriptor, no_thread, system};
 use crate::driver::descriptor::{Descriptor, How, Unfit};
 use crate::driver::registry;
 use crate::driver::syscalls::errno_of;
@@ -120,7 +120,7 @@ fn context_start<'a>(env: Env<'a>, reference: Term<'a>, id: i64, mode: Mode, opt
 }
 
 fn start<'a>(env: Env<'a>, reference: Term<'a>, options: Options) -> Result<Context, String> {
-    let no_descriptor = |error: io::Error| format!("no descriptor was to be had: {error}");
+    let no_descriptor = |error: io::Error| no_descriptor(&error);
     let mailbox = Arc::new(Mailbox::new(options.id, env.pid()).map_err(no_descriptor)?);
     let notices = Selectable::new(env, mailbox.notices_fd().map_err(no_descriptor)?);
     let max_connections = options.max_connections;
@@ -213,7 +213,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
         Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
         Unfit::Kind(kind) => (atoms::unsupported_descriptor(), kind_atom(env, kind)).encode(env),
-        Unfit::NoDuplicate(errno) => posix(env, errno).encode(env),
+        Unfit::NoDuplicate(errno) => system(env, errno),
     })?;
     if !info.is_map() {
         return Err((atoms::bad_info(), "the second argument must be a map").encode(env));
@@ -402,7 +402,7 @@ fn dup_fd(env: Env<'_>, fd: i64) -> Term<'_> {
     match registry::duplicate_for_user(i32::try_from(fd).unwrap_or(-1)) {
         Ok(copy) => (atoms::ok(), copy).encode(env),
         Err(error) if errno_of(&error) == libc::EBADF => (atoms::error(), (atoms::bad_fd(), fd)).encode(env),
-        Err(error) => (atoms::error(), posix(env, errno_of(&error))).encode(env),
+        Err(error) => (atoms::error(), system(env, errno_of(&error))).encode(env),
     }
 }
 

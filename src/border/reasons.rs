@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::atoms;
-use rustler::{Atom, Env};
+use rustler::{Atom, Encoder, Env, Term};
 use std::io;
 
 /// The `inet:posix()` atom of an error.
@@ -35,4 +35,24 @@ pub fn no_thread(error: &io::Error) -> String {
         "no thread was to be had: {error}. Look at the limits of processes and of address space (ulimit -u, -v), and at \
          pids.max of the control group"
     )
+}
+
+/// Of an error that there is no descriptor.
+pub fn no_descriptor(error: &io::Error) -> String {
+    format!(
+        "no descriptor was to be had: {error}. Look at the limit of open files (ulimit -n), and at fs.file-max for the whole \
+         system"
+    )
+}
+
+/// Why a call of the system failed: `{resources, Text}` where something has run out, else the `inet:posix()` atom.
+pub fn system(env: Env<'_>, errno: i32) -> Term<'_> {
+    let error = io::Error::from_raw_os_error(errno);
+    match errno {
+        libc::EMFILE | libc::ENFILE => (atoms::resources(), no_descriptor(&error)).encode(env),
+        libc::ENOMEM | libc::ENOBUFS => {
+            (atoms::resources(), format!("no memory of the kernel's was to be had: {error}")).encode(env)
+        }
+        _ => posix(env, errno).encode(env),
+    }
 }
