@@ -16,6 +16,7 @@ groups() ->
     reactor_test:backend_groups([
         calls_are_served_together,
         connections_are_served_meanwhile,
+        an_echo_is_as_quick_beside_a_thousand_calls,
         a_call_ends_as_its_coroutine_does,
         a_call_whose_time_is_over_is_cancelled,
         a_caller_that_dies_cancels_its_call,
@@ -67,6 +68,33 @@ connections_are_served_meanwhile(Config) ->
         ok = py_reactor_context:stop(Context, 100),
         ?assertMatch([{error, _}], answers([Asked]))
     end).
+
+%% Its 99th percentile while they sleep is at most twice that of before. What else the machine does counts as well: so the best
+%% of three tries is taken.
+an_echo_is_as_quick_beside_a_thousand_calls(Config) ->
+    serving(Config, "recorder.Quiet", fun(Context) ->
+        {Client, _} = client(Context, Config),
+        {ok, 0} = call(Context, sleep, [0, 0]),
+        Ratio = fun(_) ->
+            Before = p99(pings(Client, erlang:monotonic_time(millisecond) + 500)),
+            Asked = [asked(Context, sleep, [0.5, N]) || N <- lists:seq(1, 1000)],
+            During = p99(pings(Client, erlang:monotonic_time(millisecond) + 500)),
+            [{ok, 1} | _] = answers(Asked),
+            ct:log("p99 before ~b us, during ~b us", [Before, During]),
+            During / Before
+        end,
+        ?assert(lists:any(fun(Try) -> Ratio(Try) =< 2 end, [1, 2, 3]))
+    end).
+
+pings(Client, Until) ->
+    {Took, ok} = timer:tc(fun() -> ok = send(Client, "ping"), expect(Client, "ping") end),
+    case erlang:monotonic_time(millisecond) < Until of
+        true -> [Took | pings(Client, Until)];
+        false -> [Took]
+    end.
+
+p99(Times) ->
+    lists:nth(1 + length(Times) * 99 div 100, lists:sort(Times)).
 
 a_call_ends_as_its_coroutine_does(Config) ->
     with_context(Config, #{}, fun(Context) ->

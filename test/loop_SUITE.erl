@@ -40,6 +40,7 @@ groups() ->
             loops_of_ones_own_closed_elsewhere,
             loops_of_ones_own_interrupted,
             cancellations_are_of_ones_own_interpreter
+            | reactor_test:long([ten_times_ten_thousand_sleeps_beside_busy_loops])
         ],
         [contexts_that_share_an_interpreter, set_up_that_fails_leaves_no_loop]
     ).
@@ -163,10 +164,24 @@ one_timer_one_turn(Config) ->
     end).
 
 ten_thousand_sleeps(Config) ->
+    with_context(Config, #{}, fun all_sleep/1).
+
+ten_times_ten_thousand_sleeps_beside_busy_loops(Config) ->
     with_context(Config, #{}, fun(Context) ->
-        ok = py:exec(Context, "import loops\nloops.sleep_all(10000, 0.3)"),
-        wait_equal({ok, [10000, 0]}, fun() -> py:call(Context, loops, slept, []) end)
+        {ok, Python} = py:eval(Context, "__import__('sys').executable"),
+        Loop = [{args, ["-c", "while True: pass"]}],
+        Busy = [open_port({spawn_executable, Python}, Loop) || _ <- lists:seq(1, 6)],
+        Pids = [Pid || Port <- Busy, {os_pid, Pid} <- [erlang:port_info(Port, os_pid)]],
+        try
+            [all_sleep(Context) || _ <- lists:seq(1, 10)]
+        after
+            [os:cmd("kill " ++ integer_to_list(Pid)) || Pid <- Pids]
+        end
     end).
+
+all_sleep(Context) ->
+    ok = py:exec(Context, "import loops\nloops.sleep_all(10000, 0.3)"),
+    wait_equal({ok, [10000, 0]}, fun() -> py:call(Context, loops, slept, []) end).
 
 callbacks_that_never_end_starve_nobody(Config) ->
     serving(Config, "recorder.Recording", fun(Context) ->

@@ -166,3 +166,11 @@ class Everywhere(Recording):
     def connection_lost(self):
         self.see("connection_lost")
         super().connection_lost()
+
+
+class Quiet(reactor.Protocol):
+    """An echo that writes nothing down."""
+
+    def data_received(self, data):
+        self.write(data)
+        return "continue"
