@@ -7,6 +7,7 @@
 -export([start/0, log/2]).
 
 -define(IP, {127, 0, 0, 1}).
+-define(ASYNCIO, 7).
 -define(SUPERVISED, 20).
 -define(RESTARTED, 21).
 
@@ -43,7 +44,10 @@ run() ->
     lists:foreach(fun start_listener/1, listeners()),
     HandoffPort = start_handoff([socket, number, duplicate]),
     RacePort = start_handoff([closed_meanwhile, given_twice, closed_by_peer]),
-    Ports = [{Name, map_get(port, Info)} || {Name, Info} <- maps:to_list(py_reactor:listeners())],
+    {ok, Served} = py:call(py:context(?ASYNCIO), soak_asyncio, serve, []),
+    Ports =
+        [{Name, map_get(port, Info)} || {Name, Info} <- maps:to_list(py_reactor:listeners())] ++
+            lists:zip([aio_streams, aio_protocol, aio_udp], Served),
     answer([{handoff, HandoffPort}, {race, RacePort}, {os_pid, list_to_integer(os:getpid())} | Ports]),
     commands().
 
@@ -58,6 +62,8 @@ contexts() ->
         {5, "hoarder", "hoarder", #{}},
         %% Nothing fits: the ring runs dry, queues are full, messages come in pieces.
         {6, "tight", "mixed", #{buffers => 16, buffer_bytes => 1024, write_high_bytes => 5000, write_low_bytes => 1000}},
+        {?ASYNCIO, "asyncio", "asyncio", #{}},
+        {8, "awaits", "awaits", #{}},
         {?SUPERVISED, "supervised", "direct", #{}},
         {22, "crowded", "document", #{max_connections => 8}},
         {23, "timed", "direct", #{idle_timeout_ms => 700, write_stall_timeout_ms => 700}}
@@ -70,6 +76,7 @@ listeners() ->
         {document, [4]},
         {hoarder, [5]},
         {tight, [6]},
+        {awaits, [8]},
         {supervised, [?SUPERVISED]},
         {restarted, [?RESTARTED]},
         {crowded, [22]},
@@ -101,7 +108,12 @@ retry(Attempts, Fun) ->
     end.
 
 options(Label, Style, Options, Backend, Seed) ->
-    SetUp = io_lib:format("import soak_protocols~nsoak_protocols.serve('~s', '~s', ~b)~n", [Label, Style, Seed]),
+    SetUp =
+        case Style of
+            "asyncio" -> "import soak_asyncio";
+            "awaits" -> io_lib:format("import soak_asyncio~nsoak_asyncio.await_in_callbacks('~s', ~b)~n", [Label, Seed]);
+            _ -> io_lib:format("import soak_protocols~nsoak_protocols.serve('~s', '~s', ~b)~n", [Label, Style, Seed])
+        end,
     Here = os:getenv("SOAK_DIR", "."),
     %% Small pools are touched whole during the warm-up: memory that grows after that is a leak.
     Common = #{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 15000, buffers => 128},
@@ -212,7 +224,7 @@ command(["settle"]) ->
     settle(100),
     true = erlang:garbage_collect(),
     _ = [erlang:garbage_collect(P) || P <- processes()],
-    answer(vm_figures() ++ sums(all_ids()) ++ [{python_blocks, element(2, python(<<"blocks">>))}]);
+    answer(vm_figures() ++ sums(all_ids()) ++ [{python_blocks, element(2, python(<<"blocks">>))} | of_asyncio(100)]);
 command(["counts"]) ->
     {ok, Counts} = python(<<"counts">>),
     Figures = [
@@ -260,6 +272,17 @@ settle(Attempts) ->
         _ ->
             timer:sleep(100),
             settle(Attempts - 1)
+    end.
+
+%% When the connections that asyncio has made have ended.
+of_asyncio(Attempts) ->
+    {ok, Counts} = py:call(py:context(?ASYNCIO), soak_asyncio, counts, []),
+    case Counts of
+        #{<<"asyncio transports">> := Some} when Some > 1, Attempts > 0 ->
+            timer:sleep(100),
+            of_asyncio(Attempts - 1);
+        _ ->
+            maps:to_list(Counts)
     end.
 
 all_ids() ->

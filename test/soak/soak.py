@@ -27,13 +27,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from clients import BEHAVIOURS, STALL_SECONDS, STALL_SECONDS_BUSY, VOLATILE, Client, Fault
+from asyncio_clients import behaviours_of
+from clients import STALL_SECONDS, STALL_SECONDS_BUSY, VOLATILE, Client, Fault
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "_build" / "soak"
 
 PORTS = ["direct"] * 4 + ["native", "document", "tight", "handoff"] * 3 + ["hoarder", "race"] * 2 + sorted(VOLATILE - {"race"})
+PORTS += ["aio_streams", "aio_protocol", "awaits"] * 3 + ["aio_udp"]
 
 FAILURES_MAX = 20
 SUPERVISED_KILL_SECONDS = 13  # the supervisor allows 10 restarts a minute
@@ -71,7 +73,8 @@ class Load:
         rng = random.Random(name)
         while not self.stopping.is_set():
             port = rng.choice(PORTS)
-            behaviour = rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
+            behaviours = behaviours_of(port)
+            behaviour = rng.choices(list(behaviours), list(behaviours.values()))[0]
             self.behaviours[behaviour.__name__] += 1
             self.connections += 1
             client = Client(self, port, rng)
@@ -277,7 +280,7 @@ async def soak(backend, seed, seconds, clients):
         print(f"  at the end: {after}", flush=True)
         for name, count in sorted((server.details() - details).items()):
             print(f"  more than at the baseline: {count} × {name}", flush=True)
-        for key in ("descriptors", "threads", "ports", "processes"):
+        for key in ("descriptors", "threads", "ports", "processes", *(key for key in after if key.startswith("asyncio "))):
             if after[key] > before[key]:
                 load.fail(f"{key}: {after[key]}, {before[key]} at the baseline")
         for key in ("connections", "buffers_lent"):
