@@ -35,7 +35,7 @@ all() ->
     end.
 
 groups() ->
-    [{Group, [], names() ++ [all_in_one_context]} || Group <- [owngil | reactor_test:backends()]].
+    [{Group, [], names() ++ [all_in_one_context, sample_of_the_docs]} || Group <- [owngil | reactor_test:backends()]].
 
 names() ->
     maps:keys(?SERVERS) ++ ?CLIENTS.
@@ -60,6 +60,30 @@ all_in_one_context(Config) ->
     case run(names(), Config) of
         [] -> ok;
         Refused -> {comment, io_lib:format("but for ~0p", [[Name || {Name, _} <- Refused]])}
+    end.
+
+%% On any free port.
+sample_of_the_docs(Config) ->
+    {ok, Text} = file:read_file(filename:join(os:getenv("APPS_DOCS"), "asyncio.md")),
+    {match, [[Sample]]} = re:run(Text, "^```python apps\n(.*?)^```$", [global, multiline, dotall, {capture, [1], binary}]),
+    SetUp = binary:replace(Sample, <<"port=8000">>, <<"port=0, log_level='warning'">>),
+    Options = #{backend => ?config(backend, Config), venv => os:getenv("APPS_VENV"), setup_code => SetUp},
+    case py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), Options) of
+        {ok, Context} ->
+            ok = reactor_test:wait_until(fun() -> py:eval(Context, "server.started") =:= {ok, true} end),
+            {ok, Port} = py:eval(Context, "server.servers[0].sockets[0].getsockname()[1]"),
+            {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]),
+            ok = gen_tcp:send(Client, "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+            ok = reactor_test:wait_until(fun() ->
+                {ok, Answer} = gen_tcp:recv(Client, 0, 30000),
+                string:find(Answer, "{\"hello\":\"you\"}") =/= nomatch
+            end),
+            ok = py_reactor_context:stop(Context, ?DRAIN_MS),
+            ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)),
+            ?assertEqual([], log_collector:flush());
+        {error, {setup_code, {python_error, #{type := <<"ImportError">>, message := Why}}}} ->
+            ?assertNotEqual(worker, reactor_test:mode(Config)),
+            {skip, Why}
     end.
 
 %% Those that an interpreter of the context's own cannot import, with why.

@@ -6,6 +6,7 @@
 %%   python          run in context 1; comments behind it may ask for an exchange over a real connection:
 %%                   <!-- docs_SUITE: {exchange, Send, Expect} -->, and see exchange/1
 %%   python plain    run by the Python outside the VM
+%%   python apps     run by apps_SUITE, which has the packages for it
 %%   python module=M written to M.py, where all of them find it
 %%   sh              run by bash
 %%   sh not-run, elixir not-run
@@ -255,6 +256,8 @@ run({block, _, "python plain", Text}, {_, Dir, Config} = State) ->
     Python = string:trim(shell("bash scripts/find_python.sh", [], Config)),
     Path = Dir ++ ":" ++ absolute("python", Config),
     _ = shell(Python ++ " -B " ++ File, [{"PYTHONPATH", Path}], Config),
+    State;
+run({block, _, "python apps", _}, State) ->
     State;
 run({block, _, "python module=" ++ _, _}, State) ->
     %% It is where it belongs already; a block that uses it must find it without a fault.

@@ -77,7 +77,9 @@ class SocketTransport(_Native):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol served from now on."""
-        self._set_protocol(protocol, isinstance(protocol, protocols.BufferedProtocol))
+        # As with uvloop, what has its methods will do.
+        is_buffered = isinstance(protocol, protocols.BufferedProtocol) or not hasattr(protocol, "data_received")
+        self._set_protocol(protocol, is_buffered)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Answer the low and the high mark."""

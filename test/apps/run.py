@@ -36,7 +36,7 @@ def main() -> int:
             "APPS_POSTGRES": services.enter_context(postgres(Path(directory) / "postgres")),
             "APPS_REDIS": services.enter_context(redis(Path(directory) / "redis")),
         }
-        environment = os.environ | {name: str(port) for name, port in ports.items()} | {"APPS_VENV": str(VENV)}
+        environment = os.environ | {name: str(port) for name, port in ports.items()} | {"APPS_VENV": str(VENV), "APPS_DOCS": str(ROOT / "docs")}
         command = ["rebar3", "ct", "--suite", "test/apps_SUITE", *sys.argv[1:]]
         return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
