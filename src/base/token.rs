@@ -53,8 +53,10 @@ pub enum Kind {
     Ears = 8,
     /// A wait for somebody who connects, or for the end of a connect.
     Opening = 9,
-    /// An attempt to cancel that.
+    /// An attempt to cancel that, or a [`Kind::Watch`].
     CancelOpening = 10,
+    /// A wait for readiness of what is watched for an event loop.
+    Watch = 11,
 }
 
 /// `user_data` of an operation.
@@ -86,6 +88,7 @@ impl Token {
             8 => Kind::Ears,
             9 => Kind::Opening,
             10 => Kind::CancelOpening,
+            11 => Kind::Watch,
             _ => return None,
         })
     }
@@ -103,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=10) {
+        fn every_part_comes_back(index: u32, generation in 0..=GENERATION_MASK, kind in 1u8..=11) {
             let kind = Token(u64::from(kind) << 56).kind().unwrap();
             let id = ConnId { index, generation };
             let token = Token::new(kind, id);
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn bits_of_no_kind_are_refused() {
         assert_eq!(Token(0).kind(), None);
-        assert_eq!(Token(11 << 56).kind(), None);
+        assert_eq!(Token(12 << 56).kind(), None);
         assert_eq!(Token::WAKE.kind(), Some(Kind::Wake));
     }
 }

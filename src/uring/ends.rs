@@ -13,7 +13,7 @@ use crate::driver::epoll::{Interest, Set};
 use crate::driver::{Event, Io, Outcome, Target, syscalls};
 use io_uring::opcode;
 use io_uring::types::Fd;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 fn interest(ear: Ear) -> Interest {
@@ -35,16 +35,6 @@ impl Uring {
         }
     }
 
-    pub(super) fn watch_instead(&mut self, fd: Option<RawFd>) {
-        if let Some(before) = self.watched {
-            self.ears.unwatch(before);
-        }
-        self.watched = fd.filter(|fd| self.ears.watch(*fd).is_ok());
-        if self.watched.is_some() && !self.ears_polled {
-            self.poll_ears();
-        }
-    }
-
     fn poll_ears(&mut self) {
         self.ears_polled = true;
         let poll = opcode::PollAdd::new(Fd(self.ears.as_raw_fd()), libc::POLLIN as u32).build();
@@ -58,10 +48,6 @@ impl Uring {
         let ready = self.ears.wait(Some(Duration::ZERO)).unwrap_or_default();
         let mut strays = false;
         for nth in 0..ready {
-            if self.ears.is_watched(nth) {
-                self.made.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Watched });
-                continue;
-            }
             let Some((id, readiness)) = self.ears.ready(nth) else { continue };
             let Some(heard) = readiness.heard else { continue };
             let slot = &mut self.slots[id.index as usize];
@@ -83,9 +69,6 @@ impl Uring {
     /// elsewhere. No poll of the old set runs: the one that told of it has ended.
     fn renew_ears(&mut self) {
         let Ok(ears) = Set::new() else { return };
-        if let Some(fd) = self.watched {
-            let _ = ears.watch(fd);
-        }
         for slot in self.slots.iter().filter(|slot| slot.ear != Ear::Off) {
             if let Some(id) = slot.id {
                 let _ = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear));

@@ -17,6 +17,7 @@ mod readiness;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use crate::base::config::SEND_AT_ONCE_BYTES;
 use crate::base::ear::Ear;
@@ -37,6 +38,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
+use watched::Watched;
 
 pub use probe::{Features, Proven, Refusal, probe};
 
@@ -73,8 +75,8 @@ pub struct Uring {
     /// Descriptors that nothing is received from.
     ears: Set,
     ears_polled: bool,
-    /// A descriptor among them that is no connection's.
-    watched: Option<RawFd>,
+    /// What is no connection's.
+    watched: Watched,
     wake_fd: OwnedFd,
     /// Operations that the kernel still has to end (cancels not counted).
     operations: usize,
@@ -113,7 +115,7 @@ impl Uring {
             early: VecDeque::new(),
             ears,
             ears_polled: false,
-            watched: None,
+            watched: Watched::default(),
             wake_fd,
             operations: 0,
             wait_flags: wait_flags.bits(),
@@ -343,6 +345,7 @@ impl Uring {
             }
             Kind::Opening => return self.opening_polled(id, result),
             Kind::CancelOpening => return None,
+            Kind::Watch => return self.watched_polled(id, result),
             Kind::Ears => {
                 self.hear();
                 return None;
@@ -461,6 +464,7 @@ impl Driver for Uring {
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.refill(pool);
+        self.poll_watched();
         self.push_backlog();
         // Completions left from the last batch, submissions that did not fit, and who floods must not wait for new ones.
         let ready = !self.made.is_empty()
