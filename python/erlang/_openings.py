@@ -29,7 +29,7 @@ _BACKLOG_RETRY_DELAY = 0.005
 class _Serving:
     """A listening socket that is accepted from."""
 
-    __slots__ = ("factory", "sock", "sslcontext", "server", "backlog", "timeouts", "context", "fd", "family", "type", "proto", "over")
+    __slots__ = ("factory", "sock", "sslcontext", "server", "backlog", "timeouts", "context", "fd", "family", "type", "proto", "name", "over")
 
     def __init__(
         self, factory: Callable[[], Any], sock: socket.socket, sslcontext: Any, server: Any, backlog: int, timeouts: Any
@@ -45,6 +45,7 @@ class _Serving:
         self.family = int(sock.family)
         self.type = sock.type | socket.SOCK_NONBLOCK
         self.proto = sock.proto
+        self.name = _name_of_all(sock)
         self.over = False
 
 
@@ -104,6 +105,8 @@ class Openings(_Base):
             conn.close()
             return
         extra = {"peername": peer}
+        if serving.name is not None:
+            extra["sockname"] = serving.name
         if serving.sslcontext:
             # The handshake is waited for, by a task.
             accept = self._accept_connection2(  # type: ignore[attr-defined]
@@ -212,6 +215,12 @@ class Openings(_Base):
                 fut.set_exception(OSError(code, f"Connect call failed {address}"))
             else:
                 fut.set_result(None)
+
+
+def _name_of_all(sock: socket.socket) -> Any:
+    """The name of every connection that is accepted from it, unless each has its own: of an address that stands for all."""
+    name = sock.getsockname()
+    return None if sock.family in (socket.AF_INET, socket.AF_INET6) and name[0] in ("0.0.0.0", "::") else name
 
 
 def _cancel(handle: asyncio.TimerHandle, _fut: asyncio.Future[None]) -> None:

@@ -37,10 +37,11 @@ class SocketTransport(_Native):
         asyncio.BaseTransport.__init__(self, extra)
         known = self._extra
         known["socket"] = trsock.TransportSocket(sock)
-        try:
-            known["sockname"] = sock.getsockname()
-        except OSError:
-            known["sockname"] = None
+        if "sockname" not in known:
+            try:
+                known["sockname"] = sock.getsockname()
+            except OSError:
+                known["sockname"] = None
         if "peername" not in known:
             try:
                 known["peername"] = sock.getpeername()

@@ -178,7 +178,7 @@ pub const LOOK_MIN_MS: u64 = 5;
 pub const ACCEPT_RETRY_MS: u64 = 100;
 
 /// A context that has been in one turn for so long does not hear of connections: others are asked to look.
-pub const ACCEPT_RELAY_MS: u64 = 10;
+pub const ACCEPT_RELAY_MS: u64 = 20;
 
 /// Callbacks that run are looked at this often per `slow_callback_ms`, at most every `WATCHDOG_MIN_MS`.
 pub const WATCHDOG_LOOKS: u32 = 8;

@@ -7,6 +7,7 @@ use crate::beam::select::Selectable;
 use crate::border::handle::ContextHandle;
 use crate::border::reasons::{posix, system};
 use crate::driver::address::{Address, Meaning};
+use crate::driver::descriptor::no_delay;
 use crate::driver::registry::duplicate;
 use crate::driver::syscalls::{check, errno_of};
 use crate::mail::command::Command;
@@ -58,6 +59,8 @@ fn open(ip: IpAddr, port: u16, backlog: i32, reuse_port: bool) -> io::Result<(Ow
         OwnedFd::from_raw_fd(fd)
     };
     let fd = socket.as_raw_fd();
+    // Those that are accepted from it have that, too.
+    no_delay(fd);
     let on = 1i32;
     let wanted = Address::from(SocketAddr::new(ip, port));
     let mut bound = Address::empty();

@@ -75,6 +75,14 @@ fn can_be_waited_for(fd: RawFd) -> bool {
     }
 }
 
+/// Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
+pub fn no_delay(fd: RawFd) {
+    let on = 1i32;
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: I10: passes an int.
+    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len) };
+}
+
 /// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
 /// that the peer sees the end even where somebody else still holds a copy. One that is lent is somebody else's, who closes
 /// it once it is dropped.
@@ -87,6 +95,12 @@ pub struct Descriptor {
     is_exclusive: bool,
     /// Somebody else has closed the number, which may be a stranger's by now.
     robbed: bool,
+    /// It was found to be ours a moment ago.
+    found: bool,
+    /// We send no more.
+    finished: bool,
+    /// Its options are set.
+    prepared: bool,
     /// It has been promised to somebody: its end is the connection's end.
     promised: bool,
     /// Somebody else owns it.
@@ -129,6 +143,9 @@ impl Descriptor {
             identity,
             is_exclusive,
             robbed: false,
+            found: false,
+            finished: false,
+            prepared: false,
             promised: false,
             lent: false,
             unblocked: false,
@@ -136,7 +153,8 @@ impl Descriptor {
         }
     }
 
-    /// A TCP connection that was just accepted: nobody else has its number, so there is nothing to check.
+    /// A TCP connection that was just accepted from a listener of ours, whose options it has: nobody else has its number, so there
+    /// is nothing to check.
     ///
     /// # Errors
     /// The kernel does not say which socket it is.
@@ -145,7 +163,9 @@ impl Descriptor {
         is_new(fd.as_raw_fd());
         let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
         registry().served.insert((identity, abilities));
-        Ok(Self::new(fd, abilities, identity, true))
+        let mut accepted = Self::new(fd, abilities, identity, true);
+        accepted.prepared = true;
+        Ok(accepted)
     }
 
     /// A connected stream socket of somebody who goes on owning it, and does not close it before this is dropped.
@@ -203,15 +223,8 @@ impl Descriptor {
     /// Makes it ready to be served.
     pub fn prepare(&mut self) {
         match self.abilities.io {
-            // Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
-            Io::Socket => {
-                let on = 1i32;
-                let len = size_of::<i32>() as libc::socklen_t;
-                // SAFETY: I10: passes an int.
-                unsafe {
-                    libc::setsockopt(self.number(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len);
-                }
-            }
+            Io::Socket if self.prepared => {}
+            Io::Socket => no_delay(self.number()),
             Io::Datagram => {}
             // `read` and `write` have no flag to keep them from blocking the thread.
             Io::File => {
@@ -272,18 +285,26 @@ impl Descriptor {
     }
 
     /// Shuts the socket down, one way or both (`libc::SHUT_WR`, `libc::SHUT_RDWR`), if it is still there.
-    pub fn shut_down(&self, how: i32) {
+    pub fn shut_down(&mut self, how: i32) {
         if self.robbed || !names(self.number(), self.identity) {
             return;
         }
+        self.finished = true;
         // SAFETY: I10: no pointers. An error means that the peer is gone already.
         unsafe { libc::shutdown(self.number(), how) };
+    }
+
+    /// It is about to be dropped, and was just asked whether it [`is_robbed`](Self::is_robbed): neither that nor, where the peer
+    /// sends no more either, the end has to be seen to once more.
+    pub fn is_about_to_go(&mut self, peer_has_ended: bool) {
+        self.found = !self.robbed;
+        self.promised &= !(self.finished && peer_has_ended);
     }
 }
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let is_ours = !self.lent && !self.robbed && names(self.number(), self.identity);
+        let is_ours = !self.lent && !self.robbed && (self.found || names(self.number(), self.identity));
         let mut registry = registry();
         let held = registry.holders.get(&self.number()).is_some_and(|holder| holder.serial == self.holder);
         let holder = if held { registry.holders.remove(&self.number()) } else { None };

@@ -150,6 +150,11 @@ impl Listening {
         turns_away
     }
 
+    /// Whether more than one accepts from it.
+    pub fn is_shared(&self) -> bool {
+        lock(&self.sharers).len() > 1
+    }
+
     /// Whether somebody accepts: to take connections or, where all are full, to turn them away.
     pub fn is_wanted(&self) -> bool {
         lock(&self.sharers).iter().any(|sharer| sharer.acceptor.takes_connections())

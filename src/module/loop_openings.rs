@@ -24,6 +24,8 @@ struct One {
     most: usize,
     /// How many calls the next accept makes: what finds nobody costs as much as what does.
     batch: usize,
+    /// The turn in which somebody came last.
+    turn: u64,
     runs: bool,
 }
 
@@ -43,6 +45,8 @@ pub struct Openings {
     all: RefCell<HashMap<ConnId, One>>,
     /// Some may have to be begun.
     dirty: Cell<bool>,
+    /// The number of the turn.
+    turn: Cell<u64>,
     /// By whom, once that is known.
     driver: RefCell<Option<Shared>>,
     /// To be stopped, as soon as its own thread can.
@@ -55,7 +59,7 @@ impl Openings {
     pub fn add(&self, fd: RawFd, most: usize) -> ConnId {
         let id = openings::new_id();
         let most = most.min(ACCEPTED_AT_ONCE_MAX);
-        self.all.borrow_mut().insert(id, One { fd, most, batch: 1, runs: false });
+        self.all.borrow_mut().insert(id, One { fd, most, batch: 1, turn: 0, runs: false });
         self.dirty.set(true);
         id
     }
@@ -94,6 +98,7 @@ impl Openings {
 
     /// Begins those that do not run: at the end of a turn, so that whoever is busy takes nobody.
     pub fn begin(&self) {
+        self.turn.set(self.turn.get() + 1);
         if !self.dirty.take() {
             return;
         }
@@ -123,7 +128,10 @@ impl Openings {
                 let mut driver = driver.clone()?;
                 arrivals.extend(std::iter::from_fn(|| driver.arrival(id)));
                 one.runs = false;
-                one.batch = if count as usize == one.batch { (2 * one.batch).min(one.most) } else { count as usize };
+                let (count, now) = (count as usize, self.turn.get());
+                let crowded = now == std::mem::replace(&mut one.turn, now) + 1;
+                // Where somebody comes turn after turn, there may be more.
+                one.batch = if count == one.batch && crowded { (2 * count).min(one.most) } else { count };
                 self.dirty.set(true);
             }
             _ => drop(all.remove(&id)),

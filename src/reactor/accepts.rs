@@ -30,6 +30,8 @@ pub(super) struct Accepts {
     running: Option<ConnId>,
     /// How many calls the next one makes: what finds nobody costs as much as what does.
     batch: usize,
+    /// The turn in which somebody came last.
+    turn: u64,
     /// This context was full when it last looked.
     full: bool,
     /// It failed a moment ago.
@@ -40,7 +42,7 @@ impl Reactor {
     /// From now on this context accepts from it, too.
     pub(super) fn accept_from(&mut self, listening: Arc<Listening>) {
         watchdog::add_listener(&self.context.mailbox, &listening);
-        self.accepts.push(Accepts { listening, running: None, batch: 1, full: false, pauses: false });
+        self.accepts.push(Accepts { listening, running: None, batch: 1, turn: 0, full: false, pauses: false });
     }
 
     /// Begins the accepts that do not run, at the end of a turn, and stops those that nobody wants.
@@ -103,7 +105,13 @@ impl Reactor {
         match outcome {
             Outcome::Accepted(count) => {
                 let count = count as usize;
-                accepts.batch = if count >= accepts.batch { (2 * accepts.batch).min(AT_ONCE_MAX) } else { count };
+                let crowded = self.turn == std::mem::replace(&mut accepts.turn, self.turn) + 1;
+                accepts.batch = match count < accepts.batch {
+                    true => count,
+                    // Turn after turn somebody comes: there may be more.
+                    false if crowded => (2 * count).min(AT_ONCE_MAX),
+                    false => count,
+                };
                 listening.has_trouble(0);
             }
             Outcome::AcceptFailed(errno) if !listening.is_over() => {

@@ -117,6 +117,12 @@ impl Reactor {
         robbed.flatten().is_some()
     }
 
+    /// The connection is about to be removed, and its descriptor closed.
+    pub(super) fn begin_close(&mut self, id: ConnId) {
+        self.is_robbed(id);
+        self.with(id, |connection| connection.descriptor.is_about_to_go(connection.machine.link.peer_closed()));
+    }
+
     fn drain(&mut self, py: Python<'_>, deadline: Instant, reply: ReplyTo) {
         self.context.mailbox.inbox.drain();
         let ids = self.context.table.borrow().ids();

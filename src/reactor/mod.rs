@@ -303,7 +303,7 @@ impl Reactor {
                     self.driver.cancel_send(id);
                 }
                 Next::Close => {
-                    self.is_robbed(id);
+                    self.begin_close(id);
                     let Some(mut closed) = self.remove(py, id) else { return };
                     // One that was never made has lost nothing.
                     tell_monitors(&mut closed);

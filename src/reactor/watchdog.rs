@@ -46,7 +46,7 @@ impl Watched {
     /// How long the next look may wait.
     fn pause(&self) -> Option<Duration> {
         let slow = self.threshold.map(|threshold| threshold / WATCHDOG_LOOKS);
-        let relay = (!self.listeners.is_empty()).then_some(RELAY_AFTER);
+        let relay = self.listeners.iter().any(|listening| listening.is_shared()).then_some(RELAY_AFTER);
         [slow, relay].into_iter().flatten().min()
     }
 
@@ -101,10 +101,13 @@ fn change(mailbox: &Arc<Mailbox>, change: impl FnOnce(&mut Watched)) {
         contexts.len() - 1
     });
     change(&mut contexts[place]);
-    let watched = contexts[place].pause().is_some();
-    mailbox.running.set_watched(watched);
-    if !watched {
+    if contexts[place].threshold.is_none() && contexts[place].listeners.is_empty() {
         contexts.swap_remove(place);
+        mailbox.running.set_watched(false);
+    }
+    // Others may share a listener with it from now on.
+    for watched in contexts.iter() {
+        watched.mailbox.running.set_watched(watched.pause().is_some());
     }
     drop(contexts);
     WATCHDOG.wake();
@@ -135,11 +138,13 @@ fn watch() {
         let now = Instant::now();
         let mut busy = false;
         let mut contexts = lock(&CONTEXTS);
+        let mut shortest = None;
         for watched in contexts.iter_mut() {
+            let Some(pause) = watched.pause() else { continue };
             busy |= watched.look(now);
+            shortest = Some(shortest.map_or(pause, |other: Duration| other.min(pause)));
         }
-        let pause = contexts.iter().filter_map(Watched::pause).min().unwrap_or_default();
         drop(contexts);
-        WATCHDOG.rest(busy, pause.max(Duration::from_millis(WATCHDOG_MIN_MS)));
+        WATCHDOG.rest(busy, shortest.unwrap_or_default().max(Duration::from_millis(WATCHDOG_MIN_MS)));
     }
 }
