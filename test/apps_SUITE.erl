@@ -67,8 +67,7 @@ sample_of_the_docs(Config) ->
     {ok, Text} = file:read_file(filename:join(os:getenv("APPS_DOCS"), "asyncio.md")),
     {match, [[Sample]]} = re:run(Text, "^```python apps\n(.*?)^```$", [global, multiline, dotall, {capture, [1], binary}]),
     SetUp = binary:replace(Sample, <<"port=8000">>, <<"port=0, log_level='warning'">>),
-    Options = #{backend => ?config(backend, Config), venv => os:getenv("APPS_VENV"), setup_code => SetUp},
-    case py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), Options) of
+    case py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), (options(Config))#{setup_code => SetUp}) of
         {ok, Context} ->
             ok = reactor_test:wait_until(fun() -> py:eval(Context, "server.started") =:= {ok, true} end),
             {ok, Port} = py:eval(Context, "server.servers[0].sockets[0].getsockname()[1]"),
@@ -94,7 +93,7 @@ run(Names, Config) ->
     {ok, Context} = py_reactor_context:start_link(
         reactor_test:new_id(),
         reactor_test:mode(Config),
-        #{backend => ?config(backend, Config), python_path => [Directory], venv => os:getenv("APPS_VENV")}
+        (options(Config))#{python_path => [Directory]}
     ),
     Refused = [{Name, Why} || Name <- Names, {refused, Why} <- [imported(Context, Name, reactor_test:mode(Config))]],
     Apps = [{Name, served(py:call(Context, Name, serve, []))} || Name <- Names, not lists:keymember(Name, 1, Refused)],
@@ -110,6 +109,10 @@ run(Names, Config) ->
     ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, ?FAULT_OF_3_11) =:= nomatch]),
     ok = os_resources:wait_back_to(Before),
     Refused.
+
+%% How long a callback takes is the machine's affair.
+options(Config) ->
+    #{backend => ?config(backend, Config), venv => os:getenv("APPS_VENV"), slow_callback_ms => infinity}.
 
 served({ok, Port}) ->
     Port.

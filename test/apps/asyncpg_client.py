@@ -30,10 +30,14 @@ async def check(port: int) -> None:
             read = [row["id"] async for row in connection.cursor("SELECT id FROM measured ORDER BY id")]
         assert read == list(range(1, 1001))
         heard: asyncio.Queue[str] = asyncio.Queue()
-        await connection.add_listener("news", lambda *args: heard.put_nowait(args[-1]))
+
+        def listen(_connection: object, _pid: int, _channel: str, text: object) -> None:
+            heard.put_nowait(str(text))
+
+        await connection.add_listener("news", listen)
         await pool.execute("SELECT pg_notify('news', 'hello')")
         assert await heard.get() == "hello"
-        await connection.remove_listener("news", print)
+        await connection.remove_listener("news", listen)
         # What takes too long is cancelled there, too.
         try:
             await connection.fetchval("SELECT pg_sleep(60)", timeout=0.1)
