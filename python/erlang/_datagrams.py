@@ -38,7 +38,7 @@ class DatagramTransport(selector_events._SelectorDatagramTransport, asyncio.Data
             loop,
             protocol,
             self._buffer,
-            sock.fileno(),
+            sock,
             sock.family == socket.AF_INET6,
             connected,
             _SENDS_EMPTY,

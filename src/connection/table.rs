@@ -52,6 +52,11 @@ impl<T> Table<T> {
         self.slots.iter().map(name).collect()
     }
 
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().map(|(_, entry)| entry)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -55,6 +55,8 @@ impl<T> Entry<T> {
 /// Those who wait.
 pub struct Watch<T> {
     set: Set,
+    /// The one before: a driver may know it by its number, which nobody else is to have until the driver knows the new one.
+    before: Option<Set>,
     entries: HashMap<RawFd, Entry<T>>,
     /// How often a descriptor was taken in, modulo 2^24.
     generations: u32,
@@ -66,7 +68,7 @@ impl<T: Copy> Watch<T> {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        Ok(Watch { set: Set::with_room(AT_ONCE)?, entries: HashMap::new(), generations: 0 })
+        Ok(Watch { set: Set::with_room(AT_ONCE)?, before: None, entries: HashMap::new(), generations: 0 })
     }
 
     /// From now on `who` waits for `side` of `fd`. Answers those who do no more: whoever did before, and those whose descriptor
@@ -171,7 +173,7 @@ impl<T: Copy> Watch<T> {
                 entry.held = Interest::default();
             }
         }
-        self.set = set;
+        self.before = Some(std::mem::replace(&mut self.set, set));
         Ok(())
     }
 
@@ -313,6 +315,9 @@ mod tests {
         assert!(watch.poll(|_, _, who| told.push(who)).unwrap(), "the set holds a stray");
         assert!(told.is_empty());
         assert_ne!(watch.as_raw_fd(), before);
+        // SAFETY: I10: no pointers.
+        let flags = unsafe { libc::fcntl(before, libc::F_GETFD) };
+        assert_ne!(flags, -1, "nobody has its number while a driver watches that");
         assert!(!watch.poll(|_, _, who| told.push(who)).unwrap());
         others.write_all(b"x").unwrap();
         assert_eq!(ready(&mut watch), [(Input, 2)]);

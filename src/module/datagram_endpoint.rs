@@ -5,7 +5,7 @@ use crate::driver::address::Address;
 use crate::driver::many_datagrams::{Room, Sending};
 use crate::module::loop_layout::{LoopObject, Ref, core, this_thread};
 use crate::module::peer_names::{PeerName, PeerNames};
-use crate::python::addresses;
+use crate::python::{addresses, sockets};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -28,6 +28,8 @@ pub struct Parts {
     /// Of asyncio's own: what waits for room.
     pub buffer: Py<PyAny>,
     pub event_loop: Py<PyAny>,
+    /// Of the transport, if it says its number: its program may close it.
+    pub sock: Option<Py<PyAny>>,
     pub datagram_received: Py<PyString>,
 }
 
@@ -72,6 +74,14 @@ impl Endpoint {
         self.parts.borrow().as_ref().map(|parts| parts.transport.bind(py).clone())
     }
 
+    /// The number of its socket, which may be a stranger's once that is closed (I4): then there is none.
+    fn number(&self) -> RawFd {
+        let parts = self.parts.borrow();
+        let sock = parts.as_ref().and_then(|parts| parts.sock.as_ref());
+        // SAFETY: I7: whoever calls is attached; `begin` has kept one that is known.
+        sock.map_or(self.fd.get(), |sock| unsafe { sockets::number(sock.as_ptr()) })
+    }
+
     /// Delivers what is there, as long as its time lasts.
     ///
     /// # Errors
@@ -83,7 +93,7 @@ impl Endpoint {
         }
         // A collection of garbage may run code of anybody's: nothing is borrowed, and this room is ours.
         let mut room = ROOM.take().unwrap_or_default();
-        let received = room.receive(self.fd.get());
+        let received = room.receive(self.number());
         for nth in 0..received.unwrap_or(0) {
             let (bytes, from) = room.datagram(nth);
             let data = PyBytes::new(py, bytes).into_any().unbind();
@@ -170,8 +180,7 @@ impl Endpoint {
     /// Puts it down to be sent, if that is simple.
     pub fn queue(&self, data: &Bound<'_, PyAny>, to: Option<&Bound<'_, PyAny>>, this: *mut ffi::PyObject) -> Queued {
         let parts = self.parts.borrow();
-        // SAFETY: I7, by the token: a `deque`, whose length is where that of every object of variable size is.
-        let waits = |parts: &Parts| unsafe { ffi::Py_SIZE(parts.buffer.as_ptr()) } > 0;
+        let waits = |parts: &Parts| parts.buffer.bind(data.py()).len().is_ok_and(|len| len > 0);
         let Some(parts) = parts.as_ref().filter(|parts| !waits(parts)) else { return Queued::NotSimple };
         let name = match (to, self.is_connected.get()) {
             (None, true) => Some(PeerName::default()),
@@ -200,37 +209,35 @@ impl Endpoint {
         Queued::Later
     }
 
-    /// Sends what is put down. What finds no room is left to asyncio's own transport.
+    /// Sends what is put down; what is put down meanwhile, by a protocol that is told of an error, leaves in the next turn: it may
+    /// have an error, too. What finds no room is left to asyncio's own transport.
     ///
     /// # Errors
     /// What is meant to end the loop.
     pub fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        loop {
-            let outgoing = self.outgoing.take();
-            self.outgoing_bytes.set(0);
-            let mut left = &outgoing[..];
-            while !left.is_empty() {
-                let datagrams = left.iter().map(|one| (one.data.bind(py).as_bytes(), one.name.as_bytes()));
-                let sent = SENDING.with_borrow_mut(|sending| sending.send(self.fd.get(), datagrams));
-                match (sent, self.transport(py)) {
-                    (Ok(sent), _) => left = &left[sent..],
-                    (Err(libc::EINTR), _) => {}
-                    (_, None) => return Ok(()),
-                    (Err(libc::EAGAIN), Some(transport)) => return self.wait_for_room(&transport, left),
-                    (Err(errno), Some(transport)) => {
-                        left = &left[1..];
-                        transport.call_method1("_failed", (errno,))?;
-                    }
+        let mut outgoing = self.outgoing.take();
+        self.outgoing_bytes.set(0);
+        let mut left = &outgoing[..];
+        while !left.is_empty() {
+            let datagrams = left.iter().map(|one| (one.data.bind(py).as_bytes(), one.name.as_bytes()));
+            let sent = SENDING.with_borrow_mut(|sending| sending.send(self.number(), datagrams));
+            match (sent, self.transport(py)) {
+                (Ok(sent), _) => left = &left[sent..],
+                (Err(libc::EINTR), _) => {}
+                (_, None) => return Ok(()),
+                (Err(libc::EAGAIN), Some(transport)) => return self.wait_for_room(&transport, left),
+                (Err(errno), Some(transport)) => {
+                    left = &left[1..];
+                    transport.call_method1("_failed", (errno,))?;
                 }
             }
-            if self.outgoing.borrow().is_empty() {
-                // Its memory is used again.
-                let mut outgoing = outgoing;
-                outgoing.clear();
-                self.outgoing.replace(outgoing);
-                return Ok(());
-            }
         }
+        outgoing.clear();
+        if self.outgoing.borrow().is_empty() {
+            // Its memory is used again.
+            self.outgoing.replace(outgoing);
+        }
+        Ok(())
     }
 
     /// Lets go of everything.

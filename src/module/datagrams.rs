@@ -2,10 +2,11 @@
 //! Whatever is not simple is asyncio's own.
 
 use crate::module::datagram_endpoint::{Endpoint, Parts, Queued};
-use crate::module::event_loop::loop_types;
+use crate::module::event_loop::is_loop;
 use crate::module::loop_calls::entry;
 use crate::module::loop_layout::Ref;
-use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::glue::{Static, argument, arguments, guarded, guarded_object, method};
+use crate::python::sockets;
 use crate::python::types;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -54,7 +55,7 @@ unsafe extern "C" fn sendto(
         // of the names.
         unsafe {
             let endpoint = endpoint(this);
-            let given = if count == 0 { &[][..] } else { std::slice::from_raw_parts(args, count as usize) };
+            let given = arguments(args, count as usize);
             let queued = match given {
                 _ if !names.is_null() => Queued::NotSimple,
                 [data] => endpoint.queue(&argument(py, *data), None, this),
@@ -98,20 +99,28 @@ unsafe extern "C" fn flush(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *
     })
 }
 
-/// `begin(transport, loop, protocol, buffer, fd, is_v6, is_connected, sends_empty)`.
+/// `begin(transport, loop, protocol, buffer, sock, is_v6, is_connected, sends_empty)`.
 unsafe extern "C" fn begin(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached, a method with an instance of its type and a tuple.
         let (endpoint, args) = unsafe { (endpoint(this), argument(py, args)) };
-        type Begun<'py> =
-            (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, c_int, bool, bool, bool);
-        let (transport, event_loop, protocol, buffer, fd, is_v6, is_connected, sends_empty): Begun<'_> =
+        type Begun<'py> = (
+            Bound<'py, PyAny>,
+            Bound<'py, PyAny>,
+            Bound<'py, PyAny>,
+            Bound<'py, PyAny>,
+            Bound<'py, PyAny>,
+            bool,
+            bool,
+            bool,
+        );
+        let (transport, event_loop, protocol, buffer, sock, is_v6, is_connected, sends_empty): Begun<'_> =
             args.extract()?;
-        let (loop_type, ..) = loop_types(py)?;
         let deque = py.import("collections")?.getattr("deque")?;
-        if !event_loop.is_instance(&loop_type)? || !buffer.get_type().is(&deque) {
+        if !is_loop(&event_loop)? || !buffer.get_type().is(&deque) {
             return Err(PyTypeError::new_err("a loop of py_reactor's and a deque are needed"));
         }
+        let fd: c_int = sock.call_method0("fileno")?.extract()?;
         endpoint.fd.set(fd);
         endpoint.is_v6.set(is_v6);
         endpoint.is_connected.set(is_connected);
@@ -122,6 +131,7 @@ unsafe extern "C" fn begin(this: *mut ffi::PyObject, args: *mut ffi::PyObject) -
             protocol: protocol.unbind(),
             buffer: buffer.unbind(),
             event_loop: event_loop.unbind(),
+            sock: sockets::is_known(&sock, fd).then(|| sock.unbind()),
             datagram_received: PyString::intern(py, "datagram_received").unbind(),
         };
         drop(endpoint.parts.replace(Some(parts)));
@@ -186,8 +196,8 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             return result;
         }
         let Ok(parts) = endpoint(object).parts.try_borrow() else { return 0 };
-        let Some(Parts { transport, protocol, buffer, event_loop, .. }) = &*parts else { return 0 };
-        for part in [transport, protocol, buffer, event_loop] {
+        let Some(Parts { transport, protocol, buffer, event_loop, sock, .. }) = &*parts else { return 0 };
+        for part in [transport, protocol, buffer, event_loop].into_iter().chain(sock) {
             let result = visit(part.as_ptr(), arg);
             if result != 0 {
                 return result;

@@ -6,8 +6,9 @@ use crate::connection::context::{self, Context};
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
 use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
-use crate::module::loop_layout::{Core, Handle, LoopObject, Reader, Ref, Turns, core, release, this_thread};
+use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
 use crate::module::loop_openings::{Openings, Stopped};
+use crate::module::loop_references::traverse;
 use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
 use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
 use crate::python::types;
@@ -273,37 +274,6 @@ unsafe extern "C" fn new(
     })
 }
 
-unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released. One that is just being
-    // made has no core. Nothing is borrowed while a collection may begin.
-    unsafe {
-        let this = object.cast::<LoopObject>();
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 || (*this).core.is_null() {
-            return result;
-        }
-        if let Ok(schedule) = core(this).schedule.try_borrow() {
-            for Ref(object) in schedule.iter_ready().chain(schedule.iter_timers()) {
-                let result = visit(*object, arg);
-                if result != 0 {
-                    return result;
-                }
-            }
-        }
-        if let Ok(readers) = core(this).readers.try_borrow()
-            && let Some(watch) = &*readers
-        {
-            for Ref(object) in watch.iter().flat_map(Reader::references) {
-                let result = visit(object, arg);
-                if result != 0 {
-                    return result;
-                }
-            }
-        }
-    }
-    0
-}
-
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: I7: as in `traverse`; what is taken out is released afterwards.
     unsafe {
@@ -484,6 +454,16 @@ pub fn loop_types(py: Python<'_>) -> PyResult<(Bound<'_, PyType>, Bound<'_, PyTy
         Ok(PyTuple::new(py, [make_type(py)?, handle, timer])?.into_any())
     })?;
     kept.extract()
+}
+
+/// Whether `object` is one of our loops. Not by `isinstance`, which believes what `__class__` says.
+///
+/// # Errors
+/// The Python exception.
+pub fn is_loop(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (class, ..) = loop_types(object.py())?;
+    // SAFETY: I7, by the token; looks at types only.
+    Ok(unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) } != 0)
 }
 
 /// `loop_type()`.

@@ -2,7 +2,7 @@
 
 use crate::module::handle;
 use crate::module::loop_layout::{Core, Handle, LoopObject, core, this_thread};
-use crate::python::glue::{argument, guarded_object};
+use crate::python::glue::{argument, arguments, guarded_object};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -47,7 +47,7 @@ impl<'a> Call<'a> {
         // SAFETY: I7: the caller is attached, and passes what CPython promises: `count` objects, then one for each of the names.
         unsafe {
             let count = ffi::PyVectorcall_NARGS(count as usize) as usize;
-            let given = if count == 0 { &[][..] } else { std::slice::from_raw_parts(args, count) };
+            let given = arguments(args, count);
             let (leading, rest) = given.split_at(count.min(names.len()));
             let mut found = [ptr::null_mut(); 2];
             found[..leading.len()].copy_from_slice(leading);

@@ -48,7 +48,7 @@ impl EventLoop {
     /// How long the driver may wait at most, as far as the loop is concerned.
     pub fn timeout(&self, py: Python<'_>) -> Option<Duration> {
         let core = self.core(py);
-        if self.is_stopping(py) || core.schedule.borrow().ready() > 0 {
+        if self.is_stopping(py) || core.schedule.borrow().ready() > 0 || !core.flushes.borrow().is_empty() {
             return Some(Duration::ZERO);
         }
         let mut dead = Vec::new();
@@ -149,18 +149,17 @@ impl EventLoop {
         handle::failed(&task, error).or_else(|error| if is_known { Ok(()) } else { Err(error) })
     }
 
-    /// Sends what its datagram endpoints have put down.
+    /// Sends what its datagram endpoints have put down until now.
     ///
     /// # Errors
     /// What is meant to end a loop; what the others have put down is sent all the same.
     pub fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let core = self.core(py);
         let mut flushed = Ok(());
-        while !core.flushes.borrow().is_empty() {
-            for endpoint in core.flushes.take() {
-                // SAFETY: I7: attached, as the token says; the reference was the loop's, and nothing is borrowed.
-                flushed = flushed.and(unsafe { datagrams::flush_told(py, endpoint) });
-            }
+        let told = core.flushes.take();
+        for endpoint in told {
+            // SAFETY: I7: attached, as the token says; the reference was the loop's, and nothing is borrowed.
+            flushed = flushed.and(unsafe { datagrams::flush_told(py, endpoint) });
         }
         flushed
     }
@@ -218,8 +217,10 @@ pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_
         let name = PyString::new(py, handle::HELPERS);
         // SAFETY: I7, by the token; a new reference or null.
         let helpers = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyImport_GetModule(name.as_ptr())) };
-        helpers
-            .map_or(Ok(task.is_none()), |helpers| helpers.call_method1("serves", (callback, task, thread))?.is_truthy())
+        let unknown = task.is_none();
+        let serves = |helpers: Bound<'_, PyAny>| helpers.call_method1("serves", (callback, task, thread))?.is_truthy();
+        // An exception that it leaves behind would be in the way of the next one that is asked about.
+        Ok(helpers.map_or(Ok(unknown), serves).unwrap_or(unknown))
     })
 }
 

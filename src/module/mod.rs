@@ -13,6 +13,7 @@ pub mod handle;
 pub mod loop_calls;
 pub mod loop_layout;
 pub mod loop_openings;
+pub mod loop_references;
 pub mod loop_turn;
 pub mod manual_io;
 pub mod messages;

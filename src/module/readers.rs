@@ -3,7 +3,7 @@
 use crate::driver::watch::{Side, Watch};
 use crate::module::handle;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Reader, Ref, core, release};
-use crate::python::glue::{argument, guarded_object};
+use crate::python::glue::{argument, arguments, guarded_object};
 use pyo3::exceptions::{PyAttributeError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -67,7 +67,7 @@ unsafe fn add(
         if (*this).closed != 0 {
             return Err(PyRuntimeError::new_err("Event loop is closed"));
         }
-        let [fd, callback, rest @ ..] = std::slice::from_raw_parts(args, count as usize) else {
+        let [fd, callback, rest @ ..] = arguments(args, count as usize) else {
             return Err(PyTypeError::new_err("a descriptor and a callback are needed"));
         };
         let object = argument(py, *fd);

@@ -289,8 +289,10 @@ unsafe extern "C" fn am_send(
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
     guarded(ffi::PySendResult::PYGEN_ERROR, |py| {
-        // SAFETY: I7: CPython calls attached, with an instance, which the caller keeps, and a place for the result.
+        // SAFETY: I7: CPython calls attached, with an instance, which the caller keeps, and a place for the result, which is null
+        // where there is none.
         unsafe {
+            *result = std::ptr::null_mut();
             let (kind, object) = match read(this).step(py)? {
                 Step::Waits(future) => (ffi::PySendResult::PYGEN_NEXT, future),
                 Step::Ends(object) => (ffi::PySendResult::PYGEN_RETURN, object),

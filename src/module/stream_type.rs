@@ -5,7 +5,7 @@ use crate::module::loop_calls::entry;
 use crate::module::stream::{Parts, Stream, StreamObject, stream};
 use crate::module::stream_input::Separators;
 use crate::module::stream_read::{self, Kind};
-use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
+use crate::python::glue::{Static, argument, arguments, fast, guarded, guarded_object, method};
 use crate::python::types;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -121,7 +121,7 @@ unsafe extern "C" fn drain(
 ) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps, and so many objects.
-        let (stream, given) = unsafe { (stream(this), std::slice::from_raw_parts(args, count as usize)) };
+        let (stream, given) = unsafe { (stream(this), arguments(args, count as usize)) };
         let [transport, slowly] = given else {
             return Err(PyTypeError::new_err("a transport and a function are needed"));
         };

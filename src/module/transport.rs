@@ -3,12 +3,13 @@
 
 use crate::connection::machine::Marks;
 use crate::driver::descriptor::{Descriptor, Unfit};
-use crate::module::event_loop::{context_of, loop_types};
+use crate::module::event_loop::{context_of, is_loop};
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
     Base, MEMBERS, Transport, attach, clear, dealloc, field, layout, marks, put, reach, traverse,
 };
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
+use crate::python::sockets;
 use crate::python::types;
 use crate::python::variables;
 use pyo3::exceptions::{PyNotImplementedError, PyOSError, PyRuntimeError, PyTypeError};
@@ -34,9 +35,7 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (transport, args) = unsafe { (argument(py, this), argument(py, args)) };
         let (event_loop, sock, server): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) = args.extract()?;
-        let (class, ..) = loop_types(py)?;
-        // SAFETY: I7, by the token; looks at types only. Not `isinstance`, which believes what `__class__` says.
-        if unsafe { ffi::PyObject_TypeCheck(event_loop.as_ptr(), class.as_type_ptr()) } == 0 {
+        if !is_loop(&event_loop)? {
             return Err(PyTypeError::new_err("a transport of py_reactor needs a loop of py_reactor"));
         }
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
@@ -51,6 +50,7 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         })?;
         descriptor.prepare();
         put(&transport, |it| &mut it.event_loop, Some(event_loop));
+        let tells_number = sockets::is_known(&sock, fd);
         put(&transport, |it| &mut it.sock, Some(sock));
         put(&transport, |it| &mut it.server, (!server.is_none()).then_some(server));
         put(&transport, |it| &mut it.variables, Some(variables::copy(py)?));
@@ -60,6 +60,7 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
         unsafe {
             (*layout(&transport)).sock_fd = fd;
+            (*layout(&transport)).tells_number = tells_number.into();
             (*layout(&transport)).high = marks.high as ffi::Py_ssize_t;
             (*layout(&transport)).low = marks.low as ffi::Py_ssize_t;
         }

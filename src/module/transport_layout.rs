@@ -5,6 +5,7 @@ use crate::connection::context::Context;
 use crate::connection::machine::Marks;
 use crate::module::loop_layout::{LoopObject, core, this_thread};
 use crate::python::glue::Static;
+use crate::python::sockets;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -56,6 +57,8 @@ pub struct Transport {
     pub protocol_paused: c_char,
     /// Its protocol is an `asyncio.BufferedProtocol`.
     pub buffered: c_char,
+    /// The socket object says its number.
+    pub tells_number: c_char,
 }
 
 /// How many pointers there are to look after.
@@ -151,6 +154,16 @@ pub fn put(
         let new = value.map_or(ptr::null_mut(), Bound::into_ptr);
         let old = std::mem::replace(which(&mut *layout(transport)), new);
         ffi::Py_XDECREF(old);
+    }
+}
+
+/// Whether its socket has been closed by its program: the number may be a stranger's by now.
+#[inline]
+pub fn is_robbed(transport: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; only transports get here; a socket of which it is known keeps its layout.
+    unsafe {
+        let it = &*layout(transport);
+        it.tells_number != 0 && !it.sock.is_null() && sockets::number(it.sock) != it.sock_fd
     }
 }
 

@@ -98,6 +98,15 @@ pub unsafe fn argument<'py>(py: Python<'py>, object: *mut ffi::PyObject) -> Boun
     unsafe { Bound::from_borrowed_ptr(py, object) }
 }
 
+/// The arguments of a function that gets them as an array, which may be null if there are none.
+///
+/// # Safety
+/// `args` and `count` are what CPython passed; what is answered is used during that call only.
+pub unsafe fn arguments<'a>(args: *const *mut ffi::PyObject, count: usize) -> &'a [*mut ffi::PyObject] {
+    // SAFETY: the caller's promise.
+    if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(args, count) } }
+}
+
 /// "module.Class", without the module of built-in ones. Runs no code of the user, whose metaclass may have some.
 pub fn class_name(class: &Bound<'_, PyType>) -> String {
     let this = class.as_type_ptr();

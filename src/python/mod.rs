@@ -10,6 +10,7 @@ pub mod instance;
 pub mod interpreter;
 pub mod own_attributes;
 pub mod reactor_buffer;
+pub mod sockets;
 pub mod subinterpreter;
 pub mod terms;
 pub mod trashcan;

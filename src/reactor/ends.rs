@@ -3,17 +3,22 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
+use super::transports::is_robbed;
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
+use crate::connection::context::Connection;
 use crate::driver::Driver;
 use crate::driver::Outcome;
 use crate::python::instance;
 use pyo3::prelude::*;
 
 impl Reactor {
-    pub(super) fn receive(&mut self, id: ConnId) {
-        if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
-            self.driver.receive(id, target);
+    pub(super) fn receive(&mut self, py: Python<'_>, id: ConnId) {
+        let of = |connection: &mut Connection| (!is_robbed(py, connection)).then(|| connection.descriptor.target());
+        match self.with(id, of) {
+            Some(Some(target)) => self.driver.receive(id, target),
+            Some(None) => self.advance(id, Outcome::ReceiveFailed(libc::EBADF)),
+            None => {}
         }
     }
 

@@ -159,7 +159,7 @@ impl Reactor {
     /// What is meant to end a loop, or the driver failed.
     pub(super) fn run_own(&mut self, py: Python<'_>) -> PyResult<()> {
         loop {
-            self.flush();
+            self.flush(py);
             self.wait(py)?;
             // A signal may have ended the wait.
             py.check_signals()?;
@@ -172,7 +172,7 @@ impl Reactor {
             let stops = self.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(py));
             if stops && batch_has_ended && !self.sends.is_empty() {
                 // Nobody knows whether it will run again.
-                self.flush();
+                self.flush(py);
                 self.driver_takes(py)?;
             }
             if batch_has_ended || !stops {

@@ -162,7 +162,7 @@ impl Reactor {
             if self.has_ended(py) {
                 return Ok(());
             }
-            self.flush();
+            self.flush(py);
             self.wait(py)?;
             self.step(py);
             self.expire();
@@ -271,13 +271,13 @@ impl Reactor {
                 }
                 Next::Drained => self.drained(py, id),
                 Next::ConnectionLost => self.lose(py, id),
-                Next::Receive => self.receive(id),
+                Next::Receive => self.receive(py, id),
                 Next::CancelReceive => self.driver.cancel_receive(id),
                 Next::Listen(ear) => self.listen(id, ear),
                 // Once: the others have a right to their turn.
                 Next::Send if !has_sent && self.has_much_to_send(id) => {
                     has_sent = true;
-                    if let Some(outcome) = self.send(id) {
+                    if let Some(outcome) = self.send(py, id) {
                         self.advance(id, outcome);
                     }
                 }

@@ -2,17 +2,19 @@
 
 use super::Reactor;
 use super::arrivals::advance;
+use super::transports::is_robbed;
 use crate::base::config::SEND_AT_ONCE_BYTES;
 use crate::base::token::ConnId;
 use crate::connection::context::Connection;
 use crate::driver::{Driver, Event, Outcome};
+use pyo3::prelude::*;
 
 impl Reactor {
     /// One send for each connection that has something to send, and has not sent it yet.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, py: Python<'_>) {
         let mut sends = std::mem::take(&mut self.sends);
         for id in sends.drain(..) {
-            let ended = self.send(id);
+            let ended = self.send(py, id);
             self.events.extend(ended.map(|outcome| Event { id, outcome }));
         }
         self.sends = sends;
@@ -28,7 +30,7 @@ impl Reactor {
 
     /// The one door by which bytes leave, at once or at the end of the turn: what is to be done to them on the way is done
     /// here. Sends what a connection has to send. Answers the outcome, if there is one already.
-    pub(super) fn send(&mut self, id: ConnId) -> Option<Outcome> {
+    pub(super) fn send(&mut self, py: Python<'_>, id: ConnId) -> Option<Outcome> {
         let mut table = self.context.table.borrow_mut();
         let connection = table.get(id)?;
         if connection.machine.link.is_finished() {
@@ -37,6 +39,9 @@ impl Reactor {
             drop(table);
             self.context.touch(id);
             return None;
+        }
+        if is_robbed(py, connection) {
+            return Some(Outcome::SendFailed(libc::EBADF));
         }
         let target = connection.descriptor.target();
         match connection.outbox.payload() {

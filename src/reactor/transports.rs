@@ -7,7 +7,15 @@ use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound};
 use crate::connection::machine::End;
 use crate::module::transport_calls::{self, Serving};
+use crate::module::transport_layout;
 use pyo3::prelude::*;
+
+/// Whether the socket of a transport was closed by its program: nothing may be sent or received by its number, which may be
+/// a stranger's by now (I4). No system call: its socket says so.
+#[inline]
+pub(super) fn is_robbed(py: Python<'_>, connection: &Connection) -> bool {
+    connection.is_transport && transport_layout::is_robbed(connection.protocol.bind(py))
+}
 
 impl Reactor {
     pub(super) fn is_transport(&self, id: ConnId) -> bool {

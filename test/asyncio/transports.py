@@ -102,6 +102,18 @@ class Own:
         self.assertEqual([reference() for reference in references], [None, None])
         self.close()
 
+    def test_a_loop_that_nobody_closes_is_collected_with_its_transports(self) -> None:
+        transport, protocol = self.make()
+        references = [weakref.ref(self.loop), weakref.ref(transport), weakref.ref(protocol)]
+        del transport, protocol, self.loop
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        self.assertEqual([reference() for reference in references], [None, None, None])
+        self.assertEqual(self.ours.fileno(), -1)
+        self.theirs.close()
+        self.assertEqual(descriptors(), self.before)
+
     def test_on_another_thread_the_connection_is_over(self) -> None:
         """What drives a loop belongs to a thread: whoever runs it elsewhere can still close its transports."""
         transport, protocol = self.make()

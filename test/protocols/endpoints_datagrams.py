@@ -1,5 +1,8 @@
 """Scenarios of endpoints.py: datagram endpoints."""
 
+import asyncio
+import collections
+import errno
 import os
 import socket
 import tempfile
@@ -176,6 +179,55 @@ async def a_datagram_that_cannot_be_sent_costs_itself(loop):
     for transport in (ours, theirs, free):
         transport.close()
     await turns()
+
+
+@scenario
+async def errors_that_are_answered_by_errors_leave_others_their_turn(loop):
+    class Stubborn(Datagrams):
+        def error_received(self, exc):
+            super().error_received(exc)
+            self.transport.sendto(b"forbidden", ("255.255.255.255", 9))
+
+    ours, told = await loop.create_datagram_endpoint(Stubborn, local_addr=("127.0.0.1", 0))
+    ours.sendto(b"forbidden", ("255.255.255.255", 9))
+    await until(lambda: len(told.errors) > 10)
+    await asyncio.sleep(0.01)
+    ours.abort()
+    await until(lambda: told.lost)
+
+
+@scenario
+async def a_socket_that_is_closed_is_nobody_elses(loop):
+    for many in (False, True):
+        ours, theirs = named_pair()
+        number = ours.fileno()
+        transport, told = await endpoint(loop, sock=ours)
+        ours.close()
+        ends = [socket.socketpair() for _ in range(5)]
+        stranger = next(other for both in ends for one, other in (both, both[::-1]) if one.fileno() == number)
+        stranger.setblocking(False)
+        for _ in range(100 if many else 1):
+            transport.sendto(b"secret")
+        await until(lambda: told.errors)
+        assert told.errors[0].errno == errno.EBADF
+        raised(BlockingIOError, stranger.recv, 100)
+        transport.abort()
+        await until(lambda: told.lost)
+        for both in [*ends, (ours, theirs)]:
+            for end in both:
+                end.close()
+
+
+@scenario
+async def an_endpoint_needs_one_of_our_loops(loop):
+    class Pretends:
+        __class__ = type(loop)
+
+    from erlang._native import native
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        begin = native.datagrams().begin
+        raised(TypeError, begin, None, Pretends(), None, collections.deque(), sock, False, True, False)
 
 
 @scenario

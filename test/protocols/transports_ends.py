@@ -214,6 +214,27 @@ async def a_socket_that_somebody_else_closes(loop):
 
 
 @scenario
+async def what_is_written_to_a_socket_that_is_closed_reaches_no_stranger(loop):
+    for size in (6, 500_000):
+        transport, protocol, theirs = await pair(loop)
+        number = transport._sock.fileno()
+        transport._sock.close()
+        ends = [socket.socketpair() for _ in range(5)]
+        stranger = next(other for both in ends for one, other in (both, both[::-1]) if one.fileno() == number)
+        stranger.setblocking(False)
+        transport.write(b"secret"[:size].ljust(size, b"!"))
+        assert (await protocol.lost).errno == errno.EBADF
+        try:
+            raise AssertionError(stranger.recv(100))
+        except BlockingIOError:
+            pass
+        for both in ends:
+            for end in both:
+                end.close()
+        theirs.close()
+
+
+@scenario
 async def a_thousand_come_and_go(loop):
     def descriptors():
         return len(os.listdir("/proc/self/fd"))
