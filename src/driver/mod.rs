@@ -129,6 +129,8 @@ pub enum Opening {
     Accept {
         /// At least 1.
         most: usize,
+        /// Somebody sees to it that another one looks where a driver was woken for a connection and is held up: so one is enough.
+        relayed: bool,
     },
     /// The end of a connect.
     Connect,
@@ -174,8 +176,8 @@ pub trait Driver {
 
     /// Waits for connections to a listening socket, or for the end of a connect that was begun, and tells of that by one
     /// [`Outcome::Accepted`], [`Outcome::AcceptFailed`] or [`Outcome::Connected`]. `id` is no connection's, and no other opening's
-    /// before. Of those that wait to accept from one socket, also by other drivers, one is woken for each connection: whoever
-    /// has waited longest.
+    /// before. Of those that wait to accept from one socket, also by other drivers, one is woken for each connection, whoever has
+    /// waited longest: unless that might be one that is held up, and nobody sees to it.
     fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening);
 
     /// Ends that, at once: no event comes, unless it has ended before, and when this returns the descriptor may be closed (I4).

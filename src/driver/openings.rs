@@ -2,7 +2,8 @@
 //! how they hear that it is worth to look.
 //!
 //! An accept is a wait for somebody who connects, and then calls: an operation of io_uring would take whom nobody has counted.
-//! Drivers that wait for one listening socket are woken one at a time, whoever has waited longest first.
+//! Drivers that wait for one listening socket are woken one at a time, whoever has waited longest first, if they see to it that this
+//! helps.
 
 use crate::base::token::ConnId;
 use crate::driver::address::Address;
@@ -70,7 +71,7 @@ impl Openings {
         let (fd, opening) = self.get(id)?;
         let outcome = match opening {
             Opening::Connect => Outcome::Connected(connect_error(fd)),
-            Opening::Accept { most } => self.accept(id, fd, most)?,
+            Opening::Accept { most, .. } => self.accept(id, fd, most)?,
         };
         self.running.remove(&id);
         Some(outcome)

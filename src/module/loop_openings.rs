@@ -110,7 +110,7 @@ impl Openings {
         for (id, one) in self.all.borrow_mut().iter_mut().filter(|(_, one)| !one.runs) {
             let opening = match one.most {
                 0 => Opening::Connect,
-                _ => Opening::Accept { most: one.batch },
+                _ => Opening::Accept { most: one.batch, relayed: false },
             };
             one.runs = true;
             driver.open(*id, one.fd, opening);

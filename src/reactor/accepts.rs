@@ -83,7 +83,7 @@ impl Reactor {
                 let id = openings::new_id();
                 let most = if full { accepts.batch } else { accepts.batch.min(room) };
                 accepts.running = Some(id);
-                self.driver.open(id, accepts.listening.as_raw_fd(), Opening::Accept { most });
+                self.driver.open(id, accepts.listening.as_raw_fd(), Opening::Accept { most, relayed: true });
             }
             self.accepts.push(accepts);
         }

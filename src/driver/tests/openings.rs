@@ -27,7 +27,7 @@ fn connecting(to: SocketAddr) -> OwnedFd {
 
 impl Bench {
     fn accept(&mut self, of: u32, fd: RawFd, most: usize) {
-        self.driver.open(id(of), fd, Opening::Accept { most });
+        self.driver.open(id(of), fd, Opening::Accept { most, relayed: true });
     }
 
     fn arrivals(&mut self, of: u32) -> Vec<Arrival> {
@@ -263,6 +263,29 @@ fn who_has_waited_longest_is_woken_alone(kind: &'static str) {
             assert!(matches!(next().0, Said::Woke(_)));
         }
     });
+}
+
+/// Where nobody sees to it, a driver that does not wait keeps no connection from one that does.
+fn who_is_held_up_is_not_waited_for(kind: &str) {
+    let (listener, address) = listener();
+    let (mut busy, mut waits) = (Bench::new(kind, 8), Bench::new(kind, 8));
+    for bench in [&mut busy, &mut waits] {
+        bench.driver.open(id(0), listener.as_raw_fd(), Opening::Accept { most: 1, relayed: false });
+        bench.stays_quiet();
+    }
+    let _client = TcpStream::connect(address).unwrap();
+    assert_eq!(waits.outcome(0), Outcome::Accepted(1));
+    busy.stays_quiet();
+}
+
+#[test]
+fn who_is_held_up_is_not_waited_for_uring() {
+    who_is_held_up_is_not_waited_for("uring");
+}
+
+#[test]
+fn who_is_held_up_is_not_waited_for_epoll() {
+    who_is_held_up_is_not_waited_for("epoll");
 }
 
 #[test]
