@@ -12,6 +12,9 @@ from work import Worker
 
 BACKLOG = 4096
 
+# Or erlang.streams, which has the same functions.
+streams: Any = asyncio
+
 
 class Connection(asyncio.Protocol):
     """A connection whose peer is not read from while it does not read."""
@@ -138,7 +141,7 @@ async def serve(case: str, opened: socket.socket) -> None:
     elif case == "fastapi":
         await serve_asgi(fastapi_app(), opened)
     elif case == "streams":
-        await asyncio.start_server(echo_streams, sock=opened, backlog=BACKLOG)
+        await streams.start_server(echo_streams, sock=opened, backlog=BACKLOG)
     elif case == "udp":
         await loop.create_datagram_endpoint(Udp, sock=opened)
     else:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 
+import event_loop_programs
 from event_loop_programs import open_socket, serve
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -28,9 +29,11 @@ def loop_factory(kind: str) -> tuple[NewLoop, str]:
         return asyncio.new_event_loop, "asyncio"
     if kind.startswith("loop-"):
         erlang = importlib.import_module("erlang")
-        backend = kind.removeprefix("loop-")
+        _, backend, *streams = kind.split("-")
+        if streams:
+            event_loop_programs.streams = importlib.import_module("erlang.streams")
         erlang.new_event_loop(backend=backend).run_until_complete(asyncio.sleep(0))
-        return lambda: erlang.new_event_loop(backend=backend), f"py_reactor's loop, {backend}"
+        return lambda: erlang.new_event_loop(backend=backend), f"py_reactor's loop, {' '.join([backend, *streams])}"
     return importlib.import_module(kind).new_event_loop, f"{kind} {metadata.version(kind)}"
 
 
