@@ -202,4 +202,6 @@ for _backend in filter(works, ("epoll", "uring")):
 
 
 if __name__ == "__main__":
+    # What a shell starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unittest.main()
