@@ -6,6 +6,7 @@ Nothing but :mod:`erlang.reactor` should import it. Outside the VM there is no s
 
 import asyncio
 import builtins
+import socket
 from asyncio import AbstractEventLoop, Handle, Task, TimerHandle
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -150,7 +151,7 @@ class Datagrams:
         loop: AbstractEventLoop,
         protocol: Any,
         buffer: Any,
-        fd: int,
+        sock: socket.socket,
         is_v6: bool,
         is_connected: bool,
         sends_empty: bool,
