@@ -109,7 +109,7 @@ a_call_ends_as_its_coroutine_does(Config) ->
     end).
 
 a_call_whose_time_is_over_is_cancelled(Config) ->
-    with_context(Config, #{}, fun(Context) ->
+    with_context(Config, #{setup_code => "import awaits"}, fun(Context) ->
         ok = times_out(Context, register_self(), 200),
         said(<<"cancelled">>),
         ?assertEqual({ok, 1}, py:call(Context, awaits, sleep, [0.001, 1], #{}, 60000)),

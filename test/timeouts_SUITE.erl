@@ -49,7 +49,7 @@ what_runs_is_interrupted(Config) ->
 %% Of its own task, and of those that it waits for. Nobody is told of an error but the caller.
 a_step_that_does_not_return_is_interrupted(Config) ->
     Name = register_self(),
-    with_context(Config, #{}, fun(Context) ->
+    with_context(Config, #{setup_code => "import given_up"}, fun(Context) ->
         [
             begin
                 ct:log("~s, ~s", [Function, How]),
@@ -107,7 +107,7 @@ asked(Context, Function, Args, Ms) ->
 %% What it does on its way out is not what was given up. Python is busy, so that who interrupts has to wait for it.
 who_cleans_up_is_left_alone(Config) ->
     Name = register_self(),
-    with_context(Config, #{}, fun(Context) ->
+    with_context(Config, #{setup_code => "import given_up"}, fun(Context) ->
         {ok, none} = py:call(Context, given_up, stand_by, []),
         [
             begin
