@@ -22,6 +22,7 @@ _DETACHES_ITSELF = vars(base_events.Server)["_detach"].__code__.co_argcount == 1
 class SocketTransport(_Native):
     """A connection as a program of asyncio sees it. The socket stays the program's; the reactor does what is done with it."""
 
+    _paused_protocol: Any = None
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
@@ -99,14 +100,17 @@ class SocketTransport(_Native):
     # Called by native code.
 
     def _pause_protocol(self) -> None:
-        self._tell_writer("pause_writing")
+        self._paused_protocol = self._protocol
+        self._tell_writer(self._protocol, "pause_writing")
 
     def _resume_protocol(self) -> None:
-        self._tell_writer("resume_writing")
+        # Who was paused, which another may have replaced meanwhile: `start_tls` does.
+        protocol, self._paused_protocol = self._paused_protocol, None
+        self._tell_writer(protocol, "resume_writing")
 
-    def _tell_writer(self, method: str) -> None:
+    def _tell_writer(self, protocol: Any, method: str) -> None:
         try:
-            getattr(self._protocol, method)()
+            getattr(protocol, method)()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:

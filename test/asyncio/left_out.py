@@ -3,6 +3,10 @@
 CPYTHON: dict[str, str] = {
     "test_events:*.test_internal_fds": "asks for a pair of sockets in every loop: ours makes it when it is first used",
     "test_base_events:*.test_create_server_soreuseport_only_defined": "expects what asyncio says of the number of a double of a socket",
+    **{
+        f"test_base_events:BaseEventLoopWithSelectorTests.test_create_connection_{case}": "gives a transport a double of a socket"
+        for case in ("ip_addr", "ipv6_scope", "no_inet_pton", "service_name")
+    },
     "test_unix_events:Unix*PipeTransportTests.*": "asyncio's own transports of pipes, over a double of its loop",
     "test_subprocess:GenericWatcherTests.test_create_subprocess_with_pidfd": (
         "succeeds only after a test that has set an event loop, on asyncio's own loops, too (3.12)"
@@ -33,6 +37,7 @@ UVLOOP: dict[str, str] = {
     "test_tcp:*.test_create_server_buffered_2": "uvloop's words for what a protocol raises",
     "test_tcp:*.test_tcp_handle_abort_in_connection_made": "asyncio's transports have a socket to show when they are closed, too",
     "test_tcp:*.test_bpo_39951_discard_trailing_data": "fails with asyncio's TLS, on its own loops, too",
+    "test_tcp:*.test_start_tls_client_buf_proto_1": _TLS_IS_ASYNCIOS,
     "test_tcp:*.test_first_data_after_wakeup": _TLS_IS_ASYNCIOS,
     "test_tcp:*.test_flush_before_shutdown": _TLS_IS_ASYNCIOS,
     "test_tcp:*.test_shutdown_timeout_handler_not_set": _TLS_IS_ASYNCIOS,
