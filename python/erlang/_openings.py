@@ -130,7 +130,9 @@ class Openings(_Base):
 
     def _accept_failed(self, number: int, code: int) -> None:
         if number in self._accepting:
-            self._accepting.pop(number)[0].set_exception(OSError(code, os.strerror(code)))
+            fut, _ = self._accepting.pop(number)
+            if not fut.done():
+                fut.set_exception(OSError(code, os.strerror(code)))
             return
         serving = self._served.pop(number)
         del self._serving_numbers[serving.fd]
@@ -171,7 +173,11 @@ class Openings(_Base):
         fut, sock = self._accepting.pop(number)
         self._stop_opening(number)
         conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
-        fut.set_result((conn, peer))
+        if fut.done():
+            # Given up in this very turn.
+            conn.close()
+        else:
+            fut.set_result((conn, peer))
 
     def _stop_accepting_once(self, number: int, _fut: asyncio.Future[Any]) -> None:
         if self._accepting.pop(number, None) is not None:

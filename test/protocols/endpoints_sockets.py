@@ -203,3 +203,23 @@ async def a_file_is_no_pipe(loop):
                     assert "pipe" in str(exc).lower(), exc
                 else:
                     raise AssertionError("it is a file")
+
+
+@scenario
+async def an_accept_is_given_up_as_somebody_arrives(loop):
+    """In the very turn, that is, in which the driver says so: costs nobody but who arrived then."""
+    import asyncio
+
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            accepts = loop.create_task(loop.sock_accept(listening))
+            await asyncio.sleep(0.002)
+            with socket.create_connection(listening.getsockname()):
+                accepts.cancel()
+                await turns()
+            assert accepts.cancelled()
+            accepts = loop.create_task(loop.sock_accept(listening))
+            with socket.create_connection(listening.getsockname()):
+                conn, _ = await asyncio.wait_for(accepts, 5)
+                conn.close()
