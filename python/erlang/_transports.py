@@ -48,12 +48,18 @@ class SocketTransport(_Native):
                 known["peername"] = sock.getpeername()
             except OSError:
                 known["peername"] = None
-        self._open(loop, sock, server)
+        # What may be refused comes before there is a connection, which nobody would end.
+        connection_made = protocol.connection_made
         self.set_protocol(protocol)
         if server is not None:
             server._attach() if _DETACHES_ITSELF else server._attach(self)
+        try:
+            self._open(loop, sock, server)
+        except BaseException:
+            self._detach(server)
+            raise
         loop._transports[self._sock_fd] = self
-        loop.call_soon(protocol.connection_made, self, context=self._context)
+        loop.call_soon(connection_made, self, context=self._context)
         # Nothing is received before connection_made was called.
         loop.call_soon(self._begin)
         if waiter is not None:
@@ -146,10 +152,13 @@ class SocketTransport(_Native):
         try:
             self._sock.close()
         finally:
-            if self._server is not None:
-                self._server._detach() if _DETACHES_ITSELF else self._server._detach(self)
+            self._detach(self._server)
             if self._empty_waiter is not None and not self._empty_waiter.done():
                 self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
+    def _detach(self, server: Any) -> None:
+        if server is not None:
+            server._detach() if _DETACHES_ITSELF else server._detach(self)
 
     def _end_unattached(self) -> None:
         """Close what no reactor serves any more, as its loop is closed or runs on another thread now."""

@@ -94,6 +94,78 @@ async def a_reset_is_told(loop):
 
 
 @scenario
+async def what_came_before_a_reset_is_delivered(loop):
+    """As of a server that answers without having read all: its close resets the connection."""
+
+    class Slow(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.pause_reading()
+            loop.call_later(0.001, self.transport.resume_reading)
+
+    for kind, pauses in ((Recorder, False), (Recorder, True), (Slow, False)):
+        transport, protocol, theirs = await pair(loop, kind)
+        if pauses:
+            transport.pause_reading()
+            await asyncio.sleep(0)
+        sent = theirs.send(b"d" * 100_000)
+        reset(theirs)
+        if pauses:
+            await asyncio.sleep(0.02)
+            assert protocol.told == ["made"]
+            transport.resume_reading()
+        exc = await protocol.lost
+        assert isinstance(exc, ConnectionResetError), exc
+        assert len(protocol.data) == sent, (kind, pauses, len(protocol.data), sent)
+
+
+@scenario
+async def a_writer_that_pauses_reading_hears_of_a_reset(loop):
+    transport, protocol, theirs = await pair(loop)
+    transport.pause_reading()
+    await loop.sock_sendall(theirs, b"unread")
+    reset(theirs)
+    while not protocol.lost.done():
+        transport.write(b"x")
+        await asyncio.sleep(0.001)
+    assert isinstance(await protocol.lost, OSError)
+
+
+@scenario
+async def what_cannot_be_served_leaves_nothing(loop):
+    """What a factory answers is no protocol, or its server is closed by it."""
+
+    def transports():
+        gc.collect()
+        return sum(isinstance(one, asyncio.Transport) for one in gc.get_objects())
+
+    server = None
+
+    def closes():
+        server.close()
+        return Recorder()
+
+    loop.set_exception_handler(lambda loop, context: None)
+    before = transports()
+    for factory in (lambda: None, object, closes):
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        for _ in range(5):
+            if server.sockets:
+                with socket.create_connection(server.sockets[0].getsockname()) as client:
+                    client.setblocking(False)
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await loop.sock_recv(client, 1) == b""
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), 5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with contextlib.suppress(AttributeError):
+            await loop.create_connection(lambda: None, *listening.getsockname())
+            raise AssertionError("connected")
+    loop.set_exception_handler(None)
+    assert transports() <= before, transports() - before
+
+
+@scenario
 async def a_failed_write_is_told(loop):
     transport, protocol, theirs = await pair(loop, family="unix")
     protocol.stays = True

@@ -5,11 +5,12 @@
 //! time), I4 (closed only when no operation runs), and that `connection_lost` comes once and last (B9).
 //!
 //! The link of a transport ends as asyncio's transports do ([`Link::plain`]): it is not lingered for, it ends by nobody's
-//! half close, and `connection_lost` comes when no operation runs any more, for the socket is closed right after it.
+//! half close, and `connection_lost` comes when no operation runs any more, for the socket is closed right after it. What the peer
+//! sent before it reset the connection is delivered.
 
 #![forbid(unsafe_code)]
 
-use super::states::{Eof, Output, Phase, Receive, Retiring};
+use super::states::{Eof, Failure, Output, Phase, Receive, Retiring};
 use super::vocabulary::{Directions, End, Mode, Next};
 use crate::base::ear::{Ear, Heard};
 use crate::base::limits::Limits;
@@ -40,6 +41,10 @@ pub struct Link {
     /// Heard while nothing was received: the peer sends no more, and does not receive any more.
     input_ends: bool,
     hung_up: bool,
+    /// Heard, and nothing of it told by a receive: of a transport, what came before is received even if its reader pauses.
+    drains: bool,
+    /// A transport's receive or send has failed, but what came before is to be delivered.
+    failure: Option<Failure>,
     sending: bool,
     /// `connection_lost` is still owed.
     owes_lost: bool,
@@ -64,6 +69,8 @@ impl Link {
             ear: Ear::Off,
             input_ends: false,
             hung_up: false,
+            drains: false,
+            failure: None,
             sending: false,
             owes_lost: true,
             aborted: false,
@@ -94,6 +101,12 @@ impl Link {
             self.close(End::Stopped);
             return self.next_flushing(limits, may_end);
         }
+        if let Some(Failure { errno, of_send }) = self.failure
+            && (self.inbox_bytes == 0 || (of_send && callback == Next::Nothing))
+        {
+            self.fail(End::Reset(errno));
+            return self.next_finished(may_end);
+        }
         if self.hung_up && self.is_gone(callback, mode) {
             self.fail(if self.output == Output::Ended { End::PeerClosed } else { End::Reset(None) });
             return self.next_finished(may_end);
@@ -118,7 +131,7 @@ impl Link {
         }
         match self.receive {
             Receive::Idle
-                if reads
+                if (reads || self.drains)
                     && self.may_arrive()
                     && self.retiring == Retiring::No
                     && self.inbox_bytes < limits.inbox_bytes =>
@@ -170,17 +183,23 @@ impl Link {
     }
 
     fn may_arrive(&self) -> bool {
-        self.directions.readable && self.eof == Eof::NotYet
+        self.directions.readable && self.eof == Eof::NotYet && self.failure.is_none()
     }
 
     /// I3: one send at a time.
     fn send_due(&mut self) -> bool {
-        let due = !self.sending && self.queued_bytes > 0;
+        let due = !self.sending && self.queued_bytes > 0 && !self.failure.is_some_and(|failure| failure.of_send);
         self.sending |= due;
         due
     }
 
     fn next_flushing(&mut self, limits: &Limits, may_end: bool) -> Next {
+        if let Some(Failure { errno, of_send: true }) = self.failure
+            && self.queued_bytes > 0
+        {
+            self.fail(End::Reset(errno));
+            return self.next_finished(may_end);
+        }
         if self.send_due() {
             return Next::Send;
         }
@@ -255,8 +274,13 @@ impl Link {
     pub fn heard(&mut self, heard: Heard) {
         self.input_ends = true;
         self.hung_up |= heard == Heard::HungUp;
-        if heard == Heard::Failed {
-            self.fail(End::Reset(None));
+        match heard {
+            // A receive tells why, after what came before.
+            Heard::Failed if self.is_plain && self.is_open() && self.may_arrive() => {
+                (self.hung_up, self.drains) = (true, true);
+            }
+            Heard::Failed => self.failed(Failure { errno: None, of_send: false }),
+            Heard::InputEnds | Heard::HungUp => {}
         }
     }
 
@@ -270,7 +294,20 @@ impl Link {
         self.receive = Receive::Idle;
         // A transport that is closed reads no more: if its peer is gone, the send will fail.
         if !self.is_plain || self.phase == Phase::Open {
-            self.fail(End::Reset(Some(errno)));
+            self.failed(Failure { errno: Some(errno), of_send: false });
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        if self.is_plain && self.is_open() && self.inbox_bytes > 0 {
+            self.hung_up = true;
+            // If a send has failed too, that may not wait for a reader that pauses.
+            self.failure = Some(match self.failure {
+                Some(before) => Failure { of_send: before.of_send || failure.of_send, ..before },
+                None => failure,
+            });
+        } else {
+            self.fail(End::Reset(failure.errno));
         }
     }
 
@@ -291,7 +328,7 @@ impl Link {
     /// The send ended with an error: the peer is gone.
     pub fn send_failed(&mut self, errno: i32) {
         self.sending = false;
-        self.fail(End::Reset(Some(errno)));
+        self.failed(Failure { errno: Some(errno), of_send: true });
     }
 
     /// The send was not begun: the link had ended before.

@@ -56,3 +56,11 @@ pub(super) enum Eof {
     Waiting,
     Told,
 }
+
+/// An operation has failed, by which the link ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    pub errno: Option<i32>,
+    /// It was a send: nothing more is sent.
+    pub of_send: bool,
+}

@@ -77,6 +77,10 @@ pub struct TransportWorld {
     told_eof: bool,
     closing: bool,
     failed: bool,
+    /// The peer is gone, by what a receive or (`true`) a send says; what came before waits to be delivered.
+    failing: Option<bool>,
+    /// It was heard that the peer is gone, which is to be told by a receive.
+    drains: bool,
     lost: bool,
     closed: bool,
 }
@@ -107,6 +111,8 @@ impl TransportWorld {
             told_eof: false,
             closing: false,
             failed: false,
+            failing: None,
+            drains: false,
             lost: false,
             closed: false,
         }
@@ -163,6 +169,9 @@ impl TransportWorld {
     fn settle(&mut self) {
         for calls in (0..4usize).rev().chain(std::iter::repeat(0)) {
             let next = self.machine.next(&LIMITS, calls > 0);
+            if self.machine.link.is_finished() && !self.failed && self.failing.is_some() {
+                self.end_of_failing();
+            }
             assert!(self.made || next == Next::Nothing, "something happens before it is made");
             match next {
                 Next::DataReceived => {
@@ -186,7 +195,8 @@ impl TransportWorld {
                     assert!(self.failed || self.sent == self.accepted, "closed before all was sent");
                 }
                 Next::Receive => {
-                    assert!(!self.paused, "a receive although reading is paused");
+                    assert!(!self.paused || self.drains, "a receive although reading is paused");
+                    assert!(self.failing.is_none(), "a receive although it has failed");
                     assert!(!std::mem::replace(&mut self.receiving, true), "two receives");
                 }
                 Next::CancelReceive => {
@@ -196,6 +206,7 @@ impl TransportWorld {
                 Next::Listen(ear) => self.ear = ear,
                 Next::Send => {
                     assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
+                    assert_ne!(self.failing, Some(true), "a send although one has failed");
                     assert!(self.queued > 0, "a send of nothing");
                 }
                 Next::ShutdownWrite => {
@@ -233,6 +244,15 @@ impl TransportWorld {
         }
     }
 
+    /// What came before is delivered, unless a writer that is to hear of it reads no more.
+    fn end_of_failing(&mut self) {
+        let waits = self.failing == Some(true) && self.paused;
+        assert!(self.closing || self.inbox.is_empty() || waits, "what came before a reset is thrown away");
+        if !self.closing || (self.failing == Some(true) && self.queued > 0) {
+            self.fail();
+        }
+    }
+
     /// What holds while nothing happens.
     fn check(&self) {
         if !self.made {
@@ -248,8 +268,14 @@ impl TransportWorld {
         );
         assert!(!self.awaits_empty || self.queued > 0 || self.lost || self.failed, "who waits is forgotten");
         let may_receive = is_open && !self.paused && !self.machine.link.peer_closed();
+        let may_receive = may_receive && self.failing.is_none();
         assert!(!may_receive || self.receiving || !self.inbox.is_empty(), "nothing is received");
-        assert!(self.queued == 0 || self.sending || !is_open, "nothing is sent");
+        assert!(!is_open || self.failing.is_none() || !self.inbox.is_empty(), "the end is not told");
+        assert!(
+            !is_open || !self.drains || self.receiving || self.told_all() || !self.inbox.is_empty(),
+            "nobody looks why"
+        );
+        assert!(self.queued == 0 || self.sending || !is_open || self.failing == Some(true), "nothing is sent");
         assert!(
             is_open || self.receiving || self.sending || self.queued > 0 || self.lent,
             "a close that is not gone on with"
@@ -278,16 +304,25 @@ impl TransportWorld {
                 (self.receiving, self.cancelling) = (false, false);
                 let was_open = self.machine.link.is_open();
                 self.machine.link.receive_failed(libc::ECONNRESET);
-                if was_open {
+                if was_open && !self.inbox.is_empty() {
+                    self.failing.get_or_insert(false);
+                    self.hung_up = true;
+                } else if was_open {
                     self.fail();
                     assert_eq!(self.machine.link.end(), End::Reset(Some(libc::ECONNRESET)));
                 }
             }
             Happening::Hears(heard) if self.ear != Ear::Off && !self.hung_up => {
                 self.hung_up = heard != Heard::InputEnds;
+                let is_open = self.machine.link.is_open();
                 self.machine.link.heard(heard);
-                if heard == Heard::Failed {
-                    self.fail();
+                match heard == Heard::Failed {
+                    true if is_open && self.machine.link.is_open() && !self.machine.link.is_at_eof() => {
+                        self.drains = true
+                    }
+                    true if self.machine.link.is_open() => self.failing = Some(false),
+                    true => self.fail(),
+                    false => {}
                 }
             }
             Happening::CancelAnswers { missed } if self.cancelling => {
@@ -309,9 +344,15 @@ impl TransportWorld {
             Happening::SendError if self.sending => {
                 self.sending = false;
                 let was_aborted = self.failed;
-                self.fail();
                 self.machine.link.send_failed(libc::EPIPE);
-                assert!(was_aborted || self.machine.link.end() == End::Reset(Some(libc::EPIPE)));
+                if self.machine.link.is_open() {
+                    assert!(!self.inbox.is_empty(), "a failed send is not told");
+                    self.failing = Some(true);
+                    self.hung_up = true;
+                } else {
+                    self.fail();
+                    assert!(was_aborted || self.machine.link.end() == End::Reset(Some(libc::EPIPE)));
+                }
             }
             // Nothing runs that could bring this about, or it is the program's doing.
             happening => self.act(happening),
@@ -349,6 +390,11 @@ impl TransportWorld {
             }
             _ => {}
         }
+    }
+
+    /// Nothing more will be received.
+    fn told_all(&self) -> bool {
+        self.failing.is_some() || self.machine.link.is_at_eof()
     }
 
     fn fail(&mut self) {

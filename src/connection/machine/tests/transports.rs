@@ -86,8 +86,45 @@ fn a_reader_that_pauses_is_called_no_more_and_hears_the_end() {
     machine.pause_reading(true);
     assert_eq!(settled(&mut machine), []);
     machine.link.heard(Heard::Failed);
-    assert_eq!(settled(&mut machine)[..3], [Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close]);
-    assert_eq!(machine.link.end(), End::Reset(None));
+    assert_eq!(settled(&mut machine), [Next::Receive, Next::Listen(Ear::Off)], "which will say why");
+    machine.link.receive_failed(libc::ETIMEDOUT);
+    assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Close]);
+    assert_eq!(machine.link.end(), End::Reset(Some(libc::ETIMEDOUT)));
+}
+
+#[test]
+fn what_came_before_a_reset_is_delivered() {
+    let mut machine = made();
+    machine.link.received(30, true);
+    machine.link.receive_failed(libc::ECONNRESET);
+    assert_eq!(machine.next(&LIMITS, false), Next::Yield, "in its turn");
+    machine.pause_reading(true);
+    assert_eq!(settled(&mut machine), [], "and when its reader wants it");
+    machine.pause_reading(false);
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.link.delivered(30);
+    assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
+    assert_eq!(machine.link.end(), End::Reset(Some(libc::ECONNRESET)));
+}
+
+#[test]
+fn a_failed_send_comes_after_what_has_arrived_and_waits_for_no_reader_that_pauses() {
+    for pauses in [false, true] {
+        let mut machine = made();
+        machine.queued(10);
+        assert_eq!(settled(&mut machine), [Next::Send]);
+        machine.link.received(30, true);
+        machine.link.send_failed(libc::EPIPE);
+        machine.pause_reading(pauses);
+        if !pauses {
+            assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+            machine.link.delivered(30);
+        }
+        assert_eq!(settled(&mut machine), [Next::Abort], "the receive");
+        machine.link.receive_cancelled();
+        assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
+        assert_eq!(machine.link.end(), End::Reset(Some(libc::EPIPE)));
+    }
 }
 
 #[test]
