@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import socket
+import weakref
 from asyncio import constants, trsock
 from asyncio.log import logger
 from collections.abc import Callable
@@ -56,6 +57,8 @@ class Openings(_Base):
         self._served: dict[int, _Serving] = {}
         self._serving_numbers: dict[int, int] = {}
         self._accepting: dict[int, tuple[asyncio.Future[Any], socket.socket]] = {}
+        # Who was accepted for one that had just given up, of listening sockets that are still there.
+        self._arrived: weakref.WeakKeyDictionary[socket.socket, list[tuple[socket.socket, Any]]] = weakref.WeakKeyDictionary()
         self._connecting: dict[int, tuple[asyncio.Future[None], Any]] = {}
 
     # Servers.
@@ -154,6 +157,11 @@ class Openings(_Base):
 
     def _sock_accept(self, fut: asyncio.Future[Any], sock: socket.socket) -> None:
         fd = sock.fileno()
+        if arrived := self._arrived.pop(sock, None):
+            fut.set_result(arrived.pop(0))
+            if arrived:
+                self._arrived[sock] = arrived
+            return
         try:
             conn, address = sock.accept()
             conn.setblocking(False)
@@ -174,8 +182,8 @@ class Openings(_Base):
         self._stop_opening(number)
         conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
         if fut.done():
-            # Given up in this very turn.
-            conn.close()
+            # Given up in this very turn: whoever accepts next has it.
+            self._arrived.setdefault(sock, []).append((conn, peer))
         else:
             fut.set_result((conn, peer))
 

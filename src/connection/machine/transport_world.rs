@@ -343,19 +343,23 @@ impl TransportWorld {
             }
             Happening::SendError if self.sending => {
                 self.sending = false;
-                let was_aborted = self.failed;
-                self.machine.link.send_failed(libc::EPIPE);
-                if self.machine.link.is_open() {
-                    assert!(!self.inbox.is_empty(), "a failed send is not told");
-                    self.failing = Some(true);
-                    self.hung_up = true;
-                } else {
-                    self.fail();
-                    assert!(was_aborted || self.machine.link.end() == End::Reset(Some(libc::EPIPE)));
-                }
+                self.send_fails();
             }
             // Nothing runs that could bring this about, or it is the program's doing.
             happening => self.act(happening),
+        }
+    }
+
+    fn send_fails(&mut self) {
+        let was_aborted = self.failed;
+        self.machine.link.send_failed(libc::EPIPE);
+        if self.machine.link.is_open() {
+            assert!(!self.inbox.is_empty(), "a failed send is not told");
+            self.failing = Some(true);
+            self.hung_up = true;
+        } else {
+            self.fail();
+            assert!(was_aborted || self.machine.link.end() == End::Reset(Some(libc::EPIPE)));
         }
     }
 
