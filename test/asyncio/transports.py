@@ -29,6 +29,8 @@ def descriptors() -> int:
 
 def case(backend: str, scenario: Any) -> Any:
     def test(self: unittest.TestCase) -> None:
+        # What a test before this has left to the collector is none of it.
+        gc.collect()
         before = descriptors()
         loop = erlang.new_event_loop(backend=backend)  # type: ignore[arg-type]
         try:
