@@ -10,6 +10,7 @@ pub mod descriptor;
 pub mod epoll;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod gathered;
 pub mod many_datagrams;
 pub mod openings;
 pub mod registry;

@@ -9,6 +9,7 @@ use crate::base::ear::{Ear, Heard};
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::driver::epoll::{Interest, Set};
+use crate::driver::gathered::{self, Gathered};
 use crate::driver::openings::Openings;
 use crate::driver::syscalls;
 use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Target};
@@ -24,6 +25,8 @@ struct Slot {
     id: Option<ConnId>,
     target: Target,
     receiving: bool,
+    /// Its last receive has filled all that it was given: it gets more the next time.
+    floods: bool,
     /// The receive found no buffer: it is not in the set until one comes back (B4).
     starved: bool,
     sending: Option<Payload>,
@@ -36,6 +39,7 @@ const UNUSED: Slot = Slot {
     id: None,
     target: Target { fd: -1, io: Io::Socket },
     receiving: false,
+    floods: false,
     starved: false,
     sending: None,
     ear: Ear::Off,
@@ -159,6 +163,9 @@ impl Epoll {
     fn receive_once(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) -> bool {
         let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return false };
         let target = slot.target;
+        if slot.floods {
+            return self.receive_much(id, pool, events);
+        }
         let Some((buffer, address)) = pool.post() else {
             slot.starved = true;
             self.starved.push(id);
@@ -171,12 +178,29 @@ impl Epoll {
         if !received.is_some_and(Outcome::has_buffer) {
             pool.release(buffer);
         }
+        slot.floods = matches!(received, Some(Outcome::Received { len, .. }) if len as usize == pool.capacity() && target.io == Io::Socket);
         let Some(outcome) = received else { return false };
         events.push(Event { id, outcome });
         if !outcome.has_buffer() {
             self.end_receive(id);
         }
         matches!(outcome, Outcome::Datagram { .. })
+    }
+
+    fn receive_much(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) -> bool {
+        let Some(slot) = self.slot(id) else { return false };
+        let gathered = gathered::receive(id, slot.target.fd, true, pool, events);
+        slot.floods = matches!(gathered, Gathered::Data { full: true });
+        match gathered {
+            Gathered::Ended(outcome) => {
+                events.push(Event { id, outcome });
+                self.end_receive(id);
+                false
+            }
+            // Without a buffer it has to starve.
+            Gathered::Nothing => pool.free() == 0 && self.receive_once(id, pool, events),
+            Gathered::Data { .. } => false,
+        }
     }
 
     fn end_receive(&mut self, id: ConnId) {

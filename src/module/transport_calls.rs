@@ -56,20 +56,17 @@ impl<'py> Serving<'_, 'py> {
         field(self.transport, |it| it.protocol).unwrap_or_else(|| self.py().None().into_bound(self.py()))
     }
 
-    /// Passes `data` on. Answers what is left of it, for a protocol whose buffers were too small and that takes no more now.
+    /// Passes `data` on, which is plain `bytes`.
     ///
     /// # Errors
     /// What is meant to end a loop.
     #[inline]
-    pub fn received(&self, data: Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    pub fn received(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
         // SAFETY: I7, by the token; a transport.
-        let (receive, buffered) = unsafe { ((*self.it()).receive, (*self.it()).buffered != 0) };
-        if buffered {
-            return self.fill_buffers(&data);
-        }
+        let receive = unsafe { (*self.it()).receive };
         let called = self.call("data_received", || {
             if receive.is_null() {
-                return self.protocol().call_method1("data_received", (&data,)).map(drop);
+                return self.protocol().call_method1("data_received", (data,)).map(drop);
             }
             let mut args = [ptr::null_mut(), data.as_ptr()];
             // SAFETY: I7, by the token; kept while it runs, for it may set another protocol; one borrowed argument follows a
@@ -83,12 +80,17 @@ impl<'py> Serving<'_, 'py> {
             }
         });
         match called {
-            Ok(()) => Ok(None),
-            Err(error) => self.failed(error, "Fatal error: protocol.data_received() call failed.").map(|()| None),
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(error, "Fatal error: protocol.data_received() call failed."),
         }
     }
 
-    fn fill_buffers(&self, data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    /// Passes `data` on, by way of the protocol's own buffers. Answers what is left of it, if they were too small and the
+    /// protocol takes no more now.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn fill_buffers(&self, data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let data = data.cast::<PyBytes>()?.as_bytes();
         let mut done = 0;
         while done < data.len() {
@@ -173,6 +175,12 @@ impl<'py> Serving<'_, 'py> {
             }
         }
     }
+}
+
+/// Whether the protocol of a transport has buffers of its own.
+pub fn is_buffered(transport: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; only transports get here.
+    unsafe { (*layout(transport)).buffered != 0 }
 }
 
 /// As the system's error is raised.

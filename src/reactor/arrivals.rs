@@ -17,6 +17,9 @@ use crate::python::reactor_buffer;
 use pyo3::prelude::*;
 use std::io;
 
+/// What of a transport is so short is copied as it arrives: its buffer is free again.
+const COPIED_AT_ONCE_MAX: usize = 2048;
+
 impl Reactor {
     pub(super) fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
         self.turn += 1;
@@ -33,7 +36,8 @@ impl Reactor {
 
     pub(super) fn step(&mut self, py: Python<'_>) {
         let mut events = std::mem::take(&mut self.events);
-        for Event { id, outcome } in events.drain(..) {
+        let mut coming = events.drain(..).peekable();
+        while let Some(Event { id, outcome }) = coming.next() {
             match outcome {
                 Outcome::Woken => {
                     self.commands_wait = true;
@@ -53,6 +57,11 @@ impl Reactor {
                 Outcome::Received { buffer, len, more } => {
                     let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
                     self.received(py, id, part, more);
+                    // What has arrived at once is followed up at once.
+                    let is_more = |next: &Event| next.id == id && matches!(next.outcome, Outcome::Received { .. });
+                    if coming.peek().is_some_and(is_more) {
+                        continue;
+                    }
                 }
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
@@ -63,6 +72,7 @@ impl Reactor {
             }
             self.settle(py, id);
         }
+        drop(coming);
         self.events = events;
     }
 
@@ -78,7 +88,7 @@ impl Reactor {
         let Some(is_transport) = kept.flatten() else { return pool.release(slot) };
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
-        let received = match is_transport {
+        let received = match is_transport && len <= COPIED_AT_ONCE_MAX {
             true => reactor_buffer::take_bytes(py, &mut pool, slot, offset, len).map(|data| (data, false)),
             false => reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len),
         };

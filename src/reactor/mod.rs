@@ -345,8 +345,7 @@ impl Reactor {
         let Some(Some(((protocol, is_transport), data, sender, share))) = taken else { return (0, false) };
         self.context.mailbox.stats.messages.add(1);
         if is_transport {
-            self.transport_received(&protocol, id, data);
-            return share;
+            return self.transport_received(&protocol, id, data);
         }
         let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
         let method = if sender.is_none() { "data_received" } else { "datagram_received" };

@@ -8,7 +8,9 @@ use crate::connection::context::{Connection, Inbound};
 use crate::connection::machine::End;
 use crate::module::transport_calls::{self, Serving};
 use crate::module::transport_layout;
+use crate::python::bytes_like;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// Whether the socket of a transport was closed by its program: nothing may be sent or received by its number, which may be
 /// a stranger's by now (I4). No system call: its socket says so.
@@ -39,22 +41,71 @@ impl Reactor {
         }
     }
 
-    pub(super) fn transport_received(&mut self, transport: &Bound<'_, PyAny>, id: ConnId, data: Bound<'_, PyAny>) {
-        let rest = match (Serving { context: &self.context, id, transport }).received(data) {
+    /// Passes on what has arrived, all of it at once where that is one call of the protocol's. Answers how many bytes that were,
+    /// and whether more have arrived.
+    pub(super) fn transport_received(
+        &mut self,
+        transport: &Bound<'_, PyAny>,
+        id: ConnId,
+        data: Bound<'_, PyAny>,
+    ) -> (usize, bool) {
+        let serving = Serving { context: &self.context, id, transport };
+        if transport_calls::is_buffered(transport) {
+            let len = data.len().unwrap_or_default();
+            let rest = serving.fill_buffers(&data);
+            return (len, self.put_back(id, rest));
+        }
+        let received = self.whole(id, data).and_then(|data| {
+            serving.received(&data)?;
+            data.len()
+        });
+        match received {
+            Ok(len) => (len, false),
+            Err(error) => {
+                self.raised.get_or_insert(error);
+                (0, false)
+            }
+        }
+    }
+
+    /// What is left of what a buffered protocol was given comes first the next time. Answers whether something waits.
+    fn put_back(&mut self, id: ConnId, rest: PyResult<Option<Bound<'_, PyBytes>>>) -> bool {
+        let rest = match rest {
             Ok(rest) => rest,
             Err(error) => {
                 self.raised.get_or_insert(error);
-                return;
+                None
             }
         };
-        let Some(rest) = rest else { return };
-        self.with(id, |connection| {
-            if connection.machine.link.is_open() {
+        let waits = self.with(id, |connection| {
+            if let Some(rest) = rest
+                && connection.machine.link.is_open()
+            {
                 let rest = Inbound { data: rest.into_any().unbind(), from: None };
                 connection.machine.link.undelivered(rest.cost());
                 connection.inbox.push_front(rest);
             }
+            !connection.inbox.is_empty()
         });
+        waits.unwrap_or_default()
+    }
+
+    /// Plain `bytes` of `data` and of what has arrived after it.
+    fn whole<'py>(&self, id: ConnId, data: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = data.py();
+        let more = self.with(id, |connection| {
+            let more: Vec<Inbound> = connection.inbox.drain(..).collect();
+            connection.machine.link.delivered(more.iter().map(Inbound::cost).sum());
+            more
+        });
+        let more = more.unwrap_or_default();
+        if more.is_empty() && data.is_exact_instance_of::<PyBytes>() {
+            return Ok(data);
+        }
+        let rest = more.iter().map(|inbound| inbound.data.bind(py));
+        let pieces = std::iter::once(&data).chain(rest).map(|piece| piece.cast::<PyBytes>());
+        let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
+        bytes_like::joined(py, &pieces.iter().map(|piece| piece.as_bytes()).collect::<Vec<_>>())
     }
 
     pub(super) fn transport_eof(&mut self, py: Python<'_>, id: ConnId) {

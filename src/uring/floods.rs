@@ -4,19 +4,17 @@
 //! a buffer each, costs half as much again: each tells the peer of the room that it has made, and fills the buffer that has lain
 //! for the longest time, while a call gets those that were given back just now, and are in the cache (docs/performance.md).
 
+#![forbid(unsafe_code)]
+
 use super::Uring;
 use super::slot::Life;
-use crate::base::config::BYTES_PER_TURN;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
-use crate::driver::{Event, Outcome, syscalls};
-use std::ptr;
+use crate::driver::Event;
+use crate::driver::gathered::{self, Gathered};
 
 /// So many of them have their turn between two looks at the others.
 const FLOODING_PER_TURN: usize = 16;
-
-/// However small the buffers are.
-const BUFFERS_MAX: usize = 32;
 
 impl Uring {
     /// The next wait receives from `id`.
@@ -47,36 +45,14 @@ impl Uring {
     }
 
     fn receive_flood(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
-        let mut buffers = [0; BUFFERS_MAX];
-        let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: pool.capacity() }; BUFFERS_MAX];
-        let mut count = 0;
-        while count < (BYTES_PER_TURN / pool.capacity()).clamp(1, BUFFERS_MAX)
-            && let Some((buffer, address)) = pool.post()
-        {
-            pool.reap(buffer);
-            (buffers[count], vectors[count].iov_base) = (buffer, address.cast());
-            count += 1;
-        }
-        let outcome = match count {
-            0 => None,
-            // SAFETY: I2, kept here: the slots of the pool are ours, and each has room for its capacity.
-            _ => unsafe { syscalls::receive_gathered(self.slot(id).target.fd, buffers[0], &mut vectors[..count]) },
-        };
-        let len = if let Some(Outcome::Received { len, .. }) = outcome { len as usize } else { 0 };
-        let used = len.div_ceil(pool.capacity());
-        buffers[used..count].iter().rev().for_each(|buffer| pool.release(*buffer));
-        self.slot(id).floods = len > 0 && len == count * pool.capacity();
-        match outcome {
-            Some(Outcome::Received { .. }) => {
-                self.slot(id).receive = Life::Idle;
-                events.extend(buffers[..used].iter().enumerate().map(|(nth, buffer)| {
-                    let len = (len - nth * pool.capacity()).min(pool.capacity()) as u32;
-                    Event { id, outcome: Outcome::Received { buffer: *buffer, len, more: nth + 1 < used } }
-                }));
-            }
-            Some(ended) => events.push(self.receive_ended(id, ended)),
+        let fd = self.slot(id).target.fd;
+        let gathered = gathered::receive(id, fd, false, pool, events);
+        self.slot(id).floods = matches!(gathered, Gathered::Data { full: true });
+        match gathered {
+            Gathered::Data { .. } => self.slot(id).receive = Life::Idle,
+            Gathered::Ended(ended) => events.push(self.receive_ended(id, ended)),
             // Nothing is there, or no buffer: the ring's receive waits for both.
-            None => self.arm_receive(id),
+            Gathered::Nothing => self.arm_receive(id),
         }
     }
 }

@@ -172,7 +172,7 @@ async def a_pause_within_data_received_holds_at_once(loop):
             self.transport.pause_reading()
 
     transport, protocol, theirs = await pair(loop, Once)
-    sending = loop.create_task(loop.sock_sendall(theirs, b"y" * 1_000_000))
+    sending = loop.create_task(loop.sock_sendall(theirs, b"y" * 20_000_000))
     await until(lambda: protocol.data)
     for _ in range(20):
         before = len(protocol.data)
