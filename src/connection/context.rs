@@ -17,6 +17,7 @@ use crate::connection::tasks::{Asked, Ended, RunningTasks};
 use crate::connection::traffic::{Pulse, Traffic};
 use crate::driver::address::Address;
 use crate::driver::descriptor::Descriptor;
+use crate::driver::shared::Shared;
 use crate::mail::command::Name;
 use crate::mail::inbox::Signal;
 use crate::mail::mailbox::Mailbox;
@@ -157,6 +158,8 @@ pub struct Context {
     pub spares: RefCell<Spares>,
     /// Connections whose machine is to be asked, in the next turn, what follows. Each is here once.
     pub due: RefCell<Vec<ConnId>>,
+    /// What its reactor receives and sends by, while it is driven.
+    pub driver: RefCell<Option<Shared>>,
     /// A transport was closed: its `connection_lost` comes before the next batch of what its loop has ready.
     pub closes: Cell<bool>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
@@ -216,6 +219,7 @@ impl Context {
             in_job: Cell::new(false),
             spares: RefCell::default(),
             due: RefCell::default(),
+            driver: RefCell::default(),
             closes: Cell::new(false),
             calling: Cell::new(None),
             callers: RefCell::default(),

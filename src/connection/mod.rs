@@ -7,6 +7,7 @@ mod datagrams;
 pub mod directory;
 pub mod machine;
 pub mod outbox;
+pub mod outcome;
 pub mod overrides;
 pub mod table;
 pub mod tasks;

@@ -3,7 +3,9 @@
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Context, Inbound};
 use crate::connection::machine::{Directions, End, Machine, Marks};
+use crate::connection::outcome::advance;
 use crate::driver::descriptor::Descriptor;
+use crate::driver::{Driver, Outcome};
 use crate::mail::command::Command;
 use crate::mail::notice::Notice;
 use crate::python::bytes_like;
@@ -36,11 +38,12 @@ impl Context {
         self.table.try_borrow_mut().ok()?.get(id).map(f)
     }
 
-    /// A transport's `write`, of anything bytes-like: all of it is queued. Answers whether its protocol is to pause.
+    /// A transport's `write`, of anything bytes-like: all of it is queued. Answers whether its protocol is to pause, and
+    /// whether the connection is gone. If it `is_robbed`, nothing is sent by the number of its descriptor (I4).
     ///
     /// # Errors
     /// It has no bytes.
-    pub fn transport_write(&self, id: ConnId, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+    pub fn transport_write(&self, id: ConnId, data: &Bound<'_, PyAny>, is_robbed: bool) -> PyResult<(bool, bool)> {
         // SAFETY: I7, by the token; pointers are taken of objects that `data` keeps alive, and of immutable ones only
         // kept together with a reference.
         unsafe {
@@ -48,7 +51,7 @@ impl Context {
             if ffi::PyBytes_Check(object) != 0 {
                 let start = ffi::PyBytes_AS_STRING(object).cast::<u8>();
                 let len = ffi::Py_SIZE(object) as usize;
-                return Ok(self.queue(id, len, |connection| match connection.outbox.joins(len) {
+                return Ok(self.queue(id, len, is_robbed, |connection| match connection.outbox.joins(len) {
                     true => {
                         let bytes = std::slice::from_raw_parts(start, len);
                         connection.outbox.push_copy(bytes, &mut self.spares.borrow_mut());
@@ -58,22 +61,47 @@ impl Context {
             }
         }
         bytes_like::with_bytes(data, |bytes| {
-            Ok(self.queue(id, bytes.len(), |connection| {
+            Ok(self.queue(id, bytes.len(), is_robbed, |connection| {
                 connection.outbox.push_copy(bytes, &mut self.spares.borrow_mut());
             }))
         })
     }
 
-    fn queue(&self, id: ConnId, len: usize, push: impl FnOnce(&mut Connection)) -> bool {
+    fn queue(&self, id: ConnId, len: usize, is_robbed: bool, push: impl FnOnce(&mut Connection)) -> (bool, bool) {
+        let mut sent = Vec::new();
         let pauses = self.with_own(id, |connection| {
             if len == 0 || connection.machine.link.is_finished() {
-                return false;
+                return (false, connection.machine.link.is_finished());
             }
             push(connection);
-            connection.machine.queued(len)
+            if connection.machine.queued(len) {
+                let ended = match is_robbed {
+                    true => Some(Outcome::SendFailed(libc::EBADF)),
+                    false => self.send_now(id, connection),
+                };
+                if let Some(outcome) = ended {
+                    advance(connection, outcome, self, &mut sent);
+                }
+            }
+            let is_gone = connection.machine.link.is_finished();
+            (!is_gone && connection.machine.pauses_writer(), is_gone)
         });
+        // A destructor may run here: nothing is borrowed.
+        drop(sent);
         self.touch(id);
         pauses.unwrap_or_default()
+    }
+
+    /// What is queued is sent, as far as the kernel takes it: the machine has said that a send begins.
+    fn send_now(&self, id: ConnId, connection: &mut Connection) -> Option<Outcome> {
+        let mut driver = self.driver.borrow_mut();
+        let driver = driver.as_mut().filter(|driver| driver.is_home());
+        match (driver, connection.outbox.payload()) {
+            // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by its outcome alone.
+            (Some(driver), Some(payload)) => unsafe { driver.send(id, connection.descriptor.target(), payload) },
+            // Not begun: the next turn does.
+            _ => Some(Outcome::Sent(0)),
+        }
     }
 
     /// A transport's connection ends, at once unless what was written is to be delivered; what has arrived is thrown away.

@@ -6,7 +6,7 @@ use crate::driver::descriptor::{Descriptor, Unfit};
 use crate::module::event_loop::{context_of, is_loop};
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
-    Base, MEMBERS, Transport, attach, clear, dealloc, field, layout, marks, put, reach, traverse,
+    Base, MEMBERS, Transport, attach, clear, dealloc, field, is_robbed, layout, marks, put, reach, traverse,
 };
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
 use crate::python::sockets;
@@ -131,7 +131,15 @@ fn write_piece(transport: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResul
     if unsafe { (*layout(transport)).conn_lost } == 0
         && let Some((context, id)) = reach(transport)?
     {
-        return context.transport_write(id, data);
+        let (pauses, is_gone) = context.transport_write(id, data, is_robbed(transport))?;
+        if is_gone {
+            // SAFETY: I7, by the token; as above. Whoever writes without a pause sees by this that it is in vain.
+            unsafe {
+                (*layout(transport)).closing = 1;
+                (*layout(transport)).conn_lost = 1;
+            }
+        }
+        return Ok(pauses);
     }
     transport.call_method0("_written_in_vain").map(|_| false)
 }

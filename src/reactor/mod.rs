@@ -121,8 +121,10 @@ impl Reactor {
         python: Workspace,
         options: &Options,
     ) -> Self {
+        let driver = Shared::new(driver);
+        context.driver.replace(Some(driver.clone()));
         Reactor {
-            driver: Shared::new(driver),
+            driver,
             pool,
             context,
             python,
@@ -178,6 +180,7 @@ impl Reactor {
         let shut_down = || context.waiting(py, || self.driver.shut_down(deadline));
         // After a panic of the driver, nobody knows what the kernel still does.
         let drained = contain(&mut panic, shut_down).unwrap_or(false);
+        self.context.driver.take();
         contain(&mut panic, || self.leave_listeners());
         for command in std::mem::take(&mut self.commands) {
             contain(&mut panic, || command.abandon());
@@ -195,6 +198,7 @@ impl Reactor {
 
     /// The same on a thread that is not the loop's (I1): what the kernel may still use stays where it is.
     pub fn leave(mut self, py: Python<'_>) {
+        self.context.driver.take();
         let ids = self.context.table.borrow().ids();
         for id in ids {
             self.cut(py, id, false);

@@ -1,11 +1,11 @@
 //! How bytes leave: at the end of a turn, or at once where they are many.
 
 use super::Reactor;
-use super::arrivals::advance;
 use super::transports::is_robbed;
 use crate::base::config::SEND_AT_ONCE_BYTES;
 use crate::base::token::ConnId;
 use crate::connection::context::Connection;
+use crate::connection::outcome::advance;
 use crate::driver::{Driver, Event, Outcome};
 use pyo3::prelude::*;
 

@@ -255,15 +255,14 @@ async def a_close_within_any_callback(loop):
         setattr(Closing, where, close)
         transport, protocol, theirs = await pair(loop, Closing)
         if where == "pause_writing":
-            transport.set_write_buffer_limits(high=0)
-            transport.write(b"y")
+            transport.write(b"y" * 20_000_000)
         # It may have closed already.
         with contextlib.suppress(OSError):
             await loop.sock_sendall(theirs, b"x")
             theirs.shutdown(socket.SHUT_WR)
         received = b""
         with contextlib.suppress(ConnectionResetError):
-            while piece := await loop.sock_recv(theirs, 100):
+            while piece := await loop.sock_recv(theirs, 1_000_000):
                 received += piece
             assert received.endswith(b"bye")
         await protocol.lost

@@ -193,6 +193,11 @@ impl Link {
         due
     }
 
+    /// Whether a send is to begin at once, before the contract is asked for anything.
+    pub(super) fn sends_now(&mut self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Flushing) && self.send_due()
+    }
+
     fn next_flushing(&mut self, limits: &Limits, may_end: bool) -> Next {
         if let Some(Failure { errno, of_send: true }) = self.failure
             && self.queued_bytes > 0

@@ -204,12 +204,18 @@ impl Machine {
         }
     }
 
-    /// `bytes` were written, all of which are taken while the link is open. Answers whether `pause_writing` is to be called.
+    /// `bytes` were written, all of which are taken while the link is open. Answers whether to try at once to send them, for
+    /// they are more than may wait: so a writer is paused only by what the kernel does not take.
     pub fn queued(&mut self, bytes: usize) -> bool {
         self.transport().is_some_and(|(transport, link)| {
             link.queue(bytes);
-            transport.is_too_much(link)
+            transport.exceeds(link) && link.sends_now()
         })
+    }
+
+    /// Whether `pause_writing` is to be called, after something was written.
+    pub fn pauses_writer(&mut self) -> bool {
+        self.transport().is_some_and(|(transport, link)| transport.is_too_much(link))
     }
 
     /// Somebody waits for an empty queue, then to write to the socket themselves; or has done so. Until then it is not closed.

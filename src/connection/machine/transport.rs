@@ -73,9 +73,13 @@ impl TransportPolicy {
         self.paused = pauses;
     }
 
+    pub(super) fn exceeds(&self, link: &Link) -> bool {
+        link.queued_bytes() > self.marks.high
+    }
+
     /// Something was written, or the marks were changed. Answers whether `pause_writing` is to be called.
     pub(super) fn is_too_much(&mut self, link: &Link) -> bool {
-        link.queued_bytes() > self.marks.high && !std::mem::replace(&mut self.holds_writer, true)
+        self.exceeds(link) && !std::mem::replace(&mut self.holds_writer, true)
     }
 
     pub(super) fn lend(&mut self, lends: bool) {

@@ -141,9 +141,18 @@ impl TransportWorld {
         if bytes == 0 || self.ended.0 || self.machine.link.is_finished() {
             return;
         }
-        let pauses = self.machine.queued(bytes);
+        let sends = self.machine.queued(bytes);
         self.queued += bytes;
         self.accepted += bytes;
+        assert!(!sends || self.queued > self.marks.high, "a send at once of what may wait");
+        if sends {
+            assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
+            // Some of it is taken at once, or all of it.
+            if bytes % 3 > 0 {
+                self.take(Happening::Sent { part: if bytes % 3 == 1 { 255 } else { 100 } });
+            }
+        }
+        let pauses = self.machine.pauses_writer();
         self.check_pause(pauses);
     }
 

@@ -62,10 +62,12 @@ fn made() -> Machine {
 #[test]
 fn what_is_written_is_taken_and_its_writer_paused_between_the_marks() {
     let mut machine = made();
-    assert!(!machine.queued(40));
-    assert!(machine.queued(1000), "above the high mark");
-    assert!(!machine.queued(1000), "once");
-    assert_eq!(settled(&mut machine), [Next::Send]);
+    assert!(!machine.queued(40) && !machine.pauses_writer());
+    assert!(machine.queued(1000), "above the high mark: sent at once");
+    assert!(!machine.queued(1000), "one send at a time");
+    assert!(machine.pauses_writer());
+    assert!(!machine.pauses_writer(), "once");
+    assert_eq!(settled(&mut machine), []);
     machine.sent(2020, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::Send], "20 left: above the low mark");
     machine.sent(10, &LIMITS);
