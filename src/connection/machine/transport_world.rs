@@ -148,8 +148,10 @@ impl TransportWorld {
         if sends {
             assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
             // Some of it is taken at once, or all of it.
-            if bytes % 3 > 0 {
-                self.take(Happening::Sent { part: if bytes % 3 == 1 { 255 } else { 100 } });
+            match bytes % 3 {
+                0 => {}
+                1 => self.take(Happening::Sent { part: 255 }),
+                _ => self.take(Happening::Sent { part: 100 }),
             }
         }
         let pauses = self.machine.pauses_writer();
