@@ -46,6 +46,11 @@ class DatagramTransport(selector_events._SelectorDatagramTransport, asyncio.Data
         # Shadows the method, which is for what is not simple.
         self.sendto = self._datagrams.sendto  # type: ignore[method-assign]
 
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        """Send a datagram; none any more once the connection is lost."""
+        if self._sock is not None:
+            super().sendto(data, addr)
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Deliver to another protocol."""
         super().set_protocol(protocol)

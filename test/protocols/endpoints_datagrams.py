@@ -110,6 +110,16 @@ async def sent_in_one_turn_in_order_however_it_is_sent(loop):
 
 
 @scenario
+async def what_is_sent_when_it_is_over_goes_nowhere(loop):
+    ours, heard = await endpoint(loop, local_addr=("127.0.0.1", 0))
+    ours.close()
+    ours.sendto(b"closed", ours.get_extra_info("sockname"))
+    await until(lambda: heard.lost == [None])
+    ours.sendto(b"lost", ("127.0.0.1", 9))
+    assert ours.get_write_buffer_size() == 0
+
+
+@scenario
 async def what_is_changed_after_it_was_sent_is_not_what_was_sent(loop):
     ours, _ = await endpoint(loop, local_addr=("127.0.0.1", 0))
     theirs, heard = await endpoint(loop, local_addr=("127.0.0.1", 0))

@@ -93,6 +93,8 @@ async def a_number_that_is_used_again_is_another_descriptors(loop):
         kept = os.dup(number) if nth % 2 else os.open(os.devnull, os.O_RDONLY)
         new, news = pair()
         os.dup2(new.fileno(), number)
+        # What was ready before is told still.
+        await turns(1)
         del heard[:]
         if nth % 2 == 0:
             await turns()
