@@ -12,6 +12,10 @@ use crate::python::bytes_like;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+/// What one `data_received` gets at most, unless it came at once. The allocator of the VM asks the system for each object from
+/// 128 KiB on, and gives it back: a page fault for every 4 KiB.
+const WHOLE_BYTES_MAX: usize = 112 * 1024;
+
 /// Whether the socket of a transport was closed by its program: nothing may be sent or received by its number, which may be
 /// a stranger's by now (I4). No system call: its socket says so.
 #[inline]
@@ -60,7 +64,7 @@ impl Reactor {
             data.len()
         });
         match received {
-            Ok(len) => (len, false),
+            Ok(len) => (len, self.with(id, |connection| !connection.inbox.is_empty()).unwrap_or_default()),
             Err(error) => {
                 self.raised.get_or_insert(error);
                 (0, false)
@@ -90,12 +94,17 @@ impl Reactor {
         waits.unwrap_or_default()
     }
 
-    /// Plain `bytes` of `data` and of what has arrived after it.
+    /// Plain `bytes` of `data` and of what has arrived after it, as much as one call gets.
     fn whole<'py>(&self, id: ConnId, data: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = data.py();
+        let mut room = WHOLE_BYTES_MAX.saturating_sub(data.len()?);
         let more = self.with(id, |connection| {
-            let more: Vec<Inbound> = connection.inbox.drain(..).collect();
-            connection.machine.link.delivered(more.iter().map(Inbound::cost).sum());
+            let mut more = Vec::new();
+            while let Some(next) = connection.inbox.pop_front_if(|next| next.len() <= room) {
+                room -= next.len();
+                connection.machine.link.delivered(next.cost());
+                more.push(next);
+            }
             more
         });
         let more = more.unwrap_or_default();
