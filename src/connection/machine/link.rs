@@ -87,6 +87,7 @@ impl Link {
         Link { is_plain: true, ..Link::new(directions) }
     }
 
+    #[inline(always)] // Out of line, it costs 100 instructions of some 4000 for each message.
     pub(super) fn next(&mut self, limits: &Limits, wish: Wish, may_call: bool) -> Next {
         match self.phase {
             Phase::Open => self.next_open(limits, wish, may_call),
@@ -96,6 +97,7 @@ impl Link {
         }
     }
 
+    #[inline(always)]
     fn next_open(&mut self, limits: &Limits, Wish { callback, mode, reads, may_end }: Wish, may_call: bool) -> Next {
         if self.has_retired(mode) {
             self.close(End::Stopped);
@@ -392,8 +394,7 @@ impl Link {
         }
     }
 
-    /// Reads nothing new, and closes: at once, but for a contract that waits to write, or one that has not had what has
-    /// arrived.
+    /// Reads nothing new, and closes: at once, but where the contract waits to write, or has not had what has arrived.
     pub(super) fn stop(&mut self, mode: Mode) {
         self.retiring = Retiring::WhenWritten;
         if self.has_retired(mode) {
