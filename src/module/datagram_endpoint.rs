@@ -5,6 +5,7 @@ use crate::driver::address::Address;
 use crate::driver::many_datagrams::{Room, Sending};
 use crate::module::loop_layout::{LoopObject, Ref, core, this_thread};
 use crate::module::peer_names::{PeerName, PeerNames};
+use crate::python::boxed::State;
 use crate::python::{addresses, sockets};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Instant;
@@ -66,6 +69,24 @@ thread_local! {
     /// Used by one endpoint at a time, while no Python code runs.
     static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
     static SENDING: RefCell<Sending> = RefCell::default();
+}
+
+impl State for Endpoint {
+    fn each(&self, tell: &mut dyn FnMut(&Py<PyAny>) -> ControlFlow<c_int>) -> ControlFlow<c_int> {
+        let Ok(parts) = self.parts.try_borrow() else { return ControlFlow::Continue(()) };
+        let Some(Parts { transport, protocol, buffer, event_loop, sock, .. }) = &*parts else {
+            return ControlFlow::Continue(());
+        };
+        [transport, protocol, buffer, event_loop].into_iter().chain(sock).try_for_each(tell)
+    }
+
+    /// Lets go of everything.
+    fn clear(&self) {
+        self.is_reading.set(false);
+        self.fd.set(-1);
+        let gone = (self.parts.take(), self.outgoing.take(), self.incoming.take(), self.names.take());
+        drop(gone);
+    }
 }
 
 impl Endpoint {
@@ -238,14 +259,6 @@ impl Endpoint {
             self.outgoing.replace(outgoing);
         }
         Ok(())
-    }
-
-    /// Lets go of everything.
-    pub fn clear(&self) {
-        self.is_reading.set(false);
-        self.fd.set(-1);
-        let gone = (self.parts.take(), self.outgoing.take(), self.incoming.take(), self.names.take());
-        drop(gone);
     }
 
     fn wait_for_room(&self, transport: &Bound<'_, PyAny>, left: &[Outgoing]) -> PyResult<()> {

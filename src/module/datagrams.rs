@@ -5,28 +5,21 @@ use crate::module::datagram_endpoint::{Endpoint, Parts, Queued};
 use crate::module::event_loop::is_loop;
 use crate::module::loop_calls::entry;
 use crate::module::loop_layout::Ref;
-use crate::python::glue::{Static, argument, arguments, guarded, guarded_object, method};
+use crate::python::boxed::{self, State};
+use crate::python::glue::{Static, argument, arguments, guarded_object, method};
 use crate::python::sockets;
 use crate::python::types;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
-use std::ffi::{c_int, c_void};
-use std::ptr;
-
-#[repr(C)]
-struct Object {
-    head: ffi::PyObject,
-    /// Never null once it is made.
-    endpoint: *mut Endpoint,
-}
+use std::ffi::c_int;
 
 /// # Safety
 /// An instance, which lives longer than what is answered is used; attached.
 unsafe fn endpoint<'a>(object: *mut ffi::PyObject) -> &'a Endpoint {
     // SAFETY: the caller's promise.
-    unsafe { &*(*object.cast::<Object>()).endpoint }
+    unsafe { boxed::state(object) }
 }
 
 /// Sends what an endpoint has put down, which a loop was told of.
@@ -171,73 +164,6 @@ unsafe extern "C" fn end(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mu
     })
 }
 
-unsafe extern "C" fn new(
-    class: *mut ffi::PyTypeObject,
-    _: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
-        unsafe {
-            let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("an endpoint cannot be made"))?;
-            let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
-            (*object.as_ptr().cast::<Object>()).endpoint = Box::into_raw(Box::new(Endpoint::default()));
-            Ok(object)
-        }
-    })
-}
-
-unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released. One that is just being
-    // made has no endpoint yet.
-    unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 || (*object.cast::<Object>()).endpoint.is_null() {
-            return result;
-        }
-        let Ok(parts) = endpoint(object).parts.try_borrow() else { return 0 };
-        let Some(Parts { transport, protocol, buffer, event_loop, sock, .. }) = &*parts else { return 0 };
-        for part in [transport, protocol, buffer, event_loop].into_iter().chain(sock) {
-            let result = visit(part.as_ptr(), arg);
-            if result != 0 {
-                return result;
-            }
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    guarded(0, |_| {
-        // SAFETY: I7: as in `traverse`.
-        unsafe {
-            if !(*object.cast::<Object>()).endpoint.is_null() {
-                endpoint(object).clear();
-            }
-        }
-        Ok(0)
-    })
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the last reference is gone; CPython calls this attached (I7). The usual order for a heap type.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let class = ffi::Py_TYPE(object);
-        let raw = ptr::replace(&raw mut (*object.cast::<Object>()).endpoint, ptr::null_mut());
-        if !raw.is_null() {
-            guarded((), |_| {
-                drop(Box::from_raw(raw));
-                Ok(())
-            });
-        }
-        if let Some(free) = (*class).tp_free {
-            free(object.cast());
-        }
-        ffi::Py_DECREF(class.cast());
-    }
-}
-
 static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
     entry(c"sendto", sendto, c"sendto($self, data, addr=None, /)\n--\n\nSends a datagram."),
     method(c"receive", receive, ffi::METH_NOARGS, c"Delivers what has arrived."),
@@ -250,14 +176,7 @@ static METHODS: Static<[ffi::PyMethodDef; 8]> = Static([
 ]);
 
 fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let slots = [
-        (ffi::Py_tp_new, new as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
-    ];
-    types::make(py, c"erlang.Datagrams", size_of::<Object>(), ffi::Py_TPFLAGS_HAVE_GC, &slots, None)
+    boxed::make_type::<Endpoint>(py, c"erlang.Datagrams", 0, METHODS.0.as_ptr())
 }
 
 /// `datagrams()`: the native half of an endpoint.

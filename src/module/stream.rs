@@ -1,6 +1,7 @@
 //! A stream: what a connection has received and nobody has read, who waits for more, and when its transport is to pause.
 
 use crate::module::stream_input::Input;
+use crate::python::boxed::{self, State};
 use crate::python::bytes_like::with_bytes;
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyTypeError};
 use pyo3::ffi;
@@ -8,14 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::cell::{Cell, RefCell};
-
-/// The layout of an instance, in front of what its class in Python adds.
-#[repr(C)]
-pub struct StreamObject {
-    head: ffi::PyObject,
-    /// Never null once it is made.
-    pub stream: *mut Stream,
-}
+use std::ffi::c_int;
+use std::ops::ControlFlow;
 
 /// A reader.
 #[derive(Default)]
@@ -56,7 +51,20 @@ pub struct Parts {
 /// An instance, which lives longer than what is answered is used; attached.
 pub unsafe fn stream<'a>(object: *mut ffi::PyObject) -> &'a Stream {
     // SAFETY: the caller's promise.
-    unsafe { &*(*object.cast::<StreamObject>()).stream }
+    unsafe { boxed::state(object) }
+}
+
+impl State for Stream {
+    fn each(&self, tell: &mut dyn FnMut(&Py<PyAny>) -> ControlFlow<c_int>) -> ControlFlow<c_int> {
+        let Ok(parts) = self.parts.try_borrow() else { return ControlFlow::Continue(()) };
+        let Parts { waiter, transport, exception, create_future, .. } = &*parts;
+        [waiter, transport, exception, create_future].into_iter().flatten().try_for_each(tell)
+    }
+
+    fn clear(&self) {
+        let parts = self.parts.take();
+        drop(parts);
+    }
 }
 
 impl Stream {

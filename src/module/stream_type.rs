@@ -2,18 +2,17 @@
 //! without a switch of tasks where the data is there.
 
 use crate::module::loop_calls::entry;
-use crate::module::stream::{Parts, Stream, StreamObject, stream};
+use crate::module::stream::{Parts, Stream, stream};
 use crate::module::stream_input::Separators;
 use crate::module::stream_read::{self, Kind};
-use crate::python::glue::{Static, argument, arguments, fast, guarded, guarded_object, method};
+use crate::python::boxed;
+use crate::python::glue::{Static, argument, arguments, fast, guarded_object, method};
 use crate::python::types;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use std::ffi::{c_int, c_void};
-use std::ptr;
 
 /// Defines a method without arguments.
 macro_rules! asks {
@@ -186,74 +185,6 @@ may_take!(readuntil, "separator", |given| {
     Kind::Until(given.map_or_else(|| Ok(Separators::newline()), |given| Separators::of(&given))?)
 });
 
-unsafe extern "C" fn new(
-    class: *mut ffi::PyTypeObject,
-    _: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    guarded_object(|py| {
-        // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
-        unsafe {
-            let alloc = (*class).tp_alloc.ok_or_else(|| PyTypeError::new_err("a stream cannot be made"))?;
-            let object = Bound::from_owned_ptr_or_err(py, alloc(class, 0))?;
-            (*object.as_ptr().cast::<StreamObject>()).stream = Box::into_raw(Box::new(Stream::default()));
-            Ok(object)
-        }
-    })
-}
-
-unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released. One that is just being
-    // made has no stream yet.
-    unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 || (*object.cast::<StreamObject>()).stream.is_null() {
-            return result;
-        }
-        let Ok(parts) = stream(object).parts.try_borrow() else { return 0 };
-        let Parts { waiter, transport, exception, create_future, .. } = &*parts;
-        for part in [waiter, transport, exception, create_future].into_iter().flatten() {
-            let result = visit(part.as_ptr(), arg);
-            if result != 0 {
-                return result;
-            }
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    guarded(0, |_| {
-        // SAFETY: I7: as in `traverse`; what is taken out is released afterwards.
-        unsafe {
-            if !(*object.cast::<StreamObject>()).stream.is_null() {
-                let parts = stream(object).parts.take();
-                drop(parts);
-            }
-        }
-        Ok(0)
-    })
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the last reference is gone; CPython calls this attached (I7). The usual order for a heap type.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let class = ffi::Py_TYPE(object);
-        let raw = ptr::replace(&raw mut (*object.cast::<StreamObject>()).stream, ptr::null_mut());
-        if !raw.is_null() {
-            guarded((), |_| {
-                drop(Box::from_raw(raw));
-                Ok(())
-            });
-        }
-        if let Some(free) = (*class).tp_free {
-            free(object.cast());
-        }
-        ffi::Py_DECREF(class.cast());
-    }
-}
-
 static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
     entry(c"read", read, c"read($self, /, n=-1)\n--\n\nAwait up to n bytes, or all that come."),
     entry(c"readexactly", readexactly, c"readexactly($self, /, n)\n--\n\nAwait exactly n bytes."),
@@ -285,15 +216,8 @@ static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
 ]);
 
 fn make_types(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-    let slots = [
-        (ffi::Py_tp_new, new as *mut c_void),
-        (ffi::Py_tp_traverse, traverse as *mut c_void),
-        (ffi::Py_tp_clear, clear as *mut c_void),
-        (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
-    ];
-    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
-    let stream = types::make(py, c"erlang.Stream", size_of::<StreamObject>(), flags, &slots, None)?;
+    let flags = ffi::Py_TPFLAGS_BASETYPE;
+    let stream = boxed::make_type::<Stream>(py, c"erlang.Stream", flags, METHODS.0.as_ptr())?;
     let (stream, read_type) = (stream.into_any(), stream_read::make_type(py)?.into_any());
     // SAFETY: I7, by the token: an instance of the one type, for the other.
     let nothing = unsafe { stream_read::make(py, &read_type, stream.call0()?.as_ptr(), Kind::Nothing)? };

@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod audit;
+pub mod boxed;
 pub mod bytes_like;
 pub mod describe;
 pub mod glue;
