@@ -6,7 +6,8 @@
 -compile([export_all, nowarn_export_all]).
 
 -import(reactor_test, [
-    with_context/3, serving/3, client/2, send/2, expect/2, expect_eof/1, wait_until/1, wait_equal/2, wait_lost/2
+    with_context/3, serving/3, client/2, send/2, expect/2, expect_eof/1, wait_until/1, wait_equal/2, wait_lost/2,
+    register_self/0, said/1
 ]).
 
 -define(COLLECTS_LOGS, true).
@@ -458,14 +459,3 @@ answers(Asked) ->
         end
      || {Pid, Monitor} <- Asked
     ].
-
-register_self() ->
-    Name = "await_test_" ++ integer_to_list(erlang:unique_integer([positive])),
-    true = register(list_to_atom(Name), self()),
-    list_to_binary(Name).
-
-said(What) ->
-    receive
-        What -> ok
-    after 20000 -> error({never_said, What})
-    end.

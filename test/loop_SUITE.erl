@@ -5,7 +5,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2]).
+-import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2, register_self/0]).
 
 -define(COLLECTS_LOGS, true).
 -include("reactor_suite.hrl").
@@ -409,11 +409,6 @@ turns_of(Context, Fun) ->
 %% Its last turns, for what it was asked before, are over.
 settled(Context) ->
     wait_until(fun() -> turns_of(Context, fun() -> timer:sleep(50) end) =:= 0 end).
-
-register_self() ->
-    Name = "loop_test_" ++ integer_to_list(erlang:unique_integer([positive])),
-    true = register(list_to_atom(Name), self()),
-    list_to_binary(Name).
 
 registered_name() ->
     {registered_name, Name} = process_info(self(), registered_name),

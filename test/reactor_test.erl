@@ -9,7 +9,7 @@
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
 -export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
--export([wait_until/1, wait_until/2, wait_equal/2]).
+-export([wait_until/1, wait_until/2, wait_equal/2, register_self/0, said/1]).
 
 %% Every suite runs its cases on each of these: either backend in the main interpreter, and an interpreter of its own.
 backends() ->
@@ -207,6 +207,19 @@ wait_until(What, Condition) ->
 
 wait_equal(Expected, Fun) ->
     wait({equal, Expected}, Fun, fun(Value) -> Value =:= Expected end, deadline()).
+
+%% A name of its own for the calling process, as Python code sends to it. Registered until the process ends.
+register_self() ->
+    Name = "test_" ++ integer_to_list(erlang:unique_integer([positive])),
+    true = register(list_to_atom(Name), self()),
+    list_to_binary(Name).
+
+%% Waits until the process is told What.
+said(What) ->
+    receive
+        What -> ok
+    after 20000 -> error({never_said, What})
+    end.
 
 deadline() ->
     erlang:monotonic_time(millisecond) + 30000.

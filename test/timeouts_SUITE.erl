@@ -5,7 +5,9 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [client/2, send/2, expect/2, with_context/3, serving/3, wait_until/1, wait_equal/2]).
+-import(reactor_test, [
+    client/2, send/2, expect/2, with_context/3, serving/3, wait_until/1, wait_equal/2, register_self/0, said/1
+]).
 
 -define(COLLECTS_LOGS, true).
 -include("reactor_suite.hrl").
@@ -139,17 +141,6 @@ with_contexts(Config, Count, Fun) ->
     with_context(Config, #{setup_code => "import given_up"}, fun(Context) ->
         with_contexts(Config, Count - 1, fun(Contexts) -> Fun([Context | Contexts]) end)
     end).
-
-register_self() ->
-    Name = "timeouts_test_" ++ integer_to_list(erlang:unique_integer([positive])),
-    true = register(list_to_atom(Name), self()),
-    list_to_binary(Name).
-
-said(What) ->
-    receive
-        What -> ok
-    after 20000 -> error({never_said, What})
-    end.
 
 what_has_not_begun_is_dropped(Config) ->
     with_endless(Config, fun(Context) ->

@@ -2,7 +2,7 @@
 
 use crate::mail::running::Running;
 use crate::module::loop_layout::{Core, FREE_MAX, Handle, INLINE, LoopObject, Ref, core, release};
-use crate::python::glue::{Static, argument, guarded, guarded_object, method};
+use crate::python::glue::{Static, argument, guarded, guarded_object, member, method};
 use crate::python::trashcan;
 use crate::python::types;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
@@ -410,16 +410,6 @@ static METHODS: Static<[ffi::PyMethodDef; 5]> =
     Static([CANCEL, CANCELLED, GET_CONTEXT, RUN, ffi::PyMethodDef::zeroed()]);
 static TIMER_METHODS: Static<[ffi::PyMethodDef; 6]> =
     Static([CANCEL, CANCELLED, GET_CONTEXT, RUN, WHEN, ffi::PyMethodDef::zeroed()]);
-
-const fn member(name: &'static CStr, kind: c_int, offset: usize, flags: c_int) -> ffi::PyMemberDef {
-    ffi::PyMemberDef {
-        name: name.as_ptr(),
-        type_code: kind,
-        offset: offset as ffi::Py_ssize_t,
-        flags,
-        doc: ptr::null(),
-    }
-}
 
 /// A member that is `None` where there is none.
 #[allow(deprecated, reason = "the other kind raises AttributeError instead")]

@@ -4,7 +4,7 @@ use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::connection::machine::Marks;
 use crate::module::loop_layout::{LoopObject, core, this_thread};
-use crate::python::glue::Static;
+use crate::python::glue::{Static, member};
 use crate::python::sockets;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -82,16 +82,6 @@ impl Transport {
             &mut self.empty_waiter,
             &mut self.failure,
         ]
-    }
-}
-
-const fn member(name: &'static CStr, kind: c_int, offset: usize, flags: c_int) -> ffi::PyMemberDef {
-    ffi::PyMemberDef {
-        name: name.as_ptr(),
-        type_code: kind,
-        offset: offset as ffi::Py_ssize_t,
-        flags,
-        doc: ptr::null(),
     }
 }
 

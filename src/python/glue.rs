@@ -40,6 +40,17 @@ pub const fn fast(name: &'static CStr, function: ffi::PyCFunctionFast, doc: &'st
     }
 }
 
+/// A field of a layout, as Python reads it.
+pub const fn member(name: &'static CStr, kind: c_int, offset: usize, flags: c_int) -> ffi::PyMemberDef {
+    ffi::PyMemberDef {
+        name: name.as_ptr(),
+        type_code: kind,
+        offset: offset as ffi::Py_ssize_t,
+        flags,
+        doc: ptr::null(),
+    }
+}
+
 /// Runs `f` for a function that CPython called, in the interpreter that called: errors become exceptions, and so does a
 /// panic, which must not cross into C. `failure` is what C expects along with an exception. For functions that only CPython
 /// calls: the thread must be attached.
