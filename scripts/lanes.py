@@ -3,12 +3,14 @@
     lanes.py "lint test-rust" "test-ct"
 
 Each argument is a lane: its targets run one after the other. What a target prints goes to _build/lanes/TARGET.log; of one
-that fails, the end is shown. The others go on all the same, so that one run tells of every fault. Exits with 1 if any failed.
+that fails, what it says of its failures and the end are shown, and the last lines name them once more. The others go on all
+the same, so that one run tells of every fault. Exits with 1 if any failed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +20,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOGS = Path("_build/lanes")
-# A line of a log that fails to say why within so many lines has its reason further up, in the file.
-TAIL_LINES = 60
+# How much is shown of the log of a target that failed: its end, and what follows each line that tells of a failure.
+TAIL_LINES = 30
+FAILURE_LINES = 15
+LINE_CHARACTERS = 400
+# How Common Test, pytest, cargo and unittest mark the line of a case that failed.
+FAILURE = re.compile(r"\bFAILED\b|^(ERROR|FAIL): ")
+# The colours of a terminal, and Common Test's dots, of which one suite has hundreds.
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+DOTS = re.compile(r"(%%% \w+: )?\.*")
 STILL_SECONDS = 30
+
+
+def lines_of(log: Path) -> list[str]:
+    """What a log says, without colours, progress and what no terminal shows, each line cut to a bound."""
+    text = COLOUR.sub("", log.read_text(errors="replace")).replace("\0", "")
+    return [line[:LINE_CHARACTERS] for line in text.splitlines() if not DOTS.fullmatch(line)]
+
+
+def failures(lines: list[str]) -> list[str]:
+    """The lines that name a case that failed."""
+    return [line for line in lines if FAILURE.search(line)]
+
+
+def excerpt(lines: list[str]) -> list[str]:
+    """What a reader needs of a log: each failure with what follows it, and the end. `...` stands for what is left out."""
+    shown = set(range(max(0, len(lines) - TAIL_LINES), len(lines)))
+    for at, line in enumerate(lines):
+        if FAILURE.search(line):
+            shown.update(range(at, min(at + FAILURE_LINES, len(lines))))
+    result: list[str] = []
+    for at, line in enumerate(lines):
+        if at in shown:
+            if at - 1 not in shown and at > 0:
+                result.append("...")
+            result.append(line)
+    return result
 
 
 @dataclass
@@ -31,7 +66,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     done: int = 0
     running: dict[str, tuple[float, subprocess.Popen[bytes]]] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, list[str]] = field(default_factory=dict)
     stopped: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,10 +101,10 @@ class Run:
             if status == 0:
                 self.say(f"{target} passed ({took})")
                 return
-            self.failed.append(target)
-            self.say(f"{target} FAILED ({took}); the whole log is {log}, its end:")
-            tail = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-            print("\n".join(f"    {line}" for line in tail), flush=True)
+            lines = lines_of(log)
+            self.failed[target] = failures(lines)
+            self.say(f"{target} FAILED ({took}); the whole log is {log}, of which:")
+            print("\n".join(f"    {line}" for line in excerpt(lines)), flush=True)
 
     def say_what_runs(self) -> None:
         with self.lock:
@@ -105,6 +140,9 @@ def main() -> int:
         for thread in threads:
             thread.join()
         return 130
+    for target, cases in run.failed.items():
+        run.say(f"{target} failed:")
+        print("\n".join(f"    {line}" for line in cases), flush=True)
     run.say(f"FAILED: {', '.join(run.failed)}" if run.failed else f"all {run.total} passed")
     return 1 if run.failed else 0
 
