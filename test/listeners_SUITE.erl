@@ -70,8 +70,8 @@ serves(Config) ->
     ?assertMatch(#{?MODULE := #{ip := {127, 0, 0, 1}, port := Port, contexts := [Id]}}, py_reactor:listeners()),
     [echoes(connect(Port)) || _ <- lists:seq(1, 10)].
 
-%% Whoever has waited longest takes the next one: those that are not busy have as many as the others, but for one that comes in
-%% the moment in which a context is not back yet.
+%% Whoever has waited longest takes the next one: those that are not busy have as many as the others, but for what comes in the
+%% moment in which a context is not back yet.
 contexts_share_evenly(Config) ->
     Ids = [new_id() || _ <- lists:seq(1, 3)],
     Options = options(Config, #{setup_code => reactor_test:factory("streams.Echo")}),
@@ -79,8 +79,10 @@ contexts_share_evenly(Config) ->
     {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
     Accepted = fun() -> [maps:get(accepted, py_reactor_context:stats(Id)) || Id <- Ids] end,
     wait_until(fun() -> echoes(connect(port())), lists:min(Accepted()) > 0 end),
+    %% Who answers a second time has ended the turn of the first, and waits again.
+    Back = fun() -> [{ok, 1} = py:eval(Id, "1") || Id <- Ids, _ <- [1, 2]] end,
     Before = Accepted(),
-    [echoes(connect(port())) || _ <- lists:seq(1, 60)],
+    [begin Back(), echoes(connect(port())) end || _ <- lists:seq(1, 60)],
     Each = [After - B || {After, B} <- lists:zip(Accepted(), Before)],
     ?assertEqual(60, lists:sum(Each)),
     ?assert(lists:min(Each) >= 15, Each),

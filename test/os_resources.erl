@@ -4,7 +4,7 @@
 -export([snapshot/0, wait_back_to/1]).
 
 snapshot() ->
-    {ok, Descriptors} = file:list_dir("/proc/self/fd"),
+    Descriptors = descriptors(),
     {ok, Threads} = file:list_dir("/proc/self/task"),
     #{descriptors => length(Descriptors), threads => length(Threads), ports => length(erlang:ports())}.
 
@@ -13,5 +13,18 @@ wait_back_to(Before) ->
     reactor_test:wait_equal(#{}, fun() ->
         _ = [erlang:garbage_collect(Pid) || Pid <- processes()],
         Now = snapshot(),
-        maps:from_list([{Key, {was, Count, is, map_get(Key, Now)}} || {Key, Count} <- maps:to_list(Before), map_get(Key, Now) > Count])
+        maps:from_list([
+            {Key, {was, Count, is, map_get(Key, Now), what(Key)}}
+         || {Key, Count} <- maps:to_list(Before), map_get(Key, Now) > Count
+        ])
     end).
+
+descriptors() ->
+    {ok, Descriptors} = file:list_dir("/proc/self/fd"),
+    Descriptors.
+
+%% What there is, for whoever has to find out what is left.
+what(descriptors) ->
+    [{Number, file:read_link("/proc/self/fd/" ++ Number)} || Number <- descriptors()];
+what(_) ->
+    not_listed.

@@ -97,7 +97,7 @@ impl Mailbox {
         self.inbox.retire()
     }
 
-    /// Counts and logs that a connection was turned away, which is closed.
+    /// Counts and logs that a connection is turned away, which is closed next.
     pub fn turned_away(&self, why: &str) {
         self.stats.refused.count();
         let message = format!("a connection was refused: {why}");

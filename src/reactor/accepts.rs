@@ -141,9 +141,14 @@ impl Reactor {
             let takes = mailbox.inbox.takes_connections();
             match takes.then(|| Place::take(&mailbox.stats, self.max_connections)).flatten() {
                 Some(place) => self.adopt(py, descriptor, place, &Info::Peer(peer)),
-                None if listening.pass_on(mailbox.serial, descriptor, peer).is_ok() => {}
-                None if takes => mailbox.turned_away(&no_place(self.max_connections)),
-                None => mailbox.turned_away("no context takes connections now"),
+                None => {
+                    // It is closed when it has been counted: whoever sees the end finds it so.
+                    let Err(_refused) = listening.pass_on(mailbox.serial, descriptor, peer) else { continue };
+                    match takes {
+                        true => mailbox.turned_away(&no_place(self.max_connections)),
+                        false => mailbox.turned_away("no context takes connections now"),
+                    }
+                }
             }
         }
     }

@@ -1,6 +1,8 @@
 """What programs do with descriptors, sockets, pipes and datagrams by an event loop: each scenario is run by a context's loop, and
 by loops of one's own in a plain Python (test/asyncio/endpoints.py), on both backends."""
 
+import fcntl
+import os
 import socket
 import traceback
 
@@ -17,6 +19,22 @@ def pair(kind=socket.SOCK_STREAM):
     for end in ends:
         end.setblocking(False)
     return ends
+
+
+def high(sock):
+    """The same socket by a number that no other thread of this process gets by chance: the system gives the lowest that is free."""
+    number = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 900)
+    sock.close()
+    return socket.socket(fileno=number)
+
+
+def reuse(number):
+    """A number that was closed is another socket's. Answers that one, and its other end."""
+    ours, theirs = socket.socketpair()
+    os.dup2(ours.fileno(), number, inheritable=False)
+    ours.close()
+    theirs.setblocking(False)
+    return socket.socket(fileno=number), theirs
 
 
 def spin(seconds):

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 
-from endpoints import raised, scenario, spin, turns, until
+from endpoints import high, raised, reuse, scenario, spin, turns, until
 
 
 class Datagrams:
@@ -210,22 +210,21 @@ async def errors_that_are_answered_by_errors_leave_others_their_turn(loop):
 async def a_socket_that_is_closed_is_nobody_elses(loop):
     for many in (False, True):
         ours, theirs = named_pair()
+        ours = high(ours)
+        ours.setblocking(False)
         number = ours.fileno()
         transport, told = await endpoint(loop, sock=ours)
         ours.close()
-        ends = [socket.socketpair() for _ in range(5)]
-        stranger = next(other for both in ends for one, other in (both, both[::-1]) if one.fileno() == number)
-        stranger.setblocking(False)
+        ends = reuse(number)
         for _ in range(100 if many else 1):
             transport.sendto(b"secret")
         await until(lambda: told.errors)
         assert told.errors[0].errno == errno.EBADF
-        raised(BlockingIOError, stranger.recv, 100)
+        raised(BlockingIOError, ends[1].recv, 100)
         transport.abort()
         await until(lambda: told.lost)
-        for both in [*ends, (ours, theirs)]:
-            for end in both:
-                end.close()
+        for end in (*ends, theirs):
+            end.close()
 
 
 @scenario

@@ -4,7 +4,7 @@ import os
 import socket
 import tempfile
 
-from endpoints import pair, raised, scenario, spin, turns
+from endpoints import high, pair, raised, scenario, spin, turns
 
 
 @scenario
@@ -62,10 +62,10 @@ async def what_cannot_be_waited_for(loop):
     for wrong in (-1, object(), 1.5, "1"):
         raised(ValueError, loop.add_reader, wrong, print)
         raised(ValueError, loop.remove_writer, wrong)
-    reader, writer = os.pipe()
-    os.close(writer)
-    os.close(reader)
-    assert raised(OSError, loop.add_reader, reader, print).errno == 9
+    closed = high(socket.socket())
+    number = closed.fileno()
+    closed.close()
+    assert raised(OSError, loop.add_reader, number, print).errno == 9
     raised(OSError, loop.add_reader, 2**31 - 1, print)
 
 

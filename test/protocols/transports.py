@@ -54,14 +54,15 @@ class Echo(Recorder):
         self.transport.write(data)
 
 
-async def pair(loop, kind=Recorder, family="tcp"):
-    """A transport, its protocol, and a socket at the other end."""
+async def pair(loop, kind=Recorder, family="tcp", own=lambda sock: sock):
+    """A transport over what `own` makes of a socket, its protocol, and a socket at the other end."""
     if family == "unix":
         ours, theirs = socket.socketpair()
     else:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             theirs = socket.create_connection(listening.getsockname())
             ours, _ = listening.accept()
+    ours = own(ours)
     ours.setblocking(False)
     theirs.setblocking(False)
     transport, protocol = await loop.connect_accepted_socket(kind, ours)

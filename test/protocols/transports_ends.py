@@ -8,7 +8,7 @@ import os
 import socket
 import weakref
 
-from endpoints import until
+from endpoints import high, reuse, until
 from transports import Echo, Recorder, closes, pair, reset, scenario
 
 
@@ -287,22 +287,18 @@ async def a_socket_that_somebody_else_closes(loop):
 @scenario
 async def what_is_written_to_a_socket_that_is_closed_reaches_no_stranger(loop):
     for size in (6, 500_000):
-        transport, protocol, theirs = await pair(loop)
+        transport, protocol, theirs = await pair(loop, own=high)
         number = transport._sock.fileno()
         transport._sock.close()
-        ends = [socket.socketpair() for _ in range(5)]
-        stranger = next(other for both in ends for one, other in (both, both[::-1]) if one.fileno() == number)
-        stranger.setblocking(False)
+        ends = reuse(number)
         transport.write(b"secret"[:size].ljust(size, b"!"))
         assert (await protocol.lost).errno == errno.EBADF
         try:
-            raise AssertionError(stranger.recv(100))
+            raise AssertionError(ends[1].recv(100))
         except BlockingIOError:
             pass
-        for both in ends:
-            for end in both:
-                end.close()
-        theirs.close()
+        for end in (*ends, theirs):
+            end.close()
 
 
 @scenario
