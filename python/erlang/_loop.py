@@ -20,7 +20,7 @@ from erlang._datagrams import DatagramTransport
 from erlang import _handles as _handles  # native code finds it where it may not import
 from erlang._native import native
 from erlang._openings import Openings
-from erlang._transports import SocketTransport as _Transport
+from erlang._transports import SocketTransport as _Transport, TransportsOfLoop
 
 if TYPE_CHECKING:
     from _py_reactor import Loop as _Native
@@ -94,6 +94,14 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
         return None if self._pipe is None else self._pipe[1]
 
     # Transports.
+
+    @property
+    def _transports(self) -> TransportsOfLoop:
+        return TransportsOfLoop(self, self._other_transports)
+
+    @_transports.setter
+    def _transports(self, others: Any) -> None:
+        self._other_transports = others
 
     def _make_socket_transport(
         self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None

@@ -12,9 +12,13 @@ import weakref
 from asyncio import constants, trsock
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from erlang._transports import COUNTS_BY_ITSELF, SocketTransport
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from _py_reactor import Loop as _Native
 
     class _Base(_Native, asyncio.SelectorEventLoop):
@@ -25,29 +29,53 @@ else:
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # How long a connect to a Unix socket whose backlog is full waits: nothing tells when there is room.
 _BACKLOG_RETRY_DELAY = 0.005
+# The addresses of these native code can tell.
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
-class _Serving:
+class _Parts(NamedTuple):
+    # The first ones by their places: native code makes the transports of what is plain.
+    is_plain: bool
+    factory: Callable[[], Any]
+    context: contextvars.Context
+    server: Any
+    # What every connection is named on our side, or None.
+    name: Any
+    transport: type[SocketTransport] = SocketTransport
+    buffered: type[asyncio.BufferedProtocol] = asyncio.BufferedProtocol
+    counts_by_itself: bool = COUNTS_BY_ITSELF
+
+
+class _Serving(_Parts):
     """A listening socket that is accepted from."""
 
-    __slots__ = ("factory", "sock", "sslcontext", "server", "backlog", "timeouts", "context", "fd", "family", "type", "proto", "name", "over")
+    sock: socket.socket
+    sslcontext: Any
+    backlog: int
+    timeouts: Any
+    fd: int
+    family: int
+    type: int
+    proto: int
+    over = False
 
-    def __init__(
-        self, factory: Callable[[], Any], sock: socket.socket, sslcontext: Any, server: Any, backlog: int, timeouts: Any
-    ) -> None:
-        self.factory = factory
+    def __new__(
+        cls, factory: Callable[[], Any], sock: socket.socket, sslcontext: Any, server: Any, backlog: int, timeouts: Any
+    ) -> Self:
+        is_plain = sslcontext is None and sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM
+        self = super().__new__(cls, is_plain, factory, contextvars.copy_context(), server, _name_of_all(sock))
         self.sock = sock
         self.sslcontext = sslcontext
-        self.server = server
         self.backlog = backlog
         self.timeouts = timeouts
-        self.context = contextvars.copy_context()
         self.fd = sock.fileno()
         self.family = int(sock.family)
         self.type = sock.type | socket.SOCK_NONBLOCK
         self.proto = sock.proto
-        self.name = _name_of_all(sock)
-        self.over = False
+        if is_plain and sock.family != socket.AF_UNIX:
+            # Those that are accepted have it from there.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self
 
 
 class Openings(_Base):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 else:
     _Native = native.transport_type()
 
-_DETACHES_ITSELF = vars(base_events.Server)["_detach"].__code__.co_argcount == 1
+# Whether a server does not want to know which transport it has, or has no more.
+COUNTS_BY_ITSELF = vars(base_events.Server)["_detach"].__code__.co_argcount == 1
 
 
 class SocketTransport(_Native):
@@ -52,13 +53,12 @@ class SocketTransport(_Native):
         connection_made = protocol.connection_made
         self.set_protocol(protocol)
         if server is not None:
-            server._attach() if _DETACHES_ITSELF else server._attach(self)
+            server._attach() if COUNTS_BY_ITSELF else server._attach(self)
         try:
             self._open(loop, sock, server)
         except BaseException:
             self._detach(server)
             raise
-        loop._transports[self._sock_fd] = self
         loop.call_soon(connection_made, self, context=self._context)
         # Nothing is received before connection_made was called.
         loop.call_soon(self._begin)
@@ -67,7 +67,7 @@ class SocketTransport(_Native):
 
     def __repr__(self) -> str:
         info = [self.__class__.__name__]
-        if self._sock is None:
+        if not self._has_socket:
             info.append("closed")
         elif self._closing:
             info.append("closing")
@@ -78,10 +78,12 @@ class SocketTransport(_Native):
             info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
         return f"<{' '.join(info)}>"
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
-        if self._sock is not None:
-            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            self._close_socket()
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Answer what is known by that name."""
+        known = self._known()
+        if name == "socket" and name not in known:
+            known[name] = trsock.TransportSocket(self._sock or _closed_socket())
+        return known.get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol served from now on."""
@@ -104,6 +106,15 @@ class SocketTransport(_Native):
         self._set_marks(high, low)
 
     # Called by native code.
+
+    def _make_socket(self) -> socket.socket:
+        sock = socket.socket(fileno=self._sock_fd)
+        sock.setblocking(False)
+        return sock
+
+    def _unclosed(self, _warn: Any = warnings.warn) -> None:
+        _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        self._close_socket()
 
     def _pause_protocol(self) -> None:
         self._paused_protocol = self._protocol
@@ -150,7 +161,7 @@ class SocketTransport(_Native):
     def _close_socket(self) -> None:
         """Close the socket, which nothing of the reactor's names any more."""
         try:
-            self._sock.close()
+            self._close_it()
         finally:
             self._detach(self._server)
             if self._empty_waiter is not None and not self._empty_waiter.done():
@@ -158,7 +169,7 @@ class SocketTransport(_Native):
 
     def _detach(self, server: Any) -> None:
         if server is not None:
-            server._detach() if _DETACHES_ITSELF else server._detach(self)
+            server._detach() if COUNTS_BY_ITSELF else server._detach(self)
 
     def _end_unattached(self) -> None:
         """Close what no reactor serves any more, as its loop is closed or runs on another thread now."""
@@ -186,3 +197,30 @@ class SocketTransport(_Native):
     def _reset_empty_waiter(self) -> None:
         self._empty_waiter = None
         self._lend(False)
+
+
+def _closed_socket() -> socket.socket:
+    sock = socket.socket()
+    sock.close()
+    return sock
+
+
+class TransportsOfLoop:
+    """A loop's transports by the numbers of their sockets: its own, which it knows by itself, and those of asyncio's that it has."""
+
+    def __init__(self, loop: Any, others: Any) -> None:
+        self._loop = loop
+        self._others = others
+
+    def __getitem__(self, fd: int) -> Any:
+        transport = self._loop._transport_of(fd)
+        return self._others[fd] if transport is None else transport
+
+    def __setitem__(self, fd: int, transport: Any) -> None:
+        if not isinstance(transport, _Native):
+            self._others[fd] = transport
+
+    def __delitem__(self, fd: int) -> None:
+        # One of its own is not found while its socket is lent.
+        if self._loop._transport_of(fd) is None:
+            del self._others[fd]

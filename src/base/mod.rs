@@ -9,6 +9,7 @@ pub mod gil;
 #[cfg(not(Py_3_12))]
 pub mod gil_requests;
 pub mod limits;
+pub mod numbers;
 pub mod sleeper;
 pub mod stack;
 pub mod sync;

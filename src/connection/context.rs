@@ -6,6 +6,7 @@
 use crate::base::config::{ARRIVAL_BYTES, UNAWARE_CLASSES_MAX};
 use crate::base::gil;
 use crate::base::limits::Limits;
+use crate::base::numbers::NumberMap;
 use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
@@ -33,6 +34,7 @@ use pyo3::types::{PyBytes, PyType};
 use rustler::{Encoder, Env, Term};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -170,6 +172,8 @@ pub struct Context {
     pub tasks_callers: RefCell<HashMap<u64, OwnedTerm>>,
     /// Calls of functions of Erlang that tasks wait for, by their numbers.
     pub asked: RefCell<HashMap<u64, Asked>>,
+    /// The connections of transports by the numbers of their sockets.
+    pub transports: RefCell<NumberMap<RawFd, ConnId>>,
     /// Tasks that have ended, and what to do of that.
     pub ended: RefCell<VecDeque<Ended>>,
     /// Classes that were said to define no `message_received`.
@@ -225,6 +229,7 @@ impl Context {
             callers: RefCell::default(),
             tasks_callers: RefCell::default(),
             asked: RefCell::default(),
+            transports: RefCell::default(),
             ended: RefCell::default(),
             unaware: RefCell::default(),
             buffer_type,

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::numbers::NumberMap;
 use crate::base::sync::lock;
 use crate::base::token::ConnId;
 use crate::driver::descriptor::Descriptor;
 use crate::mail::command::{Command, Name};
 use crate::mail::mailbox::Mailbox;
-use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -33,7 +33,7 @@ impl Served {
     }
 }
 
-static CONNECTIONS: LazyLock<Mutex<HashMap<RawFd, Served>>> = LazyLock::new(Mutex::default);
+static CONNECTIONS: LazyLock<Mutex<NumberMap<RawFd, Served>>> = LazyLock::new(Mutex::default);
 
 /// A connection is found as long as it has this, unless it is withdrawn before.
 #[derive(Debug)]

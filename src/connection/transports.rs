@@ -12,7 +12,10 @@ use crate::python::bytes_like;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Context {
     /// A connection for `transport`, which waits until it is made.
@@ -21,7 +24,9 @@ impl Context {
         let machine = Machine::of_transport(directions, marks);
         let mut connection = Connection::new(machine, descriptor, transport, None);
         connection.is_transport = true;
+        let fd = connection.descriptor.number();
         let id = self.table.borrow_mut().insert(connection);
+        self.transports.borrow_mut().insert(fd, id);
         self.mailbox.stats.transports.count();
         let mailbox = Arc::clone(&self.mailbox);
         self.with_own(id, |connection| {
@@ -31,6 +36,23 @@ impl Context {
             });
         });
         id
+    }
+
+    /// The transport whose socket has that number, unless that is lent to who writes to it themselves.
+    pub fn transport_of(&self, py: Python<'_>, fd: RawFd) -> Option<Py<PyAny>> {
+        let id = self.transports.borrow().get(&fd).copied()?;
+        self.with_own(id, |connection| (!connection.machine.is_lent()).then(|| connection.protocol.clone_ref(py)))?
+    }
+
+    /// A transport's connection has gone.
+    pub fn forget_transport(&self, connection: &Connection, id: ConnId) {
+        self.mailbox.stats.transports.release();
+        let mut transports = self.transports.borrow_mut();
+        if let Entry::Occupied(entry) = transports.entry(connection.descriptor.number())
+            && *entry.get() == id
+        {
+            entry.remove();
+        }
     }
 
     /// What `f` answers of a connection that is there.
@@ -125,6 +147,22 @@ impl Context {
         has_output
     }
 
+    /// Runs the factory of a server's protocols.
+    pub fn call_factory<R>(&self, py: Python<'_>, f: impl FnOnce() -> R) -> R {
+        let (result, slow) = self.mailbox.running.call(py, f);
+        if let Some(took) = slow {
+            self.tell_slow("the factory of a server's protocols", took);
+        }
+        result
+    }
+
+    #[cold]
+    fn tell_slow(&self, what: &str, took: Duration) {
+        let ms = took.as_millis();
+        let message = format!("{what} took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)");
+        self.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+    }
+
     /// Runs a callback of the protocol of `transport`, whose connection is `id`.
     #[inline]
     pub fn transport_callback<R>(
@@ -138,11 +176,7 @@ impl Context {
         let (result, slow) = self.mailbox.running.call(transport.py(), f);
         self.calling.set(None);
         if let Some(took) = slow {
-            let ms = took.as_millis();
-            let message = format!(
-                "{method} of a transport's protocol took at least {ms} ms; meanwhile its context served nobody (slow_callback_ms)"
-            );
-            self.mailbox.notify(Notice { level: "warning", message, meta: Vec::new(), fd: None });
+            self.tell_slow(&format!("{method} of a transport's protocol"), took);
         }
         result
     }

@@ -1,11 +1,12 @@
 //! Socket addresses as the kernel writes them.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// An address of any family, with its length.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Address {
     storage: libc::sockaddr_storage,
     len: libc::socklen_t,
@@ -27,6 +28,24 @@ impl Address {
     pub fn empty() -> Self {
         // SAFETY: I10: all-zero is a valid address.
         Address { storage: unsafe { std::mem::zeroed() }, len: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
+    }
+
+    /// Our end of a socket.
+    pub fn of_socket(fd: RawFd) -> Option<Self> {
+        // SAFETY: I10: the call fills in an address of our own, whose size it knows.
+        Self::told(|address, len| unsafe { libc::getsockname(fd, address, len) })
+    }
+
+    /// The other end of a socket.
+    pub fn of_peer(fd: RawFd) -> Option<Self> {
+        // SAFETY: I10: the call fills in an address of our own, whose size it knows.
+        Self::told(|address, len| unsafe { libc::getpeername(fd, address, len) })
+    }
+
+    fn told(ask: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int) -> Option<Self> {
+        let mut told = Address::empty();
+        let (address, len) = told.as_c_mut();
+        (ask(address, len) == 0).then_some(told)
     }
 
     /// An address that lies in memory as the kernel wrote it.

@@ -186,6 +186,26 @@ impl Descriptor {
         Ok(lent)
     }
 
+    /// The same of one that was just accepted, non-blocking, by a socket whose options it has: there is nothing to check.
+    ///
+    /// # Errors
+    /// The kernel does not say which socket it is.
+    pub fn lent_by_acceptor(fd: RawFd) -> io::Result<Self> {
+        let identity = identity(&status(fd)?);
+        is_new(fd);
+        let abilities = Abilities { io: Io::Socket, readable: true, writable: true };
+        // SAFETY: I4: it is kept from being closed by `lent`.
+        let mut lent = Self::new(unsafe { OwnedFd::from_raw_fd(fd) }, abilities, identity, false);
+        lent.lent = true;
+        lent.prepared = true;
+        Ok(lent)
+    }
+
+    /// Whether somebody else has been found to have closed it.
+    pub fn was_robbed(&self) -> bool {
+        self.robbed
+    }
+
     /// Whether somebody else owns it.
     pub fn is_lent(&self) -> bool {
         self.lent
@@ -251,10 +271,7 @@ impl Descriptor {
 
     /// The address of that peer.
     pub fn peer(&self) -> Option<Address> {
-        let mut peer = Address::empty();
-        let (address, len) = peer.as_c_mut();
-        // SAFETY: I10: the call fills in an address of our own, whose size it knows.
-        (unsafe { libc::getpeername(self.number(), address, len) } == 0).then_some(peer)
+        Address::of_peer(self.number())
     }
 
     /// Whether its addresses are IPv6.

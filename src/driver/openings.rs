@@ -5,11 +5,12 @@
 //! Drivers that wait for one listening socket are woken one at a time, whoever has waited longest first, if they see to it that this
 //! helps.
 
+use crate::base::numbers::NumberMap;
 use crate::base::token::ConnId;
 use crate::driver::address::Address;
 use crate::driver::syscalls::{check, errno_of};
 use crate::driver::{Arrival, Opening, Outcome};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +27,7 @@ pub fn new_id() -> ConnId {
 /// What runs of a driver, and what it has accepted.
 #[derive(Default)]
 pub struct Openings {
-    running: HashMap<ConnId, (RawFd, Opening)>,
+    running: NumberMap<ConnId, (RawFd, Opening)>,
     arrivals: VecDeque<(ConnId, Arrival)>,
 }
 

@@ -3,8 +3,8 @@
 //! Descriptor numbers are used again, so a number alone proves nothing: what it named is remembered, by device and inode,
 //! and compared before a number is closed, shut down or adopted.
 
+use crate::base::numbers::{NumberMap, NumberSet};
 use crate::driver::Io;
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -26,16 +26,16 @@ pub type Identity = (u64, u64);
 #[derive(Default)]
 pub(super) struct Registry {
     /// Duplicates that `dup_fd` made and nobody has handed over yet.
-    duplicates: HashMap<RawFd, Identity>,
+    duplicates: NumberMap<RawFd, Identity>,
     /// Sockets and ends of pipes that a reactor serves.
-    pub(super) served: HashSet<(Identity, Abilities)>,
+    pub(super) served: NumberSet<(Identity, Abilities)>,
     /// Who is told when somebody else has closed a number that is theirs, until they close it.
-    pub(super) holders: HashMap<RawFd, Holder>,
+    pub(super) holders: NumberMap<RawFd, Holder>,
     /// How many there have been.
     pub(super) holders_ever: u64,
     /// Pipes and terminals that were made non-blocking: how many descriptors of each are served, and the flags before.
     /// The flag belongs to what is open (an end of a pipe), not to the descriptor, so the last one puts it back.
-    unblocked: HashMap<(Identity, Abilities), (usize, i32)>,
+    unblocked: NumberMap<(Identity, Abilities), (usize, i32)>,
 }
 
 impl Registry {

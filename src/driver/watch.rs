@@ -5,9 +5,9 @@
 //! nothing keeps a descriptor open that its owner closes (I4).
 
 use crate::base::ear::Ear;
+use crate::base::numbers::NumberMap;
 use crate::base::token::{ConnId, GENERATION_MASK};
 use crate::driver::epoll::{Interest, Set};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -57,7 +57,7 @@ pub struct Watch<T> {
     set: Set,
     /// The one before: a driver may know it by its number, which nobody else is to have until the driver knows the new one.
     before: Option<Set>,
-    entries: HashMap<RawFd, Entry<T>>,
+    entries: NumberMap<RawFd, Entry<T>>,
     /// How often a descriptor was taken in, modulo 2^24.
     generations: u32,
 }
@@ -68,7 +68,7 @@ impl<T: Copy> Watch<T> {
     /// # Errors
     /// No descriptor was left.
     pub fn new() -> io::Result<Self> {
-        Ok(Watch { set: Set::with_room(AT_ONCE)?, before: None, entries: HashMap::new(), generations: 0 })
+        Ok(Watch { set: Set::with_room(AT_ONCE)?, before: None, entries: NumberMap::default(), generations: 0 })
     }
 
     /// From now on `who` waits for `side` of `fd`. Answers those who do no more: whoever did before, and those whose descriptor

@@ -10,6 +10,7 @@ use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, rel
 use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::loop_references::traverse;
 use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
+use crate::module::words::Words;
 use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
 use crate::python::types;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -145,6 +146,17 @@ unsafe extern "C" fn stop_opening(this: *mut ffi::PyObject, number: *mut ffi::Py
     })
 }
 
+/// `_transport_of(fd)`: the transport whose socket has that number.
+unsafe extern "C" fn transport_of(this: *mut ffi::PyObject, fd: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+        let (core, fd): (_, RawFd) = unsafe { (core(this.cast()), argument(py, fd).extract()?) };
+        let context = core.context.borrow().clone();
+        let transport = context.and_then(|context| context.transport_of(py, fd));
+        Ok(transport.unwrap_or_else(|| py.None()).into_bound(py))
+    })
+}
+
 /// `_be_own()`: nobody drives this loop but `_run_once`.
 unsafe extern "C" fn be_own(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
@@ -262,6 +274,7 @@ unsafe extern "C" fn new(
             readers_are_new: Cell::new(false),
             openings: Openings::default(),
             flushes: RefCell::default(),
+            words: Words::new(py),
             context: RefCell::default(),
         });
         // SAFETY: I7: CPython calls attached; the type's own allocator gives zeroed memory of its size, which the collector may look at at once.
@@ -379,7 +392,7 @@ static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -423,6 +436,7 @@ static METHODS: Static<[ffi::PyMethodDef; 20]> = Static([
         c"_open($self, fd, most, /)\n--\n\nAccepts, or awaits the end of a connect.",
     ),
     method(c"_stop_opening", stop_opening, ffi::METH_O, c"Stops that, so that its descriptor may be closed."),
+    method(c"_transport_of", transport_of, ffi::METH_O, c"The transport whose socket has that number."),
     method(c"_be_own", be_own, ffi::METH_NOARGS, c"A loop of one's own."),
     method(c"_be_contexts", be_contexts, ffi::METH_NOARGS, c"The loop of this thread's context; False: it has none."),
     ffi::PyMethodDef::zeroed(),

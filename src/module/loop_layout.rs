@@ -8,6 +8,7 @@ use crate::connection::context::Context;
 use crate::driver::watch::Watch;
 use crate::mail::mailbox::Mailbox;
 use crate::module::loop_openings::Openings;
+use crate::module::words::Words;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -131,6 +132,7 @@ pub struct Core {
     pub readers_are_new: Cell<bool>,
     /// Servers and connects.
     pub openings: Openings,
+    pub words: Words,
     /// Datagram endpoints that have something to send at the end of the turn: references of the loop's.
     pub flushes: RefCell<Vec<Ref>>,
 }

@@ -3,16 +3,13 @@
 
 #![forbid(unsafe_code)]
 
+use crate::base::numbers::NumberMap;
 use crate::base::token::ConnId;
 use crate::driver::openings;
 use crate::driver::shared::Shared;
 use crate::driver::{Arrival, Driver, Event, Opening, Outcome};
-use crate::python::addresses;
-use pyo3::prelude::*;
-use pyo3::types::PyString;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 
 /// As many connections as are accepted at once: what else is to be done has its turn.
 const ACCEPTED_AT_ONCE_MAX: usize = 16;
@@ -42,7 +39,7 @@ pub enum Stopped {
 /// All of a loop's, by names that nothing else has.
 #[derive(Default)]
 pub struct Openings {
-    all: RefCell<HashMap<ConnId, One>>,
+    all: RefCell<NumberMap<ConnId, One>>,
     /// Some may have to be begun.
     dirty: Cell<bool>,
     /// The number of the turn.
@@ -118,7 +115,7 @@ impl Openings {
     }
 
     /// The driver has told of one. Answers who has arrived; `None`: nobody waits for it.
-    fn ended(&self, Event { id, outcome }: Event) -> Option<Vec<Arrival>> {
+    pub fn ended(&self, Event { id, outcome }: Event) -> Option<Vec<Arrival>> {
         let mut arrivals = Vec::new();
         let mut all = self.all.borrow_mut();
         let one = all.get_mut(&id)?;
@@ -137,31 +134,6 @@ impl Openings {
             _ => drop(all.remove(&id)),
         }
         Some(arrivals)
-    }
-
-    /// Tells `of`, the loop that has these, what has become of one.
-    ///
-    /// # Errors
-    /// What Python code has raised.
-    pub fn tell(&self, of: &Bound<'_, PyAny>, event: Event) -> PyResult<()> {
-        let py = of.py();
-        let Some(arrivals) = self.ended(event) else { return Ok(()) };
-        let number = event.id.bits();
-        match event.outcome {
-            Outcome::AcceptFailed(errno) => of.call_method1("_accept_failed", (number, errno))?,
-            Outcome::Connected(errno) => of.call_method1("_connected", (number, errno))?,
-            _ => {
-                for Arrival { socket, peer } in arrivals {
-                    let peer = match addresses::to_python(py, &peer)? {
-                        none if none.is_none() => PyString::new(py, "").into_any(),
-                        peer => peer,
-                    };
-                    of.call_method1("_accepted", (number, socket.into_raw_fd(), peer))?;
-                }
-                return Ok(());
-            }
-        };
-        Ok(())
     }
 
     /// Forgets all; what runs ends with its driver.

@@ -1,8 +1,8 @@
 //! An event loop as the reactor that drives it sees it: when it has to be run, and what of it in one turn.
 
 use crate::base::config::{LOOP_LOOK, LOOP_TIME_PER_TURN};
-use crate::driver::Event;
 use crate::driver::shared::Shared;
+use crate::driver::{Event, Outcome};
 use crate::mail::mailbox::Mailbox;
 use crate::mail::notice::Notice;
 use crate::mail::running::Running;
@@ -11,6 +11,7 @@ use crate::module::handle;
 use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
 use crate::module::readers;
+use crate::module::transport_accepted;
 use crate::python::glue::{argument, guarded};
 use crate::python::types::Types;
 use pyo3::ffi;
@@ -185,7 +186,13 @@ impl EventLoop {
     /// # Errors
     /// What Python code has raised.
     pub fn opened(&self, py: Python<'_>, event: Event) -> PyResult<()> {
-        self.core(py).openings.tell(self.0.bind(py), event)
+        let Some(arrivals) = self.core(py).openings.ended(event) else { return Ok(()) };
+        let (of, number) = (self.0.bind(py), event.id.bits());
+        match event.outcome {
+            Outcome::AcceptFailed(errno) => of.call_method1("_accept_failed", (number, errno)).map(drop),
+            Outcome::Connected(errno) => of.call_method1("_connected", (number, errno)).map(drop),
+            _ => arrivals.into_iter().try_for_each(|arrival| transport_accepted::serve(of, number, arrival)),
+        }
     }
 
     /// Some of its descriptors are ready.

@@ -28,8 +28,11 @@ pub mod stream_type;
 pub mod tasks;
 pub mod thread_context;
 pub mod transport;
+pub mod transport_accepted;
 pub mod transport_calls;
 pub mod transport_layout;
+pub mod transport_socket;
+pub mod words;
 
 use crate::base::gil;
 use crate::connection::context;

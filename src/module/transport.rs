@@ -1,13 +1,13 @@
 //! The native half of asyncio's stream transports, under `python/erlang/_transports.py`: what is called for each message, and
 //! what reaches the connection.
 
-use crate::connection::machine::Marks;
 use crate::driver::descriptor::{Descriptor, Unfit};
 use crate::module::event_loop::{context_of, is_loop};
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
-    Base, MEMBERS, Transport, attach, clear, dealloc, field, is_robbed, layout, marks, put, reach, traverse,
+    Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, is_robbed, layout, marks, put, reach, traverse,
 };
+use crate::module::transport_socket;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
 use crate::python::sockets;
 use crate::python::types;
@@ -54,15 +54,14 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         put(&transport, |it| &mut it.sock, Some(sock));
         put(&transport, |it| &mut it.server, (!server.is_none()).then_some(server));
         put(&transport, |it| &mut it.variables, Some(variables::copy(py)?));
-        let marks = Marks { high: 64 * 1024, low: 16 * 1024 };
-        let id = context.open_transport(descriptor, transport.clone().unbind(), marks);
+        let id = context.open_transport(descriptor, transport.clone().unbind(), MARKS);
         attach(&transport, id);
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
         unsafe {
             (*layout(&transport)).sock_fd = fd;
             (*layout(&transport)).tells_number = tells_number.into();
-            (*layout(&transport)).high = marks.high as ffi::Py_ssize_t;
-            (*layout(&transport)).low = marks.low as ffi::Py_ssize_t;
+            (*layout(&transport)).high = MARKS.high as ffi::Py_ssize_t;
+            (*layout(&transport)).low = MARKS.low as ffi::Py_ssize_t;
         }
         none(py)
     })
@@ -374,6 +373,15 @@ unsafe extern "C" fn count_lost(this: Object, _: Object) -> Object {
     })
 }
 
+/// `_close_it()`: closes the socket, be it an object or a bare number.
+unsafe extern "C" fn close_it(this: Object, _: Object) -> Object {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached; its argument lives through the call.
+        transport_socket::close(&unsafe { argument(py, this) })?;
+        none(py)
+    })
+}
+
 /// `_let_go()`: it is closed.
 unsafe extern "C" fn let_go(this: Object, _: Object) -> Object {
     guarded_object(|py| {
@@ -385,7 +393,7 @@ unsafe extern "C" fn let_go(this: Object, _: Object) -> Object {
 
 const DOC: &CStr = c"The native half of a stream transport. See erlang._transports.";
 
-static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
     method(c"write", write, ffi::METH_O, c"write($self, data, /)\n--\n\nWrites all of it, in time."),
     method(c"writelines", writelines, ffi::METH_O, c"writelines($self, list_of_data, /)\n--\n\nWrites all of them."),
     method(c"write_eof", write_eof, ffi::METH_NOARGS, c"write_eof($self, /)\n--\n\nEnds the output; reading goes on."),
@@ -404,6 +412,13 @@ static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
         ffi::METH_NOARGS,
         c"get_write_buffer_size($self, /)\n--\n\nBytes that were written and the kernel has not taken.",
     ),
+    method(
+        c"_known",
+        transport_socket::known,
+        ffi::METH_NOARGS,
+        c"The dict of get_extra_info, which may lack the socket yet.",
+    ),
+    method(c"_close_it", close_it, ffi::METH_NOARGS, c"Closes its socket."),
     method(c"_open", open, ffi::METH_VARARGS, c"Makes its connection: loop, sock, server or None."),
     method(c"_begin", begin, ffi::METH_NOARGS, c"connection_made was called."),
     method(c"_set_protocol", set_protocol, ffi::METH_VARARGS, c"Its protocol, and whether that has buffers."),
@@ -428,6 +443,8 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         (ffi::Py_tp_dealloc, dealloc as *mut c_void),
         (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
         (ffi::Py_tp_members, MEMBERS.0.as_ptr() as *mut c_void),
+        (ffi::Py_tp_getset, transport_socket::PROPERTIES.0.as_ptr() as *mut c_void),
+        (ffi::Py_tp_finalize, transport_socket::finalize as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     types::make(py, c"erlang._Transport", size_of::<Transport>(), flags, &slots, Some(&base))

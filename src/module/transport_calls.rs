@@ -2,12 +2,13 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
-use crate::module::transport_layout::{Transport, detach, field, layout, put};
+use crate::module::transport_layout::{Transport, detach, field, layout, put, word};
+use crate::module::{transport_accepted, transport_socket};
 use crate::python::variables;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use std::ptr;
 
 /// The transport of a connection, while its callbacks run.
@@ -165,7 +166,9 @@ impl<'py> Serving<'_, 'py> {
         let failure = field(self.transport, |it| it.failure);
         let failure = failure.or_else(|| errno.and_then(|errno| os_error(self.py(), errno).ok()));
         let protocol = self.protocol();
-        match self.call("connection_lost", || protocol.call_method1("connection_lost", (failure,))) {
+        let name = word(self.transport, |words| &words.connection_lost);
+        let name = name.unwrap_or_else(|| PyString::new(self.py(), "connection_lost"));
+        match self.call("connection_lost", || protocol.call_method1(name, (failure,))) {
             Ok(_) => Ok(()),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(self.py()) => Err(error),
             Err(error) if error.is_instance_of::<PySystemExit>(self.py()) => Err(error),
@@ -209,10 +212,18 @@ fn fill_buffer(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<usize> {
     }
 }
 
-/// The connection is gone, and nothing names its descriptor any more: the socket is closed.
-pub fn closed(transport: &Bound<'_, PyAny>) {
+/// The connection is gone, and nothing names its descriptor any more: the socket is closed, unless its number `was_robbed`.
+pub fn closed(transport: &Bound<'_, PyAny>, was_robbed: bool) {
     detach(transport);
-    if let Err(error) = transport.call_method0("_close_socket") {
+    if was_robbed {
+        transport_socket::forget_number(transport);
+    }
+    let waits = field(transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none());
+    let closed = match waits {
+        true => transport.call_method0("_close_socket").map(drop),
+        false => transport_accepted::closed(transport),
+    };
+    if let Err(error) = closed {
         error.write_unraisable(transport.py(), Some(transport));
     }
     let_go(transport);

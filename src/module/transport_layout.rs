@@ -3,12 +3,15 @@
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::connection::machine::Marks;
+use crate::driver::address::Address;
 use crate::module::loop_layout::{LoopObject, core, this_thread};
+use crate::module::words::Words;
 use crate::python::glue::{Static, member};
 use crate::python::sockets;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
@@ -19,7 +22,8 @@ use std::rc::Rc;
 #[repr(C)]
 pub struct Base {
     head: ffi::PyObject,
-    extra: *mut ffi::PyObject,
+    /// A dict; null where nobody has asked for it yet.
+    pub extra: *mut ffi::PyObject,
     unused: [*mut ffi::PyObject; 4],
 }
 
@@ -30,7 +34,7 @@ pub struct Transport {
     /// A loop of ours, until `connection_lost` has returned.
     pub event_loop: *mut ffi::PyObject,
     pub protocol: *mut ffi::PyObject,
-    /// The socket object, which owns the descriptor.
+    /// The socket object, which owns the descriptor; null where nobody has asked for one yet, see `owns_number`.
     pub sock: *mut ffi::PyObject,
     pub server: *mut ffi::PyObject,
     /// The `contextvars.Context` that callbacks of the protocol run in.
@@ -41,7 +45,11 @@ pub struct Transport {
     pub empty_waiter: *mut ffi::PyObject,
     /// With what `connection_lost` is called, if it ended by that.
     pub failure: *mut ffi::PyObject,
+    /// Our end of a connection that was accepted, as Python has it.
+    pub own_name: *mut ffi::PyObject,
     pub weak_references: *mut ffi::PyObject,
+    /// The addresses of a connection that was accepted, until somebody asks for them.
+    pub names: Option<Box<Names>>,
     id: u64,
     pub high: ffi::Py_ssize_t,
     pub low: ffi::Py_ssize_t,
@@ -59,10 +67,22 @@ pub struct Transport {
     pub buffered: c_char,
     /// The socket object says its number.
     pub tells_number: c_char,
+    /// The descriptor is the transport's alone.
+    pub owns_number: c_char,
 }
 
+/// The two ends of a connection.
+pub struct Names {
+    pub peer: Address,
+    /// Ours, unless all connections of the server have one name.
+    pub own: Option<Address>,
+}
+
+/// Above and below which a protocol is told to pause and to go on, unless its transport is told otherwise.
+pub const MARKS: Marks = Marks { high: 64 * 1024, low: 16 * 1024 };
+
 /// How many pointers there are to look after.
-const POINTERS: usize = 13;
+const POINTERS: usize = 14;
 
 impl Transport {
     fn pointers(&mut self) -> [&mut *mut ffi::PyObject; POINTERS] {
@@ -81,6 +101,7 @@ impl Transport {
             &mut self.receive,
             &mut self.empty_waiter,
             &mut self.failure,
+            &mut self.own_name,
         ]
     }
 }
@@ -96,10 +117,9 @@ const fn flag(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
 }
 
 /// What asyncio's own transports have by these names, and libraries look at.
-pub static MEMBERS: Static<[ffi::PyMemberDef; 19]> = Static([
+pub static MEMBERS: Static<[ffi::PyMemberDef; 18]> = Static([
     object(c"_loop", offset_of!(Transport, event_loop)),
     object(c"_protocol", offset_of!(Transport, protocol)),
-    object(c"_sock", offset_of!(Transport, sock)),
     object(c"_server", offset_of!(Transport, server)),
     object(c"_context", offset_of!(Transport, variables)),
     #[allow(deprecated, reason = "the other kind raises AttributeError instead")]
@@ -155,6 +175,25 @@ pub fn is_robbed(transport: &Bound<'_, PyAny>) -> bool {
         let it = &*layout(transport);
         it.tells_number != 0 && !it.sock.is_null() && sockets::number(it.sock) != it.sock_fd
     }
+}
+
+/// A name that its loop knows, as long as it has one.
+pub fn word<'py>(
+    transport: &Bound<'py, PyAny>,
+    which: impl FnOnce(&Words) -> &Py<PyString>,
+) -> Option<Bound<'py, PyString>> {
+    // SAFETY: I7, by the token; only transports get here; what it has is a loop of ours, which it keeps.
+    unsafe {
+        let event_loop = (*layout(transport)).event_loop;
+        (!event_loop.is_null())
+            .then(|| which(&core(event_loop.cast()).words).clone_ref(transport.py()).into_bound(transport.py()))
+    }
+}
+
+/// Whether its socket is not closed, be it an object or a bare number.
+pub fn has_socket(transport: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; only transports get here.
+    unsafe { (*layout(transport)).owns_number != 0 || !(*layout(transport)).sock.is_null() }
 }
 
 /// From now on its connection is `id`, of its loop's context.
@@ -238,6 +277,7 @@ pub unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
             ffi::PyObject_ClearWeakRefs(object);
         }
         clear(object);
+        drop((*object.cast::<Transport>()).names.take());
         let class = ffi::Py_TYPE(object);
         if let Some(free) = (*class).tp_free {
             free(object.cast());

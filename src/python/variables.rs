@@ -12,6 +12,15 @@ pub fn copy(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of `variables`, a `contextvars.Context`.
+///
+/// # Errors
+/// It is none, or no memory.
+pub fn copy_of<'py>(variables: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: I7, by the token; an object, whose type is looked at first; a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(variables.py(), ffi::PyContext_Copy(variables.as_ptr())) }
+}
+
 /// Runs `f` in `variables`, a `contextvars.Context` that the caller keeps; null: as the thread is.
 #[inline]
 pub fn within<R>(_py: Python<'_>, variables: *mut ffi::PyObject, f: impl FnOnce() -> R) -> R {

@@ -3,19 +3,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, HashMap};
+use crate::base::numbers::NumberMap;
+use std::collections::BTreeSet;
 use std::hash::Hash;
 use std::time::Instant;
 
 /// The queue of deadlines, by who has them.
 pub struct Deadlines<K> {
     queue: BTreeSet<(Instant, K)>,
-    entries: HashMap<K, Instant>,
+    entries: NumberMap<K, Instant>,
 }
 
 impl<K> Default for Deadlines<K> {
     fn default() -> Self {
-        Deadlines { queue: BTreeSet::new(), entries: HashMap::new() }
+        Deadlines { queue: BTreeSet::new(), entries: NumberMap::default() }
     }
 }
 

@@ -455,7 +455,7 @@ impl Reactor {
         let mut connection = self.context.table.borrow_mut().remove(id)?;
         self.deadlines.forget(Due::Connection(id));
         if connection.is_transport {
-            self.context.mailbox.stats.transports.release();
+            self.context.forget_transport(&connection, id);
             return Some(connection);
         }
         self.end_timers(py, std::mem::take(&mut connection.timers));

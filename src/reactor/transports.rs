@@ -175,7 +175,8 @@ impl Reactor {
     /// Its connection has been removed: the descriptor is the socket's alone again.
     pub(super) fn transport_closed(&self, py: Python<'_>, connection: Connection) {
         let Connection { protocol, descriptor, .. } = connection;
+        let was_robbed = descriptor.was_robbed();
         drop(descriptor);
-        transport_calls::closed(protocol.bind(py));
+        transport_calls::closed(protocol.bind(py), was_robbed);
     }
 }

@@ -437,4 +437,5 @@ def names():
     return list(SCENARIOS)
 
 
+import transports_accepted  # noqa: E402, F401
 import transports_ends  # noqa: E402, F401
