@@ -6,9 +6,10 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use py_reactor_nif::bench::{Batch, Commands, Connections, Lent, Slots, Steps, Taken, serve, start_python};
-use pyo3::Python;
+use pyo3::prelude::*;
 use std::hint::black_box;
 use std::sync::mpsc;
+use std::time::Instant;
 
 #[path = "../src/border/nif_stubs.rs"]
 mod without_vm;
@@ -169,5 +170,38 @@ fn dispatch(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, buffers, connections, commands, machine, dispatch);
+/// What an event loop of ours does for each callback, and what Python itself does for that: the cases and the floors of
+/// `benches/loops/loops.py`, which has other loops beside them.
+fn event_loop(criterion: &mut Criterion) {
+    attached(|py| {
+        let mut group = criterion.benchmark_group("event loop");
+        let path = py.import("sys").unwrap().getattr("path").unwrap();
+        for folder in ["python", "benches/loops"] {
+            path.call_method1("append", (format!("{}/{folder}", env!("CARGO_MANIFEST_DIR")),)).unwrap();
+        }
+        let cases = py.import("loops").unwrap();
+        let batch: u64 = cases.getattr("BATCH").unwrap().extract().unwrap();
+        let event_loop = py.import("erlang").unwrap().call_method0("new_event_loop").unwrap();
+        group.throughput(Throughput::Elements(batch));
+        for (kind, table) in [("", "CASES"), ("floor of ", "FLOORS")] {
+            for entry in cases.getattr(table).unwrap().call_method0("items").unwrap().try_iter().unwrap() {
+                let (case, run): (String, Bound<'_, PyAny>) = entry.unwrap().extract().unwrap();
+                let measure = |turns: u64| {
+                    let began = Instant::now();
+                    match kind {
+                        "" => run.call1((&event_loop, turns * batch)),
+                        _ => run.call1((turns * batch,)),
+                    }
+                    .unwrap();
+                    began.elapsed()
+                };
+                group.bench_function(format!("{kind}{case}"), |bencher| bencher.iter_custom(measure));
+            }
+        }
+        event_loop.call_method0("close").unwrap();
+        group.finish();
+    });
+}
+
+criterion_group!(benches, buffers, connections, commands, machine, dispatch, event_loop);
 criterion_main!(benches);

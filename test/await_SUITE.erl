@@ -43,7 +43,9 @@ groups() ->
         every_callback_may_await,
         datagrams_are_received_together,
         nothing_is_left_of_churn,
-        what_begins_and_ends_with_a_context
+        what_begins_and_ends_with_a_context,
+        who_is_killed_cancels_its_tasks,
+        what_never_ends_at_the_end_keeps_no_task
     ]).
 
 %% A thousand sleeps take as long as one, not a thousand times as long.
@@ -420,6 +422,27 @@ what_begins_and_ends_with_a_context(Config) ->
         ok = py_reactor_context:stop(Context, 5000),
         ?assertMatch({error, _, _}, log_collector:await(Id, ["at the context's end", "ZeroDivisionError"])),
         ?assertEqual([<<"stopped">>, <<"stopped plainly">>, <<"cancelled">>], [receive What -> What after 0 -> none end || _ <- [1, 2, 3]])
+    end).
+
+%% A task that is left behind is never destroyed, with all that it refers to.
+who_is_killed_cancels_its_tasks(Config) ->
+    process_flag(trap_exit, true),
+    with_context(Config, #{}, fun(Context) ->
+        Name = register_self(),
+        {ok, none} = call(Context, left_at_the_end, [Name]),
+        Asked = asked(Context, hold_on, [Name]),
+        [said(<<"begun">>) || _ <- [1, 2]],
+        exit(Context, kill),
+        [said(What) || What <- [<<"cancelled">>, <<"cancelled">>, <<"cleaned up">>]],
+        ?assertMatch([{error, _}], answers([Asked]))
+    end).
+
+what_never_ends_at_the_end_keeps_no_task(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, none} = call(Context, left_at_the_end, [register_self(), true]),
+        said(<<"begun">>),
+        ok = py_reactor_context:stop(Context, 0),
+        [said(What) || What <- [<<"cancelled">>, <<"cleaned up">>]]
     end).
 
 call(Context, Function, Args) ->

@@ -118,7 +118,10 @@ a_busy_interpreter_stops_no_other(Config) ->
             {Asking, Answers} -> ?assertEqual([{ok, N} || N <- lists:seq(1, 50)], Answers)
         after 30000 -> ct:fail(stopped_by_the_busy_one)
         end,
-        [echoes(Client) || _ <- lists:seq(1, 50)]
+        [echoes(Client) || _ <- lists:seq(1, 50)],
+        %% Nor those who let go of the GIL in the midst of their code, as the imports of one that starts do.
+        ?assertEqual({ok, none}, py:call(Free, time, sleep, [0.01], #{}, 60000)),
+        ok = py_reactor_context:stop(start(Config, [reactor_test:factory("streams.Echo")]), 100)
     after
         ?assertEqual(ok, py_reactor_context:interrupt(Busy))
     end,

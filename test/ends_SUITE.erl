@@ -5,7 +5,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [serving/3, client/3, client/4, send/2, expect/2, expect_eof/1, events/2, wait_event/3, wait_lost/2, wait_equal/2, wait_until/1]).
+-import(reactor_test, [serving/3, client/2, client/3, client/4, send/2, expect/2, expect_eof/1, events/2, wait_event/3, wait_lost/2, wait_equal/2, wait_until/1]).
 
 -define(SMALL, [{sndbuf, 8192}, {recbuf, 8192}]).
 %% What waits for a protocol before receiving stops, and what certainly fits behind it.
@@ -25,7 +25,7 @@ groups() ->
         half_closed_is_not_dead,
         gone_while_the_last_output_is_flushed,
         many_at_once
-    ]).
+    ] ++ [lost_by_the_kernel || os:getenv("PY_REACTOR_FAULTS") =/= false]).
 
 scripted(Eof) ->
     #{script => #{data_received => [{<<"w">>, continue}], eof_received => [{<<>>, Eof}]}}.
@@ -176,5 +176,21 @@ many_at_once(Config) ->
         [wait_event(Context, Tag, <<"eof_received">>) || {_, Tag} <- Clients],
         [reactor_test:reset(Client) || {Client, _} <- Clients],
         [wait_lost(Context, Tag) || {_, Tag} <- Clients],
+        reactor_test:wait_connections(Context, 0)
+    end).
+
+%% A kernel that has told nobody of the end (src/driver/faults.rs): whoever is quiet is looked at, once.
+lost_by_the_kernel(Config) ->
+    serving(Config, "recorder.Recording", fun(Context) ->
+        [
+            begin
+                {Client, Tag} = client(Context, Config),
+                send(Client, <<"faults: lose the end">>),
+                expect(Client, <<"faults: lose the end">>),
+                End(Client),
+                wait_lost(Context, Tag)
+            end
+         || End <- [fun gen_tcp:close/1, fun reactor_test:reset/1]
+        ],
         reactor_test:wait_connections(Context, 0)
     end).

@@ -1,4 +1,5 @@
-"""What an event loop does for each callback, in nanoseconds: the median of interleaved rounds, and the ratio to uvloop.
+"""What an event loop does for each callback, in nanoseconds: the median of interleaved rounds, and the ratio to uvloop. Beside
+it the floor: what Python itself does for that, with no loop.
 
     benches/loops/run [--rounds 20] [--case call_soon] [--test]
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextvars
+import functools
 import importlib
 import statistics
 import time
@@ -92,6 +95,61 @@ CASES: dict[str, Callable[[Loop, int], None]] = {
 }
 
 
+# Floors.
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default=None)
+
+
+def calls_floor(count: int) -> None:
+    """A function is called by C, in a copy of the context."""
+
+    def nothing() -> None:
+        pass
+
+    for _ in range(count):
+        contextvars.copy_context().run(nothing)
+
+
+def timers_floor(count: int) -> None:
+    """The clock is read, the context copied; what is made so has a method called."""
+    for _ in range(count):
+        _ = time.monotonic() + 10
+        contextvars.copy_context().get(VARIABLE)
+
+
+class Least:
+    """What a task needs of a loop. For a handle it makes something as small, which nobody runs."""
+
+    call_soon = functools.partial
+
+    def get_debug(self) -> bool:
+        return False
+
+
+def steps_floor(count: int) -> None:
+    """CPython's own step of a task."""
+
+    async def task() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    loop, made = Least(), []
+    loop.call_soon = lambda step, context: made.append(step)  # type: ignore
+    endless = asyncio.Task(task(), loop=loop)  # type: ignore
+    endless._log_destroy_pending = False  # type: ignore
+    del loop.call_soon
+    for _ in range(count):
+        made[0]()
+
+
+FLOORS: dict[str, Callable[[int], None]] = {
+    "call_soon chain": calls_floor,
+    "batch of 200": calls_floor,
+    "task step": steps_floor,
+    "call_later + cancel": timers_floor,
+}
+
+
 def factories() -> dict[str, Callable[[], Loop]]:
     import erlang
 
@@ -119,12 +177,16 @@ def main() -> None:
     args = parser.parse_args()
     rounds, count = (1, BATCH) if args.test else (args.rounds, args.count)
     makers = factories()
-    print(f"{'':22}" + "".join(f"{name:>18}" for name in makers))
+    print(f"{'':22}" + "".join(f"{name:>18}" for name in ["floor", *makers]))
     for name, case in CASES.items():
         if args.case not in name:
             continue
-        took: dict[str, list[float]] = {kind: [] for kind in makers}
+        took: dict[str, list[float]] = {kind: [] for kind in (["floor"] if name in FLOORS else []) + list(makers)}
         for _ in range(rounds):
+            if name in FLOORS:
+                began = time.process_time_ns()
+                FLOORS[name](count)
+                took["floor"].append((time.process_time_ns() - began) / count)
             for kind, make in makers.items():
                 loop = make()
                 began = time.process_time_ns()
@@ -133,7 +195,8 @@ def main() -> None:
                 loop.close()
         medians = {kind: statistics.median(values) for kind, values in took.items()}
         base = medians.get("uvloop", medians["asyncio"])
-        print(f"{name:22}" + "".join(f"{value:>10.0f} ({value / base:.2f})" for value in medians.values()), flush=True)
+        shown = [f"{medians[kind]:>10.0f} ({medians[kind] / base:.2f})" if kind in medians else "" for kind in ["floor", *makers]]
+        print(f"{name:22}" + "".join(f"{text:>18}" for text in shown), flush=True)
 
 
 if __name__ == "__main__":

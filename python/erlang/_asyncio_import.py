@@ -48,7 +48,11 @@ class _Finder:
 
 
 class _Loader:
-    """Loads as the loader that it stands for, then says so."""
+    """Loads as the loader that it stands for, then says so.
+
+    An import that was interrupted before has left what it had imported of the package, whose new module
+    does not know that: asyncio looks for names there which only an import would make.
+    """
 
     def __init__(self, loader: Any, finder: _Finder) -> None:
         self._loader = loader
@@ -60,5 +64,8 @@ class _Loader:
 
     def exec_module(self, module: Any) -> None:
         module.__spec__.loader = module.__loader__ = self._loader
+        for name, part in list(sys.modules.items()):
+            if name.startswith(f"{_NAME}.") and name.count(".") == 1 and part is not None:
+                setattr(module, name.partition(".")[2], part)
         self._loader.exec_module(module)
         self._finder.done()

@@ -239,6 +239,14 @@ class ContextLoop(Loop):
         if exc is not None:
             self.call_exception_handler({"message": message, "exception": exc, "task": task})
 
+    def _cancel_all(self) -> bool:
+        """Cancel what is left at the end, and be the running loop once more; answer whether there is anything."""
+        left = asyncio.all_tasks(self)
+        self._enter()
+        for task in left:
+            task.cancel()
+        return bool(left)
+
     def _end(self) -> list[Any] | None:
         """Close the loop; answer the coroutines that have not ended, if any: they must never be destroyed."""
         left = asyncio.all_tasks(self)

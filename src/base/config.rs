@@ -221,5 +221,6 @@ pub const LOST_WAITS_MS: u64 = 5_000;
 /// Tasks of `async def message_received` that one connection may have at a time. Messages beyond are dropped.
 pub const MESSAGE_TASKS_MAX: usize = 1024;
 
-/// Tasks that are cancelled at the end of their context get at least so long, in milliseconds, to end.
+/// Tasks that are cancelled at the end of their context get at least so long, in milliseconds, to end; those that were not
+/// waited for, at most so long to run without waiting.
 pub const TASKS_END_MS: u64 = 500;

@@ -1,12 +1,14 @@
 //! Before Python 3.12 all interpreters share one GIL, but whoever waits for it asks only its own interpreter to let go: one
 //! that computes would stop all others for as long as it likes. So while somebody waits, a thread of ours asks in the
-//! interpreter that has the GIL, by waiting for it there. It sleeps while nobody waits.
+//! interpreter that has the GIL, by waiting for it there. Those who let go of the GIL in the midst of Python code, to read a file
+//! or to sleep, wait without our knowledge: so whoever keeps it is asked as well. That thread sleeps while nobody has it.
 
 use crate::base::config::{GIL_LOOK_MS, GIL_LOOKS_BEFORE_SLEEP};
 use crate::base::sleeper::Sleeper;
 use crate::base::sync::lock;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, Once, PoisonError};
 use std::time::Duration;
@@ -78,25 +80,31 @@ pub fn end() {
 }
 
 fn look() {
-    let (mut waited, mut idle) = (false, 0);
+    let (mut waited, mut had, mut idle) = (false, ptr::null_mut(), 0);
     loop {
         let waits = WAITING.load(Ordering::Relaxed) > 0;
-        if waits && waited {
-            ask();
+        let holder = holder();
+        let keeps = holder == had && !holder.is_null();
+        if waits && waited || keeps {
+            ask(holder);
         }
-        waited = waits;
-        idle = if waits { 0 } else { idle + 1 };
+        (waited, had) = (waits, holder);
+        idle = if waits || !holder.is_null() { 0 } else { idle + 1 };
         if LOOKING.rest(idle < GIL_LOOKS_BEFORE_SLEEP, Duration::from_millis(GIL_LOOK_MS)) {
             idle = 0;
         }
     }
 }
 
+/// Who has the GIL, or null.
+fn holder() -> *mut ffi::PyThreadState {
+    // SAFETY: I10: reads a pointer, which is only compared.
+    unsafe { _PyThreadState_UncheckedGet() }
+}
+
 /// Asks whoever has the GIL to let go: the interpreter of the context whose thread that is; if it is a thread of the user's,
 /// all of them, since nobody knows which.
-fn ask() {
-    // SAFETY: I10: reads a pointer, which is only compared.
-    let holder = unsafe { _PyThreadState_UncheckedGet() };
+fn ask(holder: *mut ffi::PyThreadState) {
     let mut threads = lock(&THREADS);
     let known = threads.iter().any(|thread| thread.state == holder);
     let mut interpreters: Vec<*mut ffi::PyInterpreterState> = Vec::new();
@@ -107,7 +115,7 @@ fn ask() {
         interpreters.push(thread.interpreter);
         let (interpreter, state) = (thread.interpreter.expose_provenance(), thread.state.addr());
         let asker = std::thread::Builder::new().name("py_gil_ask".into());
-        thread.asked = asker.spawn(move || ask_in(std::ptr::with_exposed_provenance_mut(interpreter), state)).is_ok();
+        thread.asked = asker.spawn(move || ask_in(ptr::with_exposed_provenance_mut(interpreter), state)).is_ok();
     }
 }
 

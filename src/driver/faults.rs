@@ -8,13 +8,13 @@
 //! number of the decision. What must hold all the same: bytes that were accepted arrive once and in order, or the
 //! connection is reported lost.
 //!
-//! It also panics where a peer asks for that ([`PANIC`]): with the seed 0, nothing else goes wrong.
+//! It also panics, or loses the end, where a peer asks for that ([`PANIC`], [`LOSE_END`]): with the seed 0, nothing else goes wrong.
 
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Payload, Target};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ pub const VARIABLE: &str = "PY_REACTOR_FAULTS";
 /// while connections are in use. The rest of the text says which.
 const PANIC: &[u8] = b"faults: panic while ";
 
+/// After what begins so, the kernel loses what ends the receive, until the connection is looked at.
+const LOSE_END: &[u8] = b"faults: lose the end";
+
 /// A driver with faults.
 pub struct Faulty {
     inner: Box<dyn Driver>,
@@ -40,12 +43,22 @@ pub struct Faulty {
     late: VecDeque<Event>,
     /// Connections that are being reset: what still arrives is thrown away.
     resetting: HashSet<ConnId>,
+    /// Connections whose end will be lost, and those whose end was.
+    losing: HashSet<ConnId>,
+    lost: HashMap<ConnId, Outcome>,
 }
 
 impl Faulty {
     /// `inner`, with the faults that `seed` decides; 0: none.
     pub fn new(inner: Box<dyn Driver>, seed: u64) -> Self {
-        Faulty { inner, random: seed, late: VecDeque::new(), resetting: HashSet::new() }
+        Faulty {
+            inner,
+            random: seed,
+            late: VecDeque::new(),
+            resetting: HashSet::new(),
+            losing: HashSet::new(),
+            lost: HashMap::new(),
+        }
     }
 
     /// xorshift64: small, and the same everywhere.
@@ -67,7 +80,11 @@ impl Faulty {
         if let Outcome::Received { buffer, len, .. } = outcome {
             // SAFETY: I2: the event says that the slot holds so many bytes, and it is ours until the reactor has the
             // event.
-            panic_if_asked(b"waiting", unsafe { std::slice::from_raw_parts(pool.data(buffer), len as usize) });
+            let bytes = unsafe { std::slice::from_raw_parts(pool.data(buffer), len as usize) };
+            panic_if_asked(b"waiting", bytes);
+            if bytes.starts_with(LOSE_END) {
+                self.losing.insert(id);
+            }
         }
         match outcome {
             Outcome::Received { buffer, more, .. } | Outcome::Datagram { buffer, more } => {
@@ -84,6 +101,10 @@ impl Faulty {
             }
             Outcome::EndOfFile | Outcome::ReceiveFailed(_) if self.resetting.contains(&id) => {
                 return Some(self.reset_done(id));
+            }
+            Outcome::EndOfFile | Outcome::ReceiveFailed(_) if self.losing.remove(&id) => {
+                self.lost.insert(id, outcome);
+                return None;
             }
             Outcome::CancelMissed if self.resetting.contains(&id) => {
                 self.inner.cancel_receive(id);
@@ -137,7 +158,10 @@ impl Driver for Faulty {
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
-        self.inner.cancel_receive(id);
+        match self.lost.remove(&id) {
+            Some(_) => self.late.push_back(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) }),
+            None => self.inner.cancel_receive(id),
+        }
     }
 
     fn cancel_send(&mut self, id: ConnId) {
@@ -149,6 +173,8 @@ impl Driver for Faulty {
     }
 
     fn look(&mut self, quiet: &[ConnId]) {
+        let found = quiet.iter().filter_map(|id| Some(Event { id: *id, outcome: self.lost.remove(id)? }));
+        self.late.extend(found);
         self.inner.look(quiet);
     }
 

@@ -1,17 +1,20 @@
 //! The event loop of a context: made on the context's thread once asyncio has been imported in its interpreter, and the running
 //! one there while its callbacks run, but not while Erlang has Python code run.
 
+use crate::base::config::TASKS_END_MS;
 use crate::base::gil;
 use crate::base::sync::{Mutex, lock};
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{self, Context};
 use crate::mail::notice::Notice;
 use crate::module::event_loop::loop_types;
+use crate::module::loop_turn::EventLoop;
 use crate::python::glue::guarded_object;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Interpreters that have imported asyncio.
 static IMPORTED: Mutex<Vec<i64>> = Mutex::new(Vec::new());
@@ -152,7 +155,8 @@ pub fn begin_end(py: Python<'_>, context: &Context) {
 /// hold up all others that share its lock.
 pub fn end(py: Python<'_>, context: &Context) {
     if let Some(event_loop) = of(py, context) {
-        match event_loop.call_method0("_end") {
+        let ended = end_tasks(py, context, &event_loop).and_then(|()| event_loop.call_method0("_end"));
+        match ended {
             Ok(left) if !left.is_none() => std::mem::forget(left),
             Ok(_) => {}
             Err(error) => tell(py, context, "an event loop", &error),
@@ -162,4 +166,22 @@ pub fn end(py: Python<'_>, context: &Context) {
     drop(event_loop);
     let asked = context.asked.take();
     drop(asked);
+}
+
+/// Tasks that nobody has waited for, because the context was killed or has failed, or not long enough, are cancelled, and run
+/// as far as they get without waiting: what is kept for ever is kept with all that it refers to.
+fn end_tasks(py: Python<'_>, context: &Context, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !event_loop.call_method0("_cancel_all")?.is_truthy()? {
+        return Ok(());
+    }
+    let turns = EventLoop::new(event_loop);
+    let until = Instant::now() + Duration::from_millis(TASKS_END_MS);
+    while turns.has_ready(py) && Instant::now() < until {
+        // Whoever has given up a request has its task cancelled by now.
+        drop(context.mailbox.take_cancelled());
+        if let Err(error) = turns.run(py, &context.mailbox) {
+            tell(py, context, "a callback or task of an event loop ended by", &error);
+        }
+    }
+    Ok(())
 }

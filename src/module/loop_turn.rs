@@ -61,6 +61,11 @@ impl EventLoop {
         Some(Duration::from_nanos((seconds * 1e9).ceil() as u64))
     }
 
+    /// Whether there is something to run that nothing has to happen for.
+    pub fn has_ready(&self, py: Python<'_>) -> bool {
+        self.core(py).schedule.borrow().ready() > 0
+    }
+
     /// Puts down how much there is to run, before a wait.
     pub fn note(&self, py: Python<'_>, mailbox: &Mailbox) {
         let schedule = self.core(py).schedule.borrow();

@@ -306,6 +306,23 @@ def begins_and_ends(name):
     reactor.spawn(hold_on(name))
 
 
+def left_at_the_end(name, forever=False):
+    """A task that says when it is cancelled, and what is to run at the end, but never ends."""
+    import erlang
+    import erlang.reactor as reactor
+
+    async def cleans_up():
+        try:
+            await hold_on(name)
+        finally:
+            await asyncio.sleep(0)
+            erlang.send(name, "cleaned up")
+
+    reactor.spawn(cleans_up())
+    if forever:
+        reactor.on_stop(asyncio.Event().wait)
+
+
 def spawns_failure():
     import erlang.reactor as reactor
 

@@ -169,12 +169,13 @@ class Client:
     async def receive_soon(self, size=65536):
         """What comes in a moment, if anything does; None if not."""
         waited = asyncio.ensure_future(self.receive(size))
-        done, _ = await asyncio.wait([waited], timeout=0.05)
-        if not done:
+        try:
+            done, _ = await asyncio.wait([waited], timeout=0.05)
+        finally:
+            # Also if this is cancelled: the socket is closed then.
             waited.cancel()
             await asyncio.gather(waited, return_exceptions=True)
-            return None
-        return waited.result()
+        return waited.result() if done else None
 
     async def receive_all(self, size=65536):
         """All that is owed, and not a byte more so far."""

@@ -90,7 +90,7 @@ start_context({Id, Label, Style, Options}, Backend, Seed) ->
     end.
 
 start_restarted(Backend, Seed) ->
-    Options = options("restarted", "mixed", #{}, Backend, Seed),
+    Options = options("restarted", "mixed and awaits", #{}, Backend, Seed),
     case retry(50, fun() -> py_reactor_context:start_link(?RESTARTED, worker, Options) end) of
         {ok, Pid} -> Pid;
         {error, Reason} -> give_up("the context does not start again: ~tp", [Reason])
@@ -112,6 +112,7 @@ options(Label, Style, Options, Backend, Seed) ->
         case Style of
             "asyncio" -> "import soak_asyncio";
             "awaits" -> io_lib:format("import soak_asyncio~nsoak_asyncio.await_in_callbacks('~s', ~b)~n", [Label, Seed]);
+            "mixed and awaits" -> io_lib:format("import soak_asyncio~nsoak_asyncio.mix('~s', ~b)~n", [Label, Seed]);
             _ -> io_lib:format("import soak_protocols~nsoak_protocols.serve('~s', '~s', ~b)~n", [Label, Style, Seed])
         end,
     Here = os:getenv("SOAK_DIR", "."),

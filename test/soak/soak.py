@@ -123,6 +123,11 @@ class Server:
         return {key: int(value) for key, value in (pair.split("=") for pair in line.split(";") if pair)}
 
     async def ask(self, command, seconds=60):
+        # Whoever is cancelled meanwhile leaves no answer for the next one.
+        self.asking = asyncio.ensure_future(self.ask_in_turn(command, seconds))
+        return await asyncio.shield(self.asking)
+
+    async def ask_in_turn(self, command, seconds):
         async with self.lock:
             self.process.stdin.write(command.encode() + b"\n")
             return await self.answer(seconds)

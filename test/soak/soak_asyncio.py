@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import contextvars
 import gc
 import random
 import socket
@@ -175,15 +176,45 @@ class Awaits(Direct):
         return "continue" if self.mode == b"N" else super().eof_received()
 
 
-def await_in_callbacks(label, seed):
+def awaits(label, seed):
     random.seed(seed)
     soak_protocols.COUNTERS.setdefault("faults " + label, soak_protocols.Counter())
-    reactor.set_protocol_factory(type("Awaits", (Awaits,), {"label": label}))
+    return type("Awaits", (Awaits,), {"label": label})
+
+
+def await_in_callbacks(label, seed):
+    reactor.set_protocol_factory(awaits(label, seed))
+
+
+async def tick():
+    while True:
+        await asyncio.sleep(0.01)
+
+
+def mix(label, seed):
+    """For a context that ends at any time: what then runs, waits and is scheduled has to end with it."""
+    classes = [*soak_protocols.mixed(label), awaits(label, seed)]
+    reactor.set_protocol_factory(type("Mixed", (soak_protocols.Mixed,), {"classes": classes}))
+    reactor.spawn(tick())
+    reactor.spawn(asyncio.Event().wait())
+    erlang.event_loop().call_later(PATIENCE_SECONDS, print, "too late")
 
 
 # What is left.
 
-COUNTED = (asyncio.BaseTransport, asyncio.StreamReader, asyncio.StreamWriter, asyncio.BaseProtocol, asyncio.Task, asyncio.Handle, socket.socket)
+COUNTED = (
+    asyncio.BaseTransport,
+    asyncio.StreamReader,
+    asyncio.StreamWriter,
+    asyncio.BaseProtocol,
+    asyncio.AbstractEventLoop,
+    asyncio.Task,
+    asyncio.Future,
+    asyncio.Handle,
+    reactor.Protocol,
+    contextvars.Context,
+    socket.socket,
+)
 
 
 def counts():

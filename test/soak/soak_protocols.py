@@ -282,14 +282,16 @@ class Mixed:
 STYLES = {"direct": Direct, "native": Native, "document": Document, "hoarder": Hoarder}
 
 
+def mixed(label):
+    return [type(c.__name__, (c,), {"label": label}) for c in (Direct, Document)]
+
+
 def serve(label, style, seed):
     """Makes the factory of this context."""
     random.seed(seed)
     COUNTERS.setdefault("faults " + label, Counter())
     if style == "mixed":
-        reactor.set_protocol_factory(
-            type("Mixed", (Mixed,), {"classes": [type(c.__name__, (c,), {"label": label}) for c in (Direct, Document)]})
-        )
+        reactor.set_protocol_factory(type("Mixed", (Mixed,), {"classes": mixed(label)}))
     else:
         reactor.set_protocol_factory(type(STYLES[style].__name__, (STYLES[style],), {"label": label}))
 
