@@ -93,13 +93,14 @@ fuzz: setup ## connections in any order of events, coverage-guided (FUZZ_SECONDS
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	cargo +nightly fuzz run --target-dir target/fuzz connections -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
 
-# The leak checker does not know what Python and the tests keep on purpose.
-asan: setup ## the tests of the crate under AddressSanitizer; needs a nightly toolchain
-	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
+# The leak checker does not know what Python and the tests keep on purpose. RUSTC_BOOTSTRAP: the usual compiler has the
+# sanitizer, and takes -Z by this alone.
+asan: setup ## the tests of the crate under AddressSanitizer
+	$(WITH_PYTHON) ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan RUSTC_BOOTSTRAP=1 \
 	RUSTFLAGS="-Zsanitizer=address --cfg pyo3_disable_reference_pool" \
-	cargo +nightly test --lib --locked --target $$(rustc -vV | sed -n 's/^host: //p')
+	cargo test --lib --locked --target $$(rustc -vV | sed -n 's/^host: //p')
 
-memcheck: setup ## the suites and the soak over a library that AddressSanitizer watches; needs a nightly toolchain (SUITES= SOAK_SECONDS=60)
+memcheck: setup ## the suites and the soak over a library that AddressSanitizer watches (SUITES= SOAK_SECONDS=60)
 	bash scripts/memcheck.sh
 
 lint: fmt-check structure clippy xref dialyzer ## formatting, structure, clippy, xref, dialyzer

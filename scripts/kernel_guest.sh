@@ -43,17 +43,24 @@ while read -r test; do
 done < <(./crate_tests --list driver:: uring:: fallback:: | sed -n 's/: test$//p')
 echo "guest: crate: $good passed; $bad failed"
 
-mkdir -p /tmp/logs
+# Each in a VM of its own, over the backend that was chosen: when the time is over, it is known which were run.
+good=0 bad=0
 for suite in $(cat kernel_suites); do
-    echo "{groups, \"/py_reactor/_build/test/lib/py_reactor/test\", ${suite}_SUITE, [uring]}."
-done >/tmp/kernel.spec
-if ct_run -noinput -logdir /tmp/logs -spec /tmp/kernel.spec -pa _build/test/lib/py_reactor/ebin >/tmp/ct.log 2>&1; then :; else
-    passed=false
-    grep -E -A 12 'FAILED|failed on line' /tmp/ct.log | tail -200
-fi
-counts=$(sed -nE 's/.*TEST COMPLETE, ([0-9]+) ok, ([0-9]+) failed.*/\1 \2/p' /tmp/ct.log)
-echo "guest: suites: $(awk '{ok += $1; bad += $2} END {print ok + 0 " passed; " bad + 0 " failed"}' <<<"$counts")"
-$passed && echo "guest: passed" || { tail -50 /tmp/ct.log; echo "guest: failed"; }
+    mkdir -p "/tmp/logs/$suite"
+    began=$SECONDS
+    ct_run -noinput -logdir "/tmp/logs/$suite" -dir _build/test/lib/py_reactor/test -suite "${suite}_SUITE" -group "$backend" \
+        -pa _build/test/lib/py_reactor/ebin >/tmp/ct.log 2>&1
+    read -r ok failed < <(sed -nE 's/.*TEST COMPLETE, ([0-9]+) ok, ([0-9]+) failed.*/\1 \2/p' /tmp/ct.log)
+    echo "guest: suite $suite: ${ok:-0} passed; ${failed:-none counted} failed; $((SECONDS - began)) s"
+    good=$((good + ${ok:-0}))
+    bad=$((bad + ${failed:-1}))
+    if [ "${failed:-1}" != 0 ]; then
+        passed=false
+        tail -200 /tmp/ct.log
+    fi
+done
+echo "guest: suites: $good passed; $bad failed"
+$passed && echo "guest: passed" || echo "guest: failed"
 sync
 echo o >/proc/sysrq-trigger
 while :; do read -rt 1 <> <(:); done

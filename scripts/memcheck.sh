@@ -6,7 +6,7 @@
 # library that AddressSanitizer watches: under valgrind, the VM's generated code is too slow and makes too many false
 # reports. gcc's libasan stands in for that of rustc, which cannot be loaded into a program that was built without it.
 #
-# In a copy of this checkout, so that this library never gets into priv/ here. Needs valgrind, gcc and a nightly toolchain.
+# In a copy of this checkout, so that this library never gets into priv/ here. Needs valgrind and gcc.
 #
 #   SUITES          (default: all but docs)
 #   SOAK_SECONDS    (default 60), for each of BACKENDS (default "uring epoll"); the other variables of the soak
@@ -44,8 +44,9 @@ finish() {
 trap finish EXIT
 bash scripts/copy_checkout.sh "$copy"
 
-# The proc macros of the build must not be instrumented: rustc loads them. So a target is named.
-export RUSTUP_TOOLCHAIN=nightly CARGO_BUILD_TARGET=$host CARGO_TARGET_DIR=$PWD/target/asan CARGO_PROFILE_RELEASE_LTO=off
+# The proc macros of the build must not be instrumented: rustc loads them. So a target is named. RUSTC_BOOTSTRAP: the usual
+# compiler has the sanitizer, and takes -Z by this alone.
+export RUSTC_BOOTSTRAP=1 CARGO_BUILD_TARGET=$host CARGO_TARGET_DIR=$PWD/target/asan CARGO_PROFILE_RELEASE_LTO=off
 cd "$copy"
 RUSTFLAGS="-Zsanitizer=address --cfg pyo3_disable_reference_pool" rebar3 do compile, ct --compile_only
 

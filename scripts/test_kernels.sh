@@ -31,7 +31,7 @@ fetch_kernel() { # release
         rm -rf "$to"
         mkdir -p "$to" "$folder/kernels/$1/partial"
         echo "deb http://deb.debian.org/debian $1 main" >"$folder/kernels/$1.list"
-        local options=(-o "Dir::Etc::sourcelist=/kernels/$1.list" -o "Dir::Etc::sourceparts=-" -o "Dir::State::lists=/kernels/$1")
+        local options=(-o Acquire::Check-Valid-Until=false -o "Dir::Etc::sourcelist=/kernels/$1.list" -o "Dir::Etc::sourceparts=-" -o "Dir::State::lists=/kernels/$1")
         {
             inside "$folder" apt-get "${options[@]}" update
             local package
