@@ -11,13 +11,15 @@ that one loads it first. Python 3.13 does this itself; earlier ones refuse nothi
 On 3.13 ``_datetime`` shares its types between interpreters, and takes them apart with the last of
 those that had it, before the others are done: the process ends. The main interpreter, which never
 ends, has it first.
+
+So it is whether a module has a file of its own or is built in, as many of Debian's are.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader, ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,8 @@ _OF_ONE_INTERPRETER = (
 )
 
 
-def install(load_in_main: Callable[[str, str], None]) -> None:
-    """Have ``load_in_main(name, path)`` called before an extension module is made here."""
+def install(load_in_main: Callable[[str, str | None], None]) -> None:
+    """Have ``load_in_main(name, path)`` called before an extension module is made here; one that is built in has no path."""
     original = ExtensionFileLoader.create_module
     if sys.version_info < (3, 12):
 
@@ -52,13 +54,25 @@ def install(load_in_main: Callable[[str, str], None]) -> None:
         ExtensionFileLoader.create_module = refuse_or_create  # type: ignore[method-assign, unused-ignore]
         return
 
+    original_of_builtin = BuiltinImporter.create_module
+
     def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
-        if sys.version_info < (3, 13) or self.name in _SHARED_TYPES:
+        if _comes_first_in_main(self.name):
             load_in_main(self.name, self.path)
         return original(self, spec)
 
+    def create_builtin(spec: ModuleSpec) -> ModuleType | None:
+        if _comes_first_in_main(spec.name):
+            load_in_main(spec.name, None)
+        return original_of_builtin(spec)
+
     # Not all versions come this far, and mypy with them.
     ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign, unused-ignore]
+    BuiltinImporter.create_module = staticmethod(create_builtin)  # type: ignore[method-assign, unused-ignore]
+
+
+def _comes_first_in_main(name: str) -> bool:
+    return sys.version_info < (3, 13) or name in _SHARED_TYPES
 
 
 def _is_of_one_interpreter(path: str) -> bool:

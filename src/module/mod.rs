@@ -277,8 +277,8 @@ unsafe extern "C" fn log(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mu
 unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its argument lives through the call.
-        let (name, path): (String, String) = unsafe { argument(py, args) }.extract()?;
-        let load = move || Python::attach(|py| load(py, &name, &path).map_err(|error| error.to_string()));
+        let (name, path): (String, Option<String>) = unsafe { argument(py, args) }.extract()?;
+        let load = move || Python::attach(|py| load(py, &name, path.as_deref()).map_err(|error| error.to_string()));
         // Whoever loads it needs a GIL that may be ours.
         let loaded = gil::detached(py, || interpreter::on_main_thread(load));
         loaded.and_then(|loaded| loaded).map_err(PyImportError::new_err)?;
@@ -286,11 +286,11 @@ unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObjec
     })
 }
 
-fn load(py: Python<'_>, name: &str, path: &str) -> PyResult<()> {
-    if cfg!(Py_3_13) {
-        // It has to be set up there as well.
+fn load(py: Python<'_>, name: &str, path: Option<&str>) -> PyResult<()> {
+    let Some(path) = path.filter(|_| !cfg!(Py_3_13)) else {
+        // From 3.13 on it has to be set up there as well; one that is built in is made in no other way.
         return py.import(name).map(drop);
-    }
+    };
     let loader = py.import("importlib.machinery")?.getattr("ExtensionFileLoader")?.call1((name, path))?;
     let spec = py.import("importlib.util")?.call_method1("spec_from_loader", (name, loader))?;
     py.import("_imp")?.call_method1("create_dynamic", (spec,)).map(drop)
