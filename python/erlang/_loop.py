@@ -104,13 +104,22 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
         self._other_transports = others
 
     def _make_socket_transport(
-        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        context: Context | None = None,
     ) -> Any:
         if isinstance(sock, socket.socket) and sock.type == socket.SOCK_STREAM:
-            return _Transport(self, sock, protocol, waiter, extra, server)
+            return _Transport(self, sock, protocol, waiter, extra, server, context)
         # Of another kind, or a stand-in for one.
         make: Any = super()._make_socket_transport  # type: ignore[misc]
-        return make(sock, protocol, waiter, extra=extra, server=server)
+        # asyncio's own have one since 3.15.
+        of = {} if context is None else {"context": context}
+        return make(sock, protocol, waiter, extra=extra, server=server, **of)
 
     def _make_ssl_transport(
         self,
@@ -123,11 +132,12 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
         server_hostname: str | None = None,
         extra: Any = None,
         server: Any = None,
+        context: Context | None = None,
         **timeouts: float | None,
     ) -> Any:
         make: Any = asyncio.sslproto.SSLProtocol
         ssl_protocol = make(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
         return ssl_protocol._app_transport
 
     def _make_datagram_transport(

@@ -60,10 +60,19 @@ class _Serving(_Parts):
     over = False
 
     def __new__(
-        cls, factory: Callable[[], Any], sock: socket.socket, sslcontext: Any, server: Any, backlog: int, timeouts: Any
+        cls,
+        factory: Callable[[], Any],
+        sock: socket.socket,
+        sslcontext: Any,
+        server: Any,
+        backlog: int,
+        timeouts: Any,
+        context: contextvars.Context | None,
     ) -> Self:
         is_plain = sslcontext is None and sock.family in _FAMILIES and sock.type == socket.SOCK_STREAM
-        self = super().__new__(cls, is_plain, factory, contextvars.copy_context(), server, _name_of_all(sock))
+        # A server has a context of its own since 3.15.
+        context = contextvars.copy_context() if context is None else context
+        self = super().__new__(cls, is_plain, factory, context, server, _name_of_all(sock))
         self.sock = sock
         self.sslcontext = sslcontext
         self.backlog = backlog
@@ -84,7 +93,8 @@ class Openings(_Base):
     def _openings_init(self) -> None:
         self._served: dict[int, _Serving] = {}
         self._serving_numbers: dict[int, int] = {}
-        self._accepting: dict[int, tuple[asyncio.Future[Any], socket.socket]] = {}
+        # Who waits for each listening socket, in turn: a driver waits for it once.
+        self._accepting: dict[int, tuple[list[asyncio.Future[Any]], socket.socket]] = {}
         # Who was accepted for one that had just given up, of listening sockets that are still there.
         self._arrived: weakref.WeakKeyDictionary[socket.socket, list[tuple[socket.socket, Any]]] = weakref.WeakKeyDictionary()
         self._connecting: dict[int, tuple[asyncio.Future[None], Any]] = {}
@@ -99,10 +109,11 @@ class Openings(_Base):
         server: Any = None,
         backlog: int = 100,
         *timeouts: Any,
+        context: contextvars.Context | None = None,
         **named_timeouts: Any,
     ) -> None:
         timeouts += tuple(named_timeouts.values())
-        self._serve(_Serving(protocol_factory, sock, sslcontext, server, backlog, timeouts))
+        self._serve(_Serving(protocol_factory, sock, sslcontext, server, backlog, timeouts, context))
 
     def _serve(self, serving: _Serving) -> None:
         self._check_closed()  # type: ignore[attr-defined]
@@ -161,9 +172,10 @@ class Openings(_Base):
 
     def _accept_failed(self, number: int, code: int) -> None:
         if number in self._accepting:
-            fut, _ = self._accepting.pop(number)
-            if not fut.done():
-                fut.set_exception(OSError(code, os.strerror(code)))
+            waiting, _ = self._accepting.pop(number)
+            for fut in waiting:
+                if not fut.done():
+                    fut.set_exception(OSError(code, os.strerror(code)))
             return
         serving = self._served.pop(number)
         del self._serving_numbers[serving.fd]
@@ -195,8 +207,11 @@ class Openings(_Base):
             conn.setblocking(False)
         except (BlockingIOError, InterruptedError):
             self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]
-            number = self._open(fd, 1)
-            self._accepting[number] = (fut, sock)
+            number = self._accepting_number(sock)
+            if number is None:
+                number = self._open(fd, 1)
+                self._accepting[number] = ([], sock)
+            self._accepting[number][0].append(fut)
             fut.add_done_callback(functools.partial(self._stop_accepting_once, number))
         except (SystemExit, KeyboardInterrupt):
             raise
@@ -205,18 +220,38 @@ class Openings(_Base):
         else:
             fut.set_result((conn, address))
 
-    def _accepted_once(self, number: int, fd: int, peer: Any) -> None:
-        fut, sock = self._accepting.pop(number)
-        self._stop_opening(number)
-        conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
-        if fut.done():
-            # Given up in this very turn: whoever accepts next has it.
-            self._arrived.setdefault(sock, []).append((conn, peer))
-        else:
-            fut.set_result((conn, peer))
+    def _accepting_number(self, sock: socket.socket) -> int | None:
+        return next((number for number, (_, of) in self._accepting.items() if of is sock), None)
 
-    def _stop_accepting_once(self, number: int, _fut: asyncio.Future[Any]) -> None:
-        if self._accepting.pop(number, None) is not None:
+    def _accepted_once(self, number: int, fd: int, peer: Any) -> None:
+        fut, sock = self._next_accepting(number)
+        conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
+        # After what was ready before: a task that is told, and only then cancelled, would lose it.
+        self.call_soon(self._hand_over, fut, sock, (conn, peer))
+
+    def _hand_over(self, fut: asyncio.Future[Any], sock: socket.socket, arrived: tuple[socket.socket, Any]) -> None:
+        # Given up in this very turn: whoever else accepts, or does so next, has it.
+        while fut.done():
+            number = self._accepting_number(sock)
+            if number is None:
+                self._arrived.setdefault(sock, []).append(arrived)
+                return
+            fut, _ = self._next_accepting(number)
+        fut.set_result(arrived)
+
+    def _next_accepting(self, number: int) -> tuple[asyncio.Future[Any], socket.socket]:
+        waiting, sock = self._accepting[number]
+        fut = waiting[0]
+        self._stop_accepting_once(number, fut)
+        return fut, sock
+
+    def _stop_accepting_once(self, number: int, fut: asyncio.Future[Any]) -> None:
+        if number not in self._accepting or fut not in self._accepting[number][0]:
+            return
+        waiting, _ = self._accepting[number]
+        waiting.remove(fut)
+        if not waiting:
+            del self._accepting[number]
             self._stop_opening(number)
 
     # Connects.

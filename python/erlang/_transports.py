@@ -7,6 +7,7 @@ import socket
 import warnings
 from asyncio import base_events, constants, futures, protocols, trsock
 from asyncio.log import logger
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from erlang._native import native
@@ -35,6 +36,7 @@ class SocketTransport(_Native):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> None:
         asyncio.BaseTransport.__init__(self, extra)
         known = self._extra
@@ -55,7 +57,7 @@ class SocketTransport(_Native):
         if server is not None:
             server._attach() if COUNTS_BY_ITSELF else server._attach(self)
         try:
-            self._open(loop, sock, server)
+            self._open(loop, sock, server, context)
         except BaseException:
             self._detach(server)
             raise

@@ -11,7 +11,7 @@ use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::loop_references::traverse;
 use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
 use crate::module::words::Words;
-use crate::python::glue::{Static, argument, fast, guarded, guarded_object, method};
+use crate::python::glue::{Static, argument, guarded, guarded_object, method};
 use crate::python::types;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
@@ -419,8 +419,8 @@ static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
     method(c"_add_callback", add_callback, ffi::METH_O, c"A handle is ready."),
     method(c"_write_to_self", write_to_self, ffi::METH_NOARGS, c"Wakes the loop."),
     method(c"_drop_all", drop_all, ffi::METH_NOARGS, c"Forgets what waits."),
-    fast(c"_add_reader", add_reader, c"Runs a callback whenever a descriptor has input."),
-    fast(c"_add_writer", add_writer, c"Runs a callback whenever a descriptor has room."),
+    entry(c"_add_reader", add_reader, c"Runs a callback whenever a descriptor has input."),
+    entry(c"_add_writer", add_writer, c"Runs a callback whenever a descriptor has room."),
     method(c"_remove_reader", remove_reader, ffi::METH_O, c"Ends that; False: there was none."),
     method(c"_remove_writer", remove_writer, ffi::METH_O, c"Ends that; False: there was none."),
     method(

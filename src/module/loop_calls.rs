@@ -1,11 +1,12 @@
 //! `call_soon`, `call_soon_threadsafe`, `call_later`, `call_at` and `time` of an event loop.
 
 use crate::module::handle;
-use crate::module::loop_layout::{Core, Handle, LoopObject, core, this_thread};
+use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, this_thread};
 use crate::python::glue::{argument, arguments, guarded_object};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use std::ffi::CStr;
 use std::ptr;
 
@@ -18,25 +19,29 @@ pub fn now() -> f64 {
     (time.tv_sec * 1_000_000_000 + time.tv_nsec) as f64 / 1e9
 }
 
-/// What a method of this kind is called with: `(when, callback, *args, context=None)`, or without a time.
-struct Call<'a> {
-    when: *mut ffi::PyObject,
-    callback: *mut ffi::PyObject,
-    args: &'a [*mut ffi::PyObject],
+/// What a method of this kind is called with: `(first, callback, *args, context=None)`, where the first is a time or a
+/// descriptor, or without one.
+pub struct Call<'a> {
+    pub first: *mut ffi::PyObject,
+    pub callback: *mut ffi::PyObject,
+    pub args: &'a [*mut ffi::PyObject],
     /// Null where there is none.
-    context: *mut ffi::PyObject,
+    pub context: *mut ffi::PyObject,
 }
 
 /// How CPython passes arguments.
-type Args = *const *mut ffi::PyObject;
+pub type Args = *const *mut ffi::PyObject;
 
 impl<'a> Call<'a> {
     /// `names` are those of the leading arguments, the last of which is the callback.
     ///
+    /// # Errors
+    /// They do not fit.
+    ///
     /// # Safety
     /// CPython's arguments.
     #[inline]
-    unsafe fn parse(
+    pub unsafe fn parse(
         py: Python<'_>,
         method: &str,
         names: &[&CStr],
@@ -74,7 +79,7 @@ impl<'a> Call<'a> {
                 )));
             }
             let callback = found[names.len() - 1];
-            Ok(Call { when: found[0], callback, args: rest, context })
+            Ok(Call { first: found[0], callback, args: rest, context })
         }
     }
 
@@ -86,15 +91,26 @@ impl<'a> Call<'a> {
     unsafe fn handle(&self, py: Python<'_>, this: *mut LoopObject, method: &str, when: Option<f64>) -> PyResult<New> {
         // SAFETY: the caller's promise; the objects are CPython's arguments.
         unsafe {
-            if (*this).closed != 0 {
-                return Err(PyRuntimeError::new_err("Event loop is closed"));
-            }
+            refuse_if_closed(this)?;
             let handle = New(handle::make(py, this, self.callback, self.args, self.context, when)?);
             if (*this).debug != 0 {
                 handle::check(&argument(py, handle.0.cast()), method)?;
             }
             Ok(handle)
         }
+    }
+}
+
+/// # Errors
+/// It is closed.
+///
+/// # Safety
+/// `this` is a loop.
+pub unsafe fn refuse_if_closed(this: *mut LoopObject) -> PyResult<()> {
+    // SAFETY: the caller's promise.
+    match unsafe { (*this).closed } {
+        0 => Ok(()),
+        _ => Err(PyRuntimeError::new_err("Event loop is closed")),
     }
 }
 
@@ -137,6 +153,35 @@ unsafe fn soon<'py>(
     }
 }
 
+/// What `call_soon_threadsafe` answers from 3.14 on: asyncio's own handle, whose `cancel` waits, on another thread, for a callback
+/// that runs.
+///
+/// # Safety
+/// CPython's arguments for a method of a loop.
+unsafe fn soon_behind_a_lock<'py>(
+    py: Python<'py>,
+    this: *mut LoopObject,
+    method: &str,
+    args: Args,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the caller's promise; a null context is none.
+    unsafe {
+        let call = Call::parse(py, method, &[c"callback"], args, count, keywords)?;
+        refuse_if_closed(this)?;
+        let rest = PyTuple::new(py, call.args.iter().map(|arg| argument(py, *arg)).collect::<Vec<_>>())?;
+        let context = Bound::from_borrowed_ptr_or_opt(py, call.context);
+        let given = (argument(py, call.callback), rest, argument(py, this.cast()), context);
+        let handle = py.import("asyncio.events")?.getattr("_ThreadSafeHandle")?.call1(given)?;
+        if (*this).debug != 0 {
+            handle::check(&handle, method)?;
+        }
+        core(this).schedule.borrow_mut().soon(Ref(handle.clone().into_ptr()));
+        Ok(handle)
+    }
+}
+
 /// `call_soon(callback, *args, context=None)`.
 pub unsafe extern "C" fn call_soon(
     this: *mut ffi::PyObject,
@@ -158,6 +203,7 @@ pub unsafe extern "C" fn call_soon_threadsafe(
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached, a method with an instance of its type.
         unsafe {
+            let soon = if cfg!(Py_3_14) { soon_behind_a_lock } else { soon };
             let handle = soon(py, this.cast(), "call_soon_threadsafe", args, count, keywords)?;
             wake(core(this.cast()));
             Ok(handle)
@@ -217,7 +263,7 @@ pub unsafe extern "C" fn call_later(
         // SAFETY: I7: CPython calls attached, a method with an instance of its type.
         unsafe {
             let call = Call::parse(py, "call_later", &[c"delay", c"callback"], args, count, keywords)?;
-            let when = now() + seconds(py, "delay", call.when)?;
+            let when = now() + seconds(py, "delay", call.first)?;
             call_at_time(py, this.cast(), &call, "call_later", when)
         }
     })
@@ -234,7 +280,7 @@ pub unsafe extern "C" fn call_at(
         // SAFETY: I7: CPython calls attached, a method with an instance of its type.
         unsafe {
             let call = Call::parse(py, "call_at", &[c"when", c"callback"], args, count, keywords)?;
-            let when = seconds(py, "when", call.when)?;
+            let when = seconds(py, "when", call.first)?;
             call_at_time(py, this.cast(), &call, "call_at", when)
         }
     })

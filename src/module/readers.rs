@@ -2,16 +2,16 @@
 
 use crate::driver::watch::{Side, Watch};
 use crate::module::handle;
+use crate::module::loop_calls::{Args, Call, refuse_if_closed};
 use crate::module::loop_layout::{Core, Handle, LoopObject, Reader, Ref, core, release};
-use crate::python::glue::{argument, arguments, guarded_object};
-use pyo3::exceptions::{PyAttributeError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use crate::python::glue::{argument, guarded_object};
+use pyo3::exceptions::{PyAttributeError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::RawFd;
-use std::ptr;
 
 fn os_error(error: &io::Error) -> PyErr {
     let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -54,24 +54,22 @@ unsafe fn forget(py: Python<'_>, reader: Reader) -> PyResult<()> {
 
 /// # Safety
 /// CPython's arguments, and an instance of the loop's type.
-unsafe fn add(
-    py: Python<'_>,
+unsafe fn add<'py>(
+    py: Python<'py>,
     this: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
+    method: &str,
+    args: Args,
     count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
     side: Side,
-) -> PyResult<Bound<'_, PyAny>> {
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: the caller's promise (I7).
     unsafe {
         let this = this.cast::<LoopObject>();
-        if (*this).closed != 0 {
-            return Err(PyRuntimeError::new_err("Event loop is closed"));
-        }
-        let [fd, callback, rest @ ..] = arguments(args, count as usize) else {
-            return Err(PyTypeError::new_err("a descriptor and a callback are needed"));
-        };
-        let object = argument(py, *fd);
-        let handle = handle::make(py, this, *callback, rest, ptr::null_mut(), None)?;
+        refuse_if_closed(this)?;
+        let call = Call::parse(py, method, &[c"fd", c"callback"], args, count, keywords)?;
+        let object = argument(py, call.first);
+        let handle = handle::make(py, this, call.callback, call.args, call.context, None)?;
         let answer = Bound::from_owned_ptr(py, handle.cast());
         if (*this).debug != 0 {
             handle::trace(&answer)?;
@@ -134,24 +132,26 @@ unsafe fn remove(
     }
 }
 
-/// `_add_reader(fd, callback, *args)`.
+/// `_add_reader(fd, callback, *args, context=None)`.
 pub unsafe extern "C" fn add_reader(
     this: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
+    args: Args,
     count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-    guarded_object(|py| unsafe { add(py, this, args, count, Side::Input) })
+    guarded_object(|py| unsafe { add(py, this, "_add_reader", args, count, keywords, Side::Input) })
 }
 
-/// `_add_writer(fd, callback, *args)`.
+/// `_add_writer(fd, callback, *args, context=None)`.
 pub unsafe extern "C" fn add_writer(
     this: *mut ffi::PyObject,
-    args: *mut *mut ffi::PyObject,
+    args: Args,
     count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-    guarded_object(|py| unsafe { add(py, this, args, count, Side::Output) })
+    guarded_object(|py| unsafe { add(py, this, "_add_writer", args, count, keywords, Side::Output) })
 }
 
 /// `_remove_reader(fd)`.

@@ -28,13 +28,13 @@ fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
     Ok(value.into_pyobject(py)?.to_owned().into_any())
 }
 
-/// `_open(loop, sock, server)`: makes its connection, which waits for `_begin`. `NotImplementedError`: no socket that it could be
-/// made of.
+/// `_open(loop, sock, server, context)`: makes its connection, which waits for `_begin`; its protocol is called in the context, or
+/// in a copy of the caller's. `NotImplementedError`: no socket that it could be made of.
 unsafe extern "C" fn open(this: Object, args: Object) -> Object {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (transport, args) = unsafe { (argument(py, this), argument(py, args)) };
-        let (event_loop, sock, server): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) = args.extract()?;
+        let [event_loop, sock, server, variables]: [Bound<'_, PyAny>; 4] = args.extract()?;
         if !is_loop(&event_loop)? {
             return Err(PyTypeError::new_err("a transport of py_reactor needs a loop of py_reactor"));
         }
@@ -53,7 +53,8 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         let tells_number = sockets::is_known(&sock, fd);
         put(&transport, |it| &mut it.sock, Some(sock));
         put(&transport, |it| &mut it.server, (!server.is_none()).then_some(server));
-        put(&transport, |it| &mut it.variables, Some(variables::copy(py)?));
+        let variables = if variables.is_none() { variables::copy(py)? } else { variables };
+        put(&transport, |it| &mut it.variables, Some(variables));
         let id = context.open_transport(descriptor, transport.clone().unbind(), MARKS);
         attach(&transport, id);
         // SAFETY: I7, by the token; methods of the type are called with its instances only.

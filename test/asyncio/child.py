@@ -54,7 +54,9 @@ def main() -> None:
 
 
 def put_into_asyncio(ours: type[Loop]) -> None:
-    policy: Any = asyncio.DefaultEventLoopPolicy
+    # The public name is deprecated since 3.14.
+    names = vars(asyncio.unix_events)
+    policy: Any = names.get("_DefaultEventLoopPolicy") or names["DefaultEventLoopPolicy"]
     policy._loop_factory = ours
     asyncio.SelectorEventLoop = asyncio.EventLoop = ours  # type: ignore[misc, attr-defined]
 

@@ -5,8 +5,8 @@
     conformance.py --core               a core, on one backend, for every run of the tests
     conformance.py --backend uring -k call_soon     one backend (default: both), some tests
 
-The tests come with Python (Debian: libpython3-testsuite); without them, this says so and ends well. What is left out stands in
-left_out.py, each with its reason.
+The tests come with Python (Debian: libpython3.13-testsuite, for each version); without them, this says so and ends well. What
+is left out stands in left_out.py, each with its reason.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ MODULES = (
     "test_queues",
     "test_runners",
     "test_context",
+    "test_graph",
+    "test_free_threading",
     "test_threads",
     "test_waitfor",
     "test_pep492",
@@ -39,6 +41,7 @@ MODULES = (
     "test_sock_lowlevel",
     "test_streams",
     "test_server",
+    "test_server_context",
     "test_buffered_proto",
     "test_sendfile",
     "test_sslproto",
@@ -62,6 +65,8 @@ CORE = (
     "test_sock_lowlevel:*",
     "test_streams:*",
     "test_server:*",
+    "test_server_context:*",
+    "test_graph:*",
     "test_buffered_proto:*",
     "test_sendfile:*.test_sock_sendfile_*",
     "test_sslproto:SelectorStartTLSTests.*_buf*",
@@ -73,7 +78,8 @@ def main() -> int:
     options.add_argument("--core", action="store_true")
     args = options.parse_args()
     if importlib.util.find_spec("test.test_asyncio") is None:
-        print(f"asyncio: {sys.executable} has no test package, nothing is tested (Debian: libpython3-testsuite)")
+        package = f"libpython3.{sys.version_info.minor}-testsuite"
+        print(f"asyncio: {sys.executable} has no test package, nothing is tested (Debian: {package})")
         return 0
     modules = [module for module in MODULES if importlib.util.find_spec(f"test.test_asyncio.{module}")]
     suite = Suite("asyncio", "test.test_asyncio", CPYTHON, sys.executable)

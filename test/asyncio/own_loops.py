@@ -7,9 +7,11 @@ In a plain Python; on each backend that works here.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -102,6 +104,43 @@ class OwnLoops:
 
         loop.run_until_complete(main())
         self.assertEqual(answers, list(range(200)))
+        loop.close()
+
+    def test_readers_and_transports_are_called_in_the_context_that_asyncio_gives_them(self) -> None:
+        """As it does since 3.15."""
+        loop = self.new_loop()
+        variable = contextvars.ContextVar("variable", default="outside")
+        context = contextvars.copy_context()
+        context.run(variable.set, "given")
+        seen = []
+
+        class Looks(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                seen.append(variable.get())
+                variable.set("made")
+
+            def data_received(self, data: bytes) -> None:
+                seen.append(variable.get())
+                loop.stop()
+
+        def readable() -> None:
+            seen.append(variable.get())
+            loop.stop()
+
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.send(b"x")
+        loop._add_reader(ours, readable, context=context)  # type: ignore[attr-defined]
+        loop.run_forever()
+        loop._remove_reader(ours)  # type: ignore[attr-defined]
+        transport = loop._make_socket_transport(ours, Looks(), context=context)  # type: ignore[attr-defined]
+        loop.run_forever()
+        self.assertEqual(seen, ["given", "given", "made"])
+        self.assertEqual(context[variable], "made")
+        self.assertEqual(variable.get(), "outside")
+        transport.abort()
+        theirs.close()
+        loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
     def test_it_may_be_run_by_one_thread_after_the_other(self) -> None:

@@ -12,6 +12,7 @@ import contextvars
 import errno
 import os
 import resource
+import select
 import socket
 import tempfile
 import threading
@@ -245,6 +246,31 @@ class Servers:
             unix.close()
         with self.assertRaises(ConnectionRefusedError):
             socket.create_connection(tcp)
+
+    def test_who_connects_while_an_accept_is_cancelled_is_accepted_next(self) -> None:
+        async def main(others: int) -> None:
+            with socket.create_server(("127.0.0.1", 0)) as sock, socket.socket() as client:
+                sock.setblocking(False)
+                first, *waiting = [asyncio.ensure_future(self.loop.sock_accept(sock)) for _ in range(1 + others)]
+                await asyncio.sleep(0)
+                client.connect(sock.getsockname())
+                select.select([sock], [], [])
+                self.loop.call_soon(first.cancel)
+                await asyncio.sleep(0)
+                with self.assertRaises(asyncio.CancelledError):
+                    await first
+                conn, peer = await (waiting[0] if others else self.loop.sock_accept(sock))
+                conn.close()
+                self.assertEqual(peer, client.getsockname())
+                for accept in waiting[1:]:
+                    with socket.create_connection(sock.getsockname()) as another:
+                        conn, peer = await accept
+                        conn.close()
+                        self.assertEqual(peer, another.getsockname())
+
+        for others in (0, 1, 3):
+            self.run_for(main(others))
+        self.assertEqual(self.errors, [])
 
     def test_a_cancelled_connect_lets_go_of_its_socket(self) -> None:
         full = socket.create_server(("127.0.0.1", 0), backlog=0)

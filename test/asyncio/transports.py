@@ -101,6 +101,9 @@ class Own:
             gc.collect()
         self.assertIn("unclosed transport", str(warned.warning))
         self.assertEqual(self.ours.fileno(), -1)
+        # The warning has its source.
+        del warned
+        gc.collect()
         self.assertEqual([reference() for reference in references], [None, None])
         self.close()
 
