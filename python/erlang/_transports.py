@@ -218,6 +218,11 @@ class TransportsOfLoop:
         transport = self._loop._transport_of(fd)
         return self._others[fd] if transport is None else transport
 
+    def get(self, fd: int, default: Any = None) -> Any:
+        """As a dict does: so asyncio of 3.13 asks."""
+        transport = self._loop._transport_of(fd)
+        return self._others.get(fd, default) if transport is None else transport
+
     def __setitem__(self, fd: int, transport: Any) -> None:
         if not isinstance(transport, _Native):
             self._others[fd] = transport
