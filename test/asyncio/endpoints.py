@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import sys
 import unittest
@@ -20,18 +19,18 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "
 import endpoints  # noqa: E402
 import endpoints_datagrams  # noqa: E402
 import erlang  # noqa: E402
-from own_loops import works  # noqa: E402
+from own_loops import descriptors, works  # noqa: E402
 
 
 def case(backend: str, scenario: Any) -> Any:
     def test(self: unittest.TestCase) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         loop = erlang.new_event_loop(backend=backend)  # type: ignore[arg-type]
         try:
             loop.run_until_complete(asyncio.wait_for(scenario(loop), 60))
         finally:
             loop.close()
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+        self.assertEqual(descriptors(), before)
 
     return test
 

@@ -40,7 +40,22 @@ def works(backend: str) -> bool:
 
 
 def descriptors() -> int:
+    # What a test before this has left to the collector is none of it.
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def kill_later(number: int) -> threading.Timer:
+    """The signal comes a moment after this, from another thread."""
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    timer.start()
+    return timer
 
 
 class OwnLoops:
@@ -56,11 +71,12 @@ class OwnLoops:
 
     def test_a_signal_ends_the_wait(self) -> None:
         loop = self.new_loop()
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        timers: list[threading.Timer] = []
+        # Not before it runs, however long that takes.
+        loop.call_soon(lambda: timers.append(kill_later(signal.SIGINT)))
         with self.assertRaises(KeyboardInterrupt):
             loop.run_forever()
-        timer.join()
+        timers[0].join()
         # It goes on as if nothing had been.
         self.assertEqual(loop.run_until_complete(asyncio.sleep(0.01, "on")), "on")
         loop.close()
@@ -69,24 +85,23 @@ class OwnLoops:
         seen = []
 
         async def main() -> None:
+            timer = kill_later(signal.SIGINT)
             try:
                 await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 seen.append("cancelled")
                 raise
+            finally:
+                timer.join()
 
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         with self.assertRaises(KeyboardInterrupt), asyncio.Runner(loop_factory=self.new_loop) as runner:
             runner.run(main())
-        timer.join()
         self.assertEqual(seen, ["cancelled"])
 
     def test_signal_handlers(self) -> None:
         loop = self.new_loop()
         loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
+        timer = kill_later(signal.SIGUSR1)
         loop.run_forever()
         timer.join()
         loop.close()
@@ -153,8 +168,9 @@ class OwnLoops:
         loop.call_later(0.05, rung.append, 1)
         for nth in range(3):
             os.write(writer, b"x")
-            self.run_in_thread(lambda: loop.run_until_complete(asyncio.sleep(0.03))).join()
-            self.assertEqual(len(heard), nth + 1)
+            self.run_in_thread(lambda: loop.run_until_complete(until(lambda: len(heard) > nth))).join()
+            self.assertEqual(heard, [b"x"] * (nth + 1))
+        self.run_in_thread(lambda: loop.run_until_complete(until(lambda: rung))).join()
         self.assertEqual(rung, [1])
         loop.remove_reader(reader)
         os.close(reader)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import sys
 import threading
@@ -20,17 +19,11 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "
 
 import erlang  # noqa: E402
 import transports  # noqa: E402
-from own_loops import works  # noqa: E402
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+from own_loops import descriptors, works  # noqa: E402
 
 
 def case(backend: str, scenario: Any) -> Any:
     def test(self: unittest.TestCase) -> None:
-        # What a test before this has left to the collector is none of it.
-        gc.collect()
         before = descriptors()
         loop = erlang.new_event_loop(backend=backend)  # type: ignore[arg-type]
         try:
@@ -75,7 +68,7 @@ class Own:
 
         self.loop.run_until_complete(main())
         self.assertEqual(self.theirs.recv(10, socket.MSG_DONTWAIT), b"last")
-        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.loop.run_until_complete(transports.until(lambda: self.ours.fileno() == -1))
         self.close()
 
     def test_between_two_runs(self) -> None:
