@@ -24,6 +24,7 @@ all() ->
         modules_that_refuse_are_errors,
         modules_that_refuse_may_be_asked_again,
         every_extension_module_in_two_that_end,
+        an_extension_module_whose_initialisation_raises,
         killed_under_traffic,
         by_start_contexts,
         modules_of_one_interpreter_are_refused,
@@ -276,6 +277,37 @@ use_every_extension_module() ->
     {ok, Count} = py:call(Three, extensions, use_all, []),
     ok = py_reactor_context:stop(Three),
     io:format("~nextension modules used: ~b~n", [Count]),
+    halt(0).
+
+%% Python 3.13 ends the process at this; so in another VM.
+an_extension_module_whose_initialisation_raises(Config) ->
+    Directory = ?config(priv_dir, Config),
+    Source = filename:join(Directory, "raises.c"),
+    ok = file:write_file(Source, [
+        "extern void *PyExc_ImportError;\n"
+        "void PyErr_SetString(void *, const char *);\n"
+        "void *PyInit_raises(void) { PyErr_SetString(PyExc_ImportError, \"on purpose\"); return 0; }\n"
+    ]),
+    "" = os:cmd(lists:flatten(["cc -shared -fPIC -o '", filename:join(Directory, "raises.so"), "' '", Source, "'"])),
+    Code = lists:flatten(io_lib:format("contexts_SUITE:import_what_raises(~p)", [Directory])),
+    {Port, _} = interpreter_SUITE:vm(["-pa", filename:dirname(code:which(?MODULE))], Code, []),
+    ?assertNotEqual(nomatch, string:find(interpreter_SUITE:line(Port, "refused: "), "on purpose")),
+    ?assertEqual(0, interpreter_SUITE:exit_status(Port)).
+
+import_what_raises(Directory) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Context = start([{backend, auto}], ["import sys; sys.path.append('", Directory, "')"]),
+    %% Asked again, it is refused again.
+    [Why, Why, Why] = [
+        begin
+            {error, {python_error, #{type := <<"ImportError">>, message := Message}}} = py:exec(Context, "import raises"),
+            Message
+        end
+     || _ <- lists:seq(1, 3)
+    ],
+    {ok, 3} = py:eval(Context, "1 + 2"),
+    ok = py_reactor_context:stop(Context),
+    io:format("~nrefused: ~s~n", [Why]),
     halt(0).
 
 killed_under_traffic(Config) ->

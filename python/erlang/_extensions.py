@@ -8,6 +8,10 @@ run: a second time, and over what it had set up the first time. Even ``import de
 interpreters ends the process. A module that the main interpreter has loaded is refused before, so
 that one loads it first. Python 3.13 does this itself; earlier ones refuse nothing.
 
+But where the initialisation raises, 3.13 and 3.14 free in the one interpreter what was made in the other, and the process ends
+(python/cpython#144601): protobuf's does. So the main interpreter loads what is not Python's own, as on 3.12,
+and what it cannot load is refused.
+
 On 3.13 ``_datetime`` shares its types between interpreters, and takes them apart with the last of
 those that had it, before the others are done: the process ends. The main interpreter, which never
 ends, has it first.
@@ -38,7 +42,7 @@ _OF_ONE_INTERPRETER = (
 
 
 def install(load_in_main: Callable[[str, str | None], None]) -> None:
-    """Have ``load_in_main(name, path)`` called before an extension module is made here; one that is built in has no path."""
+    """Have ``load_in_main(name, path)`` called before an extension module is made here; without a path it is imported there."""
     original = ExtensionFileLoader.create_module
     if sys.version_info < (3, 12):
 
@@ -57,22 +61,21 @@ def install(load_in_main: Callable[[str, str | None], None]) -> None:
     original_of_builtin = BuiltinImporter.create_module
 
     def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
-        if _comes_first_in_main(self.name):
+        if sys.version_info >= (3, 13) and self.name in _SHARED_TYPES:
+            # It has to be set up there as well.
+            load_in_main(self.name, None)
+        elif sys.version_info < (3, 13) or self.name.partition(".")[0] not in sys.stdlib_module_names:
             load_in_main(self.name, self.path)
         return original(self, spec)
 
     def create_builtin(spec: ModuleSpec) -> ModuleType | None:
-        if _comes_first_in_main(spec.name):
+        if sys.version_info < (3, 13) or spec.name in _SHARED_TYPES:
             load_in_main(spec.name, None)
         return original_of_builtin(spec)
 
     # Not all versions come this far, and mypy with them.
     ExtensionFileLoader.create_module = create_module  # type: ignore[method-assign, unused-ignore]
     BuiltinImporter.create_module = staticmethod(create_builtin)  # type: ignore[method-assign, unused-ignore]
-
-
-def _comes_first_in_main(name: str) -> bool:
-    return sys.version_info < (3, 13) or name in _SHARED_TYPES
 
 
 def _is_of_one_interpreter(path: str) -> bool:

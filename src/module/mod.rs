@@ -287,8 +287,8 @@ unsafe extern "C" fn load_in_main(_: *mut ffi::PyObject, args: *mut ffi::PyObjec
 }
 
 fn load(py: Python<'_>, name: &str, path: Option<&str>) -> PyResult<()> {
-    let Some(path) = path.filter(|_| !cfg!(Py_3_13)) else {
-        // From 3.13 on it has to be set up there as well; one that is built in is made in no other way.
+    let Some(path) = path else {
+        // It is to be set up as well, or is built in, and made in no other way.
         return py.import(name).map(drop);
     };
     let loader = py.import("importlib.machinery")?.getattr("ExtensionFileLoader")?.call1((name, path))?;
