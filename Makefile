@@ -89,9 +89,12 @@ test-bench: compile ## the benchmark harness (its report in a browser: chromium)
 	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q benches/servers
 	$(WITH_PYTHON) cargo bench --locked -- --test
 
-fuzz: setup ## connections in any order of events, coverage-guided (FUZZ_SECONDS=60); needs a nightly toolchain
+# What it asks of a compiler is allowed to a nightly one only, and works in any.
+fuzz: setup ## connections and transports in any order of events, coverage-guided (FUZZ_SECONDS=60 for each)
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-	cargo +nightly fuzz run --target-dir target/fuzz connections -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1
+	for target in connections transports; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir target/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 # The leak checker does not know what Python and the tests keep on purpose. RUSTC_BOOTSTRAP: the usual compiler has the
 # sanitizer, and takes -Z by this alone.
