@@ -29,7 +29,10 @@ UVLOOP: dict[str, str] = {
     "test_signals:*.test_signals_no_SIGCHLD": "uvloop needs the signal for itself, and refuses it",
     "test_sockets:*.test_pseudosocket": "the text of asyncio's TransportSocket is another one",
     "test_sockets:*.test_socket_sync_remove": _UVLOOPS_OWN,
-    "test_sockets:*.test_socket_*_and_close": "a socket is closed at once, as asyncio's loops do; uvloop keeps it until nobody waits for it",
+    **{
+        f"test_sockets:*.test_socket_{what}_and_close": "a socket is closed at once, as asyncio's loops do; uvloop keeps it until nobody waits for it"
+        for what in ("close_loop", "connect", "recv", "recv_into")
+    },
     "test_udp:*.test_create_datagram_endpoint_reuse_address_*": "an argument that asyncio has no more since 3.11",
     "test_udp:*.test_socketpair": "a peer without a name is none to send to, as with asyncio's loops",
     "test_udp:*.test_udp_sendto_dns": "uvloop's message for a name in the place of an address",
