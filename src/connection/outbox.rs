@@ -147,6 +147,7 @@ impl Outbox {
 
     /// The bytes to send next, as many as one send can take. They stay as they are until [`Outbox::sent`] or
     /// [`Outbox::sent_datagrams`].
+    #[inline]
     pub fn payload(&mut self) -> Option<Payload> {
         debug_assert_eq!(self.in_flight, 0, "I3");
         let first = self.chunks.front()?;

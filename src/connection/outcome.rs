@@ -7,6 +7,7 @@ use crate::connection::outbox::Sent;
 use crate::driver::Outcome;
 
 /// Tells the machine of a connection what has happened. What was sent goes into `sent`, to be dropped when nothing is borrowed.
+#[inline(always)] // As `Link::next`.
 pub fn advance(connection: &mut Connection, outcome: Outcome, context: &Context, sent: &mut Vec<Sent>) {
     let machine = &mut connection.machine;
     match outcome {

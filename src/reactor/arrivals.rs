@@ -35,8 +35,8 @@ impl Reactor {
 
     pub(super) fn step(&mut self, py: Python<'_>) {
         let mut events = std::mem::take(&mut self.events);
-        let mut coming = events.drain(..).peekable();
-        while let Some(Event { id, outcome }) = coming.next() {
+        for nth in 0..events.len() {
+            let Event { id, outcome } = events[nth];
             match outcome {
                 Outcome::Woken => {
                     self.commands_wait = true;
@@ -58,7 +58,7 @@ impl Reactor {
                     self.received(py, id, part, more);
                     // What has arrived at once is followed up at once.
                     let is_more = |next: &Event| next.id == id && matches!(next.outcome, Outcome::Received { .. });
-                    if coming.peek().is_some_and(is_more) {
+                    if events.get(nth + 1).is_some_and(is_more) {
                         continue;
                     }
                 }
@@ -71,7 +71,7 @@ impl Reactor {
             }
             self.settle(py, id);
         }
-        drop(coming);
+        events.clear();
         self.events = events;
     }
 

@@ -116,11 +116,9 @@ impl Reactor {
         self.deadlines.next().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Something happened to a connection: unless that is so already, it will be looked at.
-    pub(super) fn stir(&mut self, id: ConnId) {
-        if self.with(id, |connection| std::mem::take(&mut connection.rests)).unwrap_or_default() {
-            self.deadlines.ask(Due::Connection(id), self.timeouts.when_quiet(Instant::now()));
-        }
+    /// Something happened to a connection that had been looked at since it moved: it will be looked at again.
+    pub(super) fn stirred(&mut self, id: ConnId) {
+        self.deadlines.ask(Due::Connection(id), self.timeouts.when_quiet(Instant::now()));
     }
 
     /// FIN is sent: how long the peer may go on sending.

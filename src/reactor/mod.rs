@@ -245,17 +245,23 @@ impl Reactor {
         self.context.due.borrow_mut().splice(..0, ids);
     }
 
-    /// Whether a connection has had its callbacks in this turn. Not while buffers are scarce: they are not to wait then.
-    fn had_its_turn(&self, id: ConnId) -> bool {
+    /// What a connection to which something happened may have of this turn: nothing, if it has had its callbacks. But it is not to
+    /// wait while buffers are scarce.
+    fn share(&mut self, id: ConnId) -> Share {
         let turn = self.turn;
-        let had = self.with(id, |connection| connection.is_due || connection.turn == turn).unwrap_or_default();
-        had && self.pool.borrow().may_lend()
+        let found = self.with(id, |connection| {
+            (std::mem::take(&mut connection.rests), connection.is_due || connection.turn == turn)
+        });
+        let (rested, had) = found.unwrap_or_default();
+        if rested {
+            self.stirred(id);
+        }
+        Share::new(had && self.pool.borrow().may_lend())
     }
 
     /// Does what the connection's machine says, until it has nothing to say.
     fn settle(&mut self, py: Python<'_>, id: ConnId) {
-        self.stir(id);
-        let mut share = Share::new(self.had_its_turn(id));
+        let mut share = self.share(id);
         let (mut has_sent, mut has_written) = (false, false);
         loop {
             let next = self.with(id, |connection| connection.machine.next(&self.context.limits, share.is_left()));

@@ -61,6 +61,7 @@ impl ActionPolicy {
     }
 
     /// A callback answered.
+    #[inline]
     pub(super) fn acted(&mut self, link: &mut Link, action: Action) {
         // A signal while a task holds the connection is for what that answers.
         let signalled = !self.tasks.hold() && std::mem::take(&mut self.signalled_early);

@@ -172,6 +172,7 @@ impl Link {
     }
 
     /// The end of the peer is heard by the receive, or else by an ear (B11). Says so if that changes, or `otherwise`.
+    #[inline(always)]
     fn listen(&mut self, otherwise: Next) -> Next {
         let ear = match self.phase {
             Phase::Open if self.receive != Receive::Idle || self.hung_up => Ear::Off,
@@ -249,10 +250,7 @@ impl Link {
         if is_idle {
             return self.listen(if self.owes_lost { Next::Nothing } else { Next::Close });
         }
-        if !std::mem::replace(&mut self.aborted, true) {
-            return Next::Abort;
-        }
-        Next::Nothing
+        if std::mem::replace(&mut self.aborted, true) { Next::Nothing } else { Next::Abort }
     }
 
     // What the driver tells.

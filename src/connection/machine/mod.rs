@@ -106,6 +106,7 @@ impl Machine {
     }
 
     /// A callback answered.
+    #[inline]
     pub fn acted(&mut self, action: Action) {
         if let Some((actions, link)) = self.actions() {
             actions.acted(link, action);
