@@ -86,6 +86,9 @@ class DatagramTransport(selector_events._SelectorDatagramTransport, asyncio.Data
     def _receive_more(self) -> None:
         self._loop.call_soon(self._read_ready)
 
+    def _flush_later(self) -> None:
+        self._loop.call_soon(self._datagrams.flush)
+
     def _failed(self, errno: int) -> None:
         try:
             self._protocol.error_received(OSError(errno, os.strerror(errno)))

@@ -54,9 +54,6 @@ class _Serving(_Parts):
     backlog: int
     timeouts: Any
     fd: int
-    family: int
-    type: int
-    proto: int
     over = False
 
     def __new__(
@@ -78,9 +75,6 @@ class _Serving(_Parts):
         self.backlog = backlog
         self.timeouts = timeouts
         self.fd = sock.fileno()
-        self.family = int(sock.family)
-        self.type = sock.type | socket.SOCK_NONBLOCK
-        self.proto = sock.proto
         if is_plain and sock.family != socket.AF_UNIX:
             # Those that are accepted have it from there.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -132,12 +126,11 @@ class Openings(_Base):
         self._stop_accepting(sock.fileno())
         super()._stop_serving(sock)  # type: ignore[misc]
 
-    def _accepted(self, number: int, fd: int, peer: Any) -> None:
+    def _accepted(self, number: int, conn: socket.socket, peer: Any) -> None:
         serving = self._served.get(number)
         if serving is None:
-            self._accepted_once(number, fd, peer)
+            self._accepted_once(number, conn, peer)
             return
-        conn = socket.socket(serving.family, serving.type, serving.proto, fileno=fd)
         if self._debug:  # type: ignore[attr-defined]
             logger.debug("%r got a new connection from %r: %r", serving.server, peer, conn)
         self.call_soon(self._serve_accepted, serving, conn, peer, context=serving.context.copy())
@@ -177,8 +170,10 @@ class Openings(_Base):
                 if not fut.done():
                     fut.set_exception(OSError(code, os.strerror(code)))
             return
-        serving = self._served.pop(number)
-        del self._serving_numbers[serving.fd]
+        serving = self._served.pop(number, None)
+        if serving is None:
+            return
+        self._serving_numbers.pop(serving.fd, None)
         short = code in _OUT_OF_RESOURCES
         self.call_exception_handler(
             {
@@ -223,9 +218,8 @@ class Openings(_Base):
     def _accepting_number(self, sock: socket.socket) -> int | None:
         return next((number for number, (_, of) in self._accepting.items() if of is sock), None)
 
-    def _accepted_once(self, number: int, fd: int, peer: Any) -> None:
+    def _accepted_once(self, number: int, conn: socket.socket, peer: Any) -> None:
         fut, sock = self._next_accepting(number)
-        conn = socket.socket(int(sock.family), sock.type | socket.SOCK_NONBLOCK, sock.proto, fileno=fd)
         # After what was ready before: a task that is told, and only then cancelled, would lose it.
         self.call_soon(self._hand_over, fut, sock, (conn, peer))
 
@@ -286,8 +280,8 @@ class Openings(_Base):
             self._stop_opening(number)
 
     def _connected(self, number: int, code: int) -> None:
-        fut, address = self._connecting.pop(number)
-        if not fut.done():
+        fut, address = self._connecting.pop(number, (None, None))
+        if fut is not None and not fut.done():
             if code:
                 fut.set_exception(OSError(code, f"Connect call failed {address}"))
             else:

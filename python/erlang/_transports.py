@@ -57,15 +57,13 @@ class SocketTransport(_Native):
         if server is not None:
             server._attach() if COUNTS_BY_ITSELF else server._attach(self)
         try:
-            self._open(loop, sock, server, context)
+            self._open(loop, sock, server, context, connection_made)
+            if waiter is not None:
+                loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
         except BaseException:
-            self._detach(server)
+            # Interrupted, perhaps, when it had a connection already, which nobody gets to know.
+            self._force_close(None) if self._attached else self._detach(server)
             raise
-        loop.call_soon(connection_made, self, context=self._context)
-        # Nothing is received before connection_made was called.
-        loop.call_soon(self._begin)
-        if waiter is not None:
-            loop.call_soon(futures._set_result_unless_cancelled, waiter, None)  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         info = [self.__class__.__name__]

@@ -162,6 +162,8 @@ pub struct Context {
     pub due: RefCell<Vec<ConnId>>,
     /// What its reactor receives and sends by, while it is driven.
     pub driver: RefCell<Option<Shared>>,
+    /// Its reactor ends: connections that begin now, nobody would serve or close.
+    pub is_over: Cell<bool>,
     /// A transport was closed: its `connection_lost` comes before the next batch of what its loop has ready.
     pub closes: Cell<bool>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
@@ -224,6 +226,7 @@ impl Context {
             spares: RefCell::default(),
             due: RefCell::default(),
             driver: RefCell::default(),
+            is_over: Cell::new(false),
             closes: Cell::new(false),
             calling: Cell::new(None),
             callers: RefCell::default(),

@@ -4,6 +4,7 @@ use crate::driver::address::Address;
 use crate::driver::registry::{
     Abilities, Holder, Identity, duplicate, identity, is_new, names, registry, status, take_duplicate,
 };
+use crate::driver::syscalls::no_delay;
 use crate::driver::{Io, Target};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -73,14 +74,6 @@ fn can_be_waited_for(fd: RawFd) -> bool {
         let set = OwnedFd::from_raw_fd(set);
         libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) == 0
     }
-}
-
-/// Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
-pub fn no_delay(fd: RawFd) {
-    let on = 1i32;
-    let len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: I10: passes an int.
-    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len) };
 }
 
 /// A descriptor that is ours alone. Dropping it closes it; once it was to be served, it also shuts the socket down, so
@@ -171,12 +164,15 @@ impl Descriptor {
     /// A connected stream socket of somebody who goes on owning it, and does not close it before this is dropped.
     ///
     /// # Errors
-    /// It is none.
+    /// It is none, or served already.
     pub fn lent(fd: RawFd) -> Result<Self, Unfit> {
         let stat = status(fd).map_err(|_| Unfit::Bad)?;
         let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
         if abilities.io != Io::Socket {
             return Err(Unfit::Kind("not_a_stream"));
+        }
+        if registry().holders.get(&fd).is_some_and(|holder| holder.identity == identity(&stat)) {
+            return Err(Unfit::Served);
         }
         is_new(fd);
         // SAFETY: I4: it is kept from being closed by `lent`.
@@ -259,7 +255,8 @@ impl Descriptor {
         let mut registry = registry();
         registry.holders_ever += 1;
         self.holder = registry.holders_ever;
-        let before = registry.holders.insert(self.number(), Holder { serial: self.holder, robbed: Box::new(robbed) });
+        let holder = Holder { serial: self.holder, identity: self.identity, robbed: Box::new(robbed) };
+        let before = registry.holders.insert(self.number(), holder);
         drop(registry);
         drop(before);
     }

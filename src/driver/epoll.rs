@@ -21,6 +21,9 @@ const OPENING: u64 = 1 << 56;
 /// And of a descriptor that is watched for somebody else.
 const WATCHED: u64 = u64::MAX - 1;
 
+/// Of a number for which nothing was taken in.
+const NOBODY: u64 = u64::MAX - 2;
+
 /// What is waited for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Interest {
@@ -57,6 +60,9 @@ pub struct Readiness {
 pub struct Set {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
+    /// By their numbers, for whom descriptors were taken in last. The kernel goes by numbers: what somebody has closed, and whose
+    /// number is another's by now, would be changed for that one (I4).
+    owners: Vec<u64>,
 }
 
 impl Set {
@@ -75,14 +81,14 @@ impl Set {
     pub fn with_room(room: usize) -> io::Result<Self> {
         // SAFETY: I10: no pointers; the result is checked, and is then ours alone.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
-        Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; room] })
+        Ok(Set { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; room], owners: Vec::new() })
     }
 
     /// Adds the wake-up eventfd.
     ///
     /// # Errors
     /// No memory.
-    pub fn add_wake(&self, fd: RawFd) -> io::Result<()> {
+    pub fn add_wake(&mut self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, WAKE)
     }
 
@@ -90,12 +96,12 @@ impl Set {
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn watch(&self, fd: RawFd) -> io::Result<()> {
+    pub fn watch(&mut self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32, WATCHED)
     }
 
     /// Tells of it no more. One that is closed is gone already.
-    pub fn unwatch(&self, fd: RawFd) {
+    pub fn unwatch(&mut self, fd: RawFd) {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, WATCHED);
     }
 
@@ -104,7 +110,7 @@ impl Set {
     ///
     /// # Errors
     /// The kernel refused.
-    pub fn add_opening(&self, fd: RawFd, id: ConnId, opening: Opening) -> io::Result<()> {
+    pub fn add_opening(&mut self, fd: RawFd, id: ConnId, opening: Opening) -> io::Result<()> {
         let events = match opening {
             Opening::Accept { .. } => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
             Opening::Connect => libc::EPOLLOUT,
@@ -113,21 +119,30 @@ impl Set {
     }
 
     /// Tells of it no more. One that is closed is gone already.
-    pub fn remove_opening(&self, fd: RawFd) {
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, OPENING);
+    pub fn remove_opening(&mut self, fd: RawFd, id: ConnId) {
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, OPENING | id.bits());
     }
 
-    fn control(&self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+    fn control(&mut self, operation: i32, fd: RawFd, events: u32, data: u64) -> io::Result<()> {
+        let place = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if operation != libc::EPOLL_CTL_ADD && self.owners.get(place) != Some(&data) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
         let mut event = libc::epoll_event { events, u64: data };
         // SAFETY: I10: a valid event on the stack.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) })?;
+        if self.owners.len() <= place {
+            self.owners.resize(place + 1, NOBODY);
+        }
+        self.owners[place] = if operation == libc::EPOLL_CTL_DEL { NOBODY } else { data };
+        Ok(())
     }
 
     /// Makes the set hold `to` for `fd` where it held `from`.
     ///
     /// # Errors
     /// The kernel refused: no memory, or a descriptor that cannot be waited for.
-    pub fn change(&self, fd: RawFd, id: ConnId, from: Interest, to: Interest) -> io::Result<()> {
+    pub fn change(&mut self, fd: RawFd, id: ConnId, from: Interest, to: Interest) -> io::Result<()> {
         if from == to {
             return Ok(());
         }
@@ -146,8 +161,19 @@ impl Set {
     ///
     /// # Errors
     /// It does not (`ENOENT`): the number names something else by now.
-    pub fn modify(&self, fd: RawFd, id: ConnId, to: Interest) -> io::Result<()> {
+    pub fn modify(&mut self, fd: RawFd, id: ConnId, to: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, to.events(), id.bits())
+    }
+
+    /// The same, where it holds that for somebody who is gone.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn take_over(&mut self, fd: RawFd, id: ConnId, to: Interest) -> io::Result<()> {
+        if let Some(owner) = usize::try_from(fd).ok().and_then(|place| self.owners.get_mut(place)) {
+            *owner = id.bits();
+        }
+        self.modify(fd, id, to)
     }
 
     /// Waits at most `timeout`; answers how many descriptors are ready.

@@ -65,6 +65,8 @@ impl Registry {
 pub(super) struct Holder {
     /// Of all that ever were.
     pub(super) serial: u64,
+    /// What the number names for them.
+    pub(super) identity: Identity,
     pub(super) robbed: Box<dyn FnOnce() + Send>,
 }
 

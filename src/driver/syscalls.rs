@@ -165,6 +165,14 @@ unsafe fn receive_datagram(fd: RawFd, address: *mut u8, len: usize) -> Result<us
     }
 }
 
+/// Small writes leave at once, as in every event loop. Sockets other than TCP refuse it, and need not care.
+pub fn no_delay(fd: RawFd) {
+    let on = 1i32;
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: I10: passes an int.
+    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

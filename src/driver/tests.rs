@@ -471,6 +471,7 @@ on_every_driver! {
 
 /// The end is heard where nothing is received.
 mod ears;
+mod numbers;
 mod openings;
 
 /// Both sides of a new pseudo-terminal.

@@ -110,11 +110,11 @@ impl<T: Copy> Watch<T> {
         Ok(before)
     }
 
-    fn take_in(&self, fd: RawFd, entry: &Entry<T>) -> io::Result<()> {
+    fn take_in(&mut self, fd: RawFd, entry: &Entry<T>) -> io::Result<()> {
         let id = id(fd, entry.generation);
         match self.set.change(fd, id, Interest::default(), entry.held) {
             // It was closed while it was waited for, and is back under its number.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => self.set.modify(fd, id, entry.held),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => self.set.take_over(fd, id, entry.held),
             taken => taken,
         }
     }
@@ -158,16 +158,14 @@ impl<T: Copy> Watch<T> {
                 tell(fd, Side::Output, who);
             }
         }
-        if strays {
-            self.renew()?;
-        }
-        Ok(strays)
+        // Where no descriptor is left for another set, the strays are told of until there is one.
+        Ok(strays && self.renew().is_ok())
     }
 
     /// A set without what cannot be taken out of the old one: whose number was closed while what it named is open elsewhere, in
     /// a child process perhaps. It would be ready for ever.
     fn renew(&mut self) -> io::Result<()> {
-        let set = Set::with_room(AT_ONCE)?;
+        let mut set = Set::with_room(AT_ONCE)?;
         for (fd, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_held()) {
             if set.change(*fd, id(*fd, entry.generation), Interest::default(), entry.held).is_err() {
                 entry.held = Interest::default();

@@ -66,7 +66,7 @@ impl Epoll {
     /// # Errors
     /// No descriptor was left.
     pub fn new(wake_fd: OwnedFd) -> io::Result<Self> {
-        let set = Set::new()?;
+        let mut set = Set::new()?;
         set.add_wake(wake_fd.as_raw_fd())?;
         Ok(Epoll {
             set,
@@ -120,7 +120,7 @@ impl Epoll {
     /// A set without what cannot be taken out of the old one: whose number somebody else has closed, while what it named is
     /// open elsewhere. It would be ready for ever.
     fn renew_set(&mut self) -> io::Result<()> {
-        let set = Set::new()?;
+        let mut set = Set::new()?;
         set.add_wake(self.wake_fd.as_raw_fd())?;
         if let Some(fd) = self.watched {
             let _ = set.watch(fd);
@@ -145,7 +145,7 @@ impl Epoll {
         let Some((fd, _)) = self.openings.get(id) else { return false };
         if let Some(outcome) = self.openings.ready(id) {
             // Begun again, it is the last to be told.
-            self.set.remove_opening(fd);
+            self.set.remove_opening(fd, id);
             events.push(Event { id, outcome });
         }
         true
@@ -310,7 +310,7 @@ impl Driver for Epoll {
 
     fn stop_opening(&mut self, id: ConnId) {
         if let Some(fd) = self.openings.end(id) {
-            self.set.remove_opening(fd);
+            self.set.remove_opening(fd, id);
         }
     }
 
@@ -353,7 +353,11 @@ impl Driver for Epoll {
                 }
             }
         }
-        if strays { self.renew_set() } else { Ok(()) }
+        if strays {
+            // Where no descriptor is left for another set, the strays are told of until there is one.
+            let _ = self.renew_set();
+        }
+        Ok(())
     }
 
     /// Nothing runs in the kernel: forgetting is enough.

@@ -4,7 +4,7 @@ use crate::base::config::LOOP_TIME_PER_TURN;
 use crate::driver::address::Address;
 use crate::driver::many_datagrams::{Room, Sending};
 use crate::module::loop_layout::{LoopObject, Ref, core, this_thread};
-use crate::module::peer_names::{PeerName, PeerNames};
+use crate::module::peer_names::{self, PeerName, PeerNames};
 use crate::python::boxed::State;
 use crate::python::{addresses, sockets};
 use pyo3::exceptions::PyException;
@@ -200,15 +200,19 @@ impl Endpoint {
 
     /// Puts it down to be sent, if that is simple.
     pub fn queue(&self, data: &Bound<'_, PyAny>, to: Option<&Bound<'_, PyAny>>, this: *mut ffi::PyObject) -> Queued {
-        let parts = self.parts.borrow();
-        let waits = |parts: &Parts| parts.buffer.bind(data.py()).len().is_ok_and(|len| len > 0);
-        let Some(parts) = parts.as_ref().filter(|parts| !waits(parts)) else { return Queued::NotSimple };
         let name = match (to, self.is_connected.get()) {
             (None, true) => Some(PeerName::default()),
-            (Some(to), false) => self.names.borrow().name(to, self.is_v6.get()),
+            (Some(to), false) => {
+                let known = self.names.borrow().name(to);
+                known.or_else(|| peer_names::parse(to, self.is_v6.get()))
+            }
             _ => None,
         };
         let (Some(name), Some(data)) = (name, bytes_of(data)) else { return Queued::NotSimple };
+        // From here on nothing is allocated that could have garbage collected, whose destructors find nothing borrowed.
+        let parts = self.parts.borrow();
+        let waits = |parts: &Parts| parts.buffer.bind(data.py()).len().is_ok_and(|len| len > 0);
+        let Some(parts) = parts.as_ref().filter(|parts| !waits(parts)) else { return Queued::NotSimple };
         let len = data.as_bytes().len();
         if len == 0 && !self.sends_empty.get() {
             return Queued::Later;
@@ -249,7 +253,11 @@ impl Endpoint {
                 (Err(libc::EAGAIN), Some(transport)) => return self.wait_for_room(&transport, left),
                 (Err(errno), Some(transport)) => {
                     left = &left[1..];
-                    transport.call_method1("_failed", (errno,))?;
+                    if let Err(error) = transport.call_method1("_failed", (errno,)) {
+                        let done = outgoing.len() - left.len();
+                        outgoing.drain(..done);
+                        return self.flush_later(&transport, outgoing).and(Err(error));
+                    }
                 }
             }
         }
@@ -259,6 +267,12 @@ impl Endpoint {
             self.outgoing.replace(outgoing);
         }
         Ok(())
+    }
+
+    /// What is left when the loop ends by what a protocol has raised leaves when that goes on, before what came later.
+    fn flush_later(&self, transport: &Bound<'_, PyAny>, left: Vec<Outgoing>) -> PyResult<()> {
+        self.outgoing.borrow_mut().splice(..0, left);
+        transport.call_method0("_flush_later").map(drop)
     }
 
     fn wait_for_room(&self, transport: &Bound<'_, PyAny>, left: &[Outgoing]) -> PyResult<()> {

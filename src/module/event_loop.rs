@@ -9,7 +9,7 @@ use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_thread
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
 use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::loop_references::traverse;
-use crate::module::readers::{add_reader, add_writer, remove_reader, remove_writer, waiting_for};
+use crate::module::readers::{self, add_reader, add_writer, remove_reader, remove_writer, waiting_for};
 use crate::module::words::Words;
 use crate::python::glue::{Static, argument, guarded, guarded_object, method};
 use crate::python::types;
@@ -163,7 +163,9 @@ unsafe extern "C" fn be_own(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> 
         let (make_mailbox, _) = drivers()?;
         let mailbox = Arc::new(make_mailbox()?);
         // SAFETY: I7: CPython calls attached, a method with an instance of its type.
-        unsafe { core(this.cast()) }.mailbox.replace(Some(mailbox));
+        let core = unsafe { core(this.cast()) };
+        readers::begin(core)?;
+        core.mailbox.replace(Some(mailbox));
         Ok(py.None().into_bound(py))
     })
 }
@@ -175,6 +177,7 @@ unsafe extern "C" fn be_contexts(this: *mut ffi::PyObject, _: *mut ffi::PyObject
         if let Some(context) = &context {
             // SAFETY: I7: CPython calls attached, a method with an instance of its type.
             let core = unsafe { core(this.cast()) };
+            readers::begin(core)?;
             core.mailbox.replace(Some(Arc::clone(&context.mailbox)));
             core.context.replace(Some(Rc::clone(context)));
             core.thread.set(this_thread());
@@ -196,7 +199,7 @@ fn turns_of(event_loop: &Bound<'_, PyAny>, core: &Core) -> PyResult<Box<dyn Turn
     core.openings.drive_by(None);
     let backend: String = event_loop.getattr("_backend")?.extract()?;
     let mailbox = core.mailbox.borrow().clone();
-    let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("this loop is not one's own"))?;
+    let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))?;
     core.readers_are_new.set(core.readers.borrow().is_some());
     let turns = drivers()?.1(py, &backend, &mailbox)?;
     let before = core.context.replace(Some(turns.context()));
@@ -210,12 +213,14 @@ fn turns_of(event_loop: &Bound<'_, PyAny>, core: &Core) -> PyResult<Box<dyn Turn
 /// The loop is closed.
 pub fn context_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Rc<Context>> {
     // SAFETY: I7, by the token; the caller has checked that it is a loop, and keeps it.
-    let core = unsafe { core(event_loop.as_ptr().cast()) };
-    if core.context.borrow().is_none() {
+    let (core, closed) =
+        unsafe { (core(event_loop.as_ptr().cast()), (*event_loop.as_ptr().cast::<LoopObject>()).closed) };
+    if core.context.borrow().is_none() && closed == 0 {
         let turns = turns_of(event_loop, core)?;
         core.turns.replace(Some((this_thread(), turns)));
     }
     let context = core.context.borrow().clone();
+    let context = context.filter(|context| closed == 0 && !context.is_over.get());
     context.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))
 }
 

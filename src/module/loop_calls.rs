@@ -182,6 +182,30 @@ unsafe fn soon_behind_a_lock<'py>(
     }
 }
 
+/// `event_loop.call_soon(callback, *args, context=context)`, but that no Python code is run, which could be interrupted.
+///
+/// # Errors
+/// No memory.
+pub fn call_soon_natively(
+    event_loop: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    args: &[&Bound<'_, PyAny>],
+    context: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let this = event_loop.as_ptr().cast();
+    let args: Vec<_> = args.iter().map(|arg| arg.as_ptr()).collect();
+    let context = context.map_or(ptr::null_mut(), |context| context.as_ptr());
+    // SAFETY: I7, by the token; whoever calls has a loop; the objects live through the call.
+    unsafe {
+        let handle = New(handle::make(event_loop.py(), this, callback.as_ptr(), &args, context, None)?);
+        if (*this).debug != 0 {
+            handle::trace(&argument(event_loop.py(), handle.0.cast()))?;
+        }
+        core(this).schedule.borrow_mut().soon(handle::reference(handle.0));
+    }
+    Ok(())
+}
+
 /// `call_soon(callback, *args, context=None)`.
 pub unsafe extern "C" fn call_soon(
     this: *mut ffi::PyObject,

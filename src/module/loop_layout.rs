@@ -124,7 +124,7 @@ pub struct Core {
     pub thread: Cell<u64>,
     /// What drives it, between two runs, and the thread that it belongs to.
     pub turns: RefCell<Option<(u64, Box<dyn Turns>)>>,
-    /// Who waits for descriptors, which the driver is to watch, once anybody has.
+    /// Who waits for descriptors, which the driver is to watch. Made with the loop: later, no descriptor may be left for it.
     pub readers: RefCell<Option<Watch<Reader>>>,
     /// The connections of its transports, once there may be some.
     pub context: RefCell<Option<Rc<Context>>>,

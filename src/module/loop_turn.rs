@@ -193,11 +193,20 @@ impl EventLoop {
     pub fn opened(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let Some(arrivals) = self.core(py).openings.ended(event) else { return Ok(()) };
         let (of, number) = (self.0.bind(py), event.id.bits());
-        match event.outcome {
-            Outcome::AcceptFailed(errno) => of.call_method1("_accept_failed", (number, errno)).map(drop),
-            Outcome::Connected(errno) => of.call_method1("_connected", (number, errno)).map(drop),
-            _ => arrivals.into_iter().try_for_each(|arrival| transport_accepted::serve(of, number, arrival)),
-        }
+        let (method, errno) = match event.outcome {
+            Outcome::AcceptFailed(errno) => ("_accept_failed", errno),
+            Outcome::Connected(errno) => ("_connected", errno),
+            _ => {
+                // Whatever becomes of one, the others are served.
+                let serve = |arrival| transport_accepted::serve(of, number, arrival);
+                return arrivals.into_iter().map(serve).fold(Ok(()), Result::and);
+            }
+        };
+        of.call_method1(method, (number, errno)).map(drop).or_else(|error| {
+            // Interrupted, it may not have begun: it is told once more, and takes what it was told already for nothing.
+            of.call_method1("call_soon", (of.getattr(method)?, number, errno))?;
+            Err(error)
+        })
     }
 
     /// Some of its descriptors are ready.

@@ -71,18 +71,19 @@ impl PeerNames {
         self.kept[place].replace((name, object.clone().unbind())).map(|(_, gone)| gone)
     }
 
-    /// The address that `object` says, if it is one of those, or a tuple with numbers for an address and a port.
-    pub fn name(&self, object: &Bound<'_, PyAny>, v6: bool) -> Option<PeerName> {
+    /// The address that `object` says, if it is one of those.
+    pub fn name(&self, object: &Bound<'_, PyAny>) -> Option<PeerName> {
         let place = self.places.get(place_of(object)).copied().unwrap_or_default();
         match self.kept.get(usize::from(place)) {
             Some(Some((name, known))) if known.as_ptr() == object.as_ptr() => Some(*name),
-            _ => parse(object, v6),
+            _ => None,
         }
     }
 }
 
-/// What is not as simple as that is left to Python's own sockets, which look names up.
-fn parse(object: &Bound<'_, PyAny>, v6: bool) -> Option<PeerName> {
+/// The address that a tuple says, with numbers for an address and a port. What is not as simple as that is left to Python's own
+/// sockets, which look names up.
+pub fn parse(object: &Bound<'_, PyAny>, v6: bool) -> Option<PeerName> {
     let parts = object.cast_exact::<PyTuple>().ok()?;
     let len = parts.len();
     if !(len == 2 || v6 && len == 4) {

@@ -89,16 +89,21 @@ unsafe fn add<'py>(
     }
 }
 
+/// From now on it can be waited for descriptors.
+///
+/// # Errors
+/// None is left for the set.
+pub fn begin(core: &Core) -> PyResult<()> {
+    core.readers.replace(Some(Watch::new()?));
+    core.readers_are_new.set(true);
+    Ok(())
+}
+
 fn wait_for(core: &Core, fd: RawFd, side: Side, reader: Reader) -> io::Result<[Option<Reader>; 2]> {
-    let mut readers = core.readers.borrow_mut();
-    let watch = match &mut *readers {
-        Some(watch) => watch,
-        none => {
-            core.readers_are_new.set(true);
-            none.insert(Watch::new()?)
-        }
-    };
-    watch.add(fd, side, reader)
+    match &mut *core.readers.borrow_mut() {
+        Some(watch) => watch.add(fd, side, reader),
+        None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+    }
 }
 
 /// Answers whether somebody waited.

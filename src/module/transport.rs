@@ -3,6 +3,7 @@
 
 use crate::driver::descriptor::{Descriptor, Unfit};
 use crate::module::event_loop::{context_of, is_loop};
+use crate::module::loop_calls::call_soon_natively;
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
     Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, is_robbed, layout, marks, put, reach, traverse,
@@ -28,44 +29,61 @@ fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
     Ok(value.into_pyobject(py)?.to_owned().into_any())
 }
 
-/// `_open(loop, sock, server, context)`: makes its connection, which waits for `_begin`; its protocol is called in the context, or
-/// in a copy of the caller's. `NotImplementedError`: no socket that it could be made of.
+/// `_open(loop, sock, server, context, connection_made)`: makes its connection, which begins once that was called, in the next turn;
+/// its protocol is called in the context, or in a copy of the caller's. `NotImplementedError`: no socket that it could be made of.
 unsafe extern "C" fn open(this: Object, args: Object) -> Object {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its arguments live through the call.
         let (transport, args) = unsafe { (argument(py, this), argument(py, args)) };
-        let [event_loop, sock, server, variables]: [Bound<'_, PyAny>; 4] = args.extract()?;
+        let [event_loop, sock, server, variables, connection_made]: [Bound<'_, PyAny>; 5] = args.extract()?;
         if !is_loop(&event_loop)? {
             return Err(PyTypeError::new_err("a transport of py_reactor needs a loop of py_reactor"));
         }
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
-        if !unsafe { (*layout(&transport)).event_loop }.is_null() {
+        if unsafe { (*layout(&transport)).opened } != 0 {
             return Err(PyRuntimeError::new_err("a transport is opened once"));
         }
         let fd: c_int = sock.call_method0("fileno")?.extract()?;
         let context = context_of(&event_loop)?;
         let mut descriptor = Descriptor::lent(fd).map_err(|unfit| match unfit {
             Unfit::Bad => PyOSError::new_err((libc::EBADF, "the socket of a transport is closed")),
+            Unfit::Served => PyRuntimeError::new_err(format!(
+                "File descriptor {fd} is used by a transport, or by a connection of the reactor: close that one first"
+            )),
             unfit => PyNotImplementedError::new_err(format!("not a connected stream socket: {unfit:?}")),
         })?;
         descriptor.prepare();
-        put(&transport, |it| &mut it.event_loop, Some(event_loop));
+        put(&transport, |it| &mut it.event_loop, Some(event_loop.clone()));
         let tells_number = sockets::is_known(&sock, fd);
         put(&transport, |it| &mut it.sock, Some(sock));
         put(&transport, |it| &mut it.server, (!server.is_none()).then_some(server));
         let variables = if variables.is_none() { variables::copy(py)? } else { variables };
         put(&transport, |it| &mut it.variables, Some(variables));
-        let id = context.open_transport(descriptor, transport.clone().unbind(), MARKS);
-        attach(&transport, id);
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
         unsafe {
+            (*layout(&transport)).opened = 1;
             (*layout(&transport)).sock_fd = fd;
             (*layout(&transport)).tells_number = tells_number.into();
             (*layout(&transport)).high = MARKS.high as ffi::Py_ssize_t;
             (*layout(&transport)).low = MARKS.low as ffi::Py_ssize_t;
         }
+        begin_soon(&transport, &event_loop, &connection_made)?;
+        let id = context.open_transport(descriptor, transport.clone().unbind(), MARKS);
+        attach(&transport, id);
         none(py)
     })
+}
+
+/// Has `connection_made` called in the next turn, and then the connection begin. No Python code runs until then, which could be
+/// interrupted: whoever is connected is served.
+fn begin_soon(
+    transport: &Bound<'_, PyAny>,
+    event_loop: &Bound<'_, PyAny>,
+    connection_made: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let variables = field(transport, |it| it.variables);
+    call_soon_natively(event_loop, connection_made, &[transport], variables.as_ref())?;
+    call_soon_natively(event_loop, &transport.getattr("_begin")?, &[], None)
 }
 
 /// `_begin()`: `connection_made` was called.
@@ -420,7 +438,12 @@ static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
         c"The dict of get_extra_info, which may lack the socket yet.",
     ),
     method(c"_close_it", close_it, ffi::METH_NOARGS, c"Closes its socket."),
-    method(c"_open", open, ffi::METH_VARARGS, c"Makes its connection: loop, sock, server or None."),
+    method(
+        c"_open",
+        open,
+        ffi::METH_VARARGS,
+        c"Makes its connection: loop, sock, server or None, context or None, connection_made.",
+    ),
     method(c"_begin", begin, ffi::METH_NOARGS, c"connection_made was called."),
     method(c"_set_protocol", set_protocol, ffi::METH_VARARGS, c"Its protocol, and whether that has buffers."),
     method(c"_set_marks", set_marks, ffi::METH_VARARGS, c"High and low."),

@@ -11,7 +11,7 @@ use crate::module::loop_layout::{LoopObject, Ref, core};
 use crate::module::transport_layout::{MARKS, Names, attach, field, layout, put, word};
 use crate::module::transport_socket::{self, peer_name};
 use crate::module::words::Words;
-use crate::python::variables;
+use crate::python::{sockets, variables};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -56,7 +56,8 @@ pub fn serve(event_loop: &Bound<'_, PyAny>, number: u64, arrival: Arrival) -> Py
     }
     let Arrival { socket, peer } = arrival;
     let peer = peer_name(py, &peer)?;
-    event_loop.call_method1("_accepted", (number, socket.into_raw_fd(), peer)).map(drop)
+    let conn = sockets::owning(py, socket)?;
+    event_loop.call_method1("_accepted", (number, conn, peer)).map(drop)
 }
 
 impl<'py> Server<'_, 'py> {
@@ -116,7 +117,7 @@ impl<'py> Server<'_, 'py> {
             let it = &mut *layout(&transport);
             it.names = Some(Box::new(Names { peer, own }));
             it.sock_fd = socket.into_raw_fd();
-            it.owns_number = 1;
+            (it.owns_number, it.opened) = (1, 1);
             (it.high, it.low) = (MARKS.high as ffi::Py_ssize_t, MARKS.low as ffi::Py_ssize_t);
             let mut schedule = core(this).schedule.borrow_mut();
             schedule.soon(Ref(made.into_ptr()));

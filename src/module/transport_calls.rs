@@ -40,7 +40,7 @@ impl<'py> Serving<'_, 'py> {
     ///
     /// # Errors
     /// What is meant to end a loop.
-    fn failed(&self, error: PyErr, message: &str) -> PyResult<()> {
+    pub fn failed(&self, error: PyErr, message: &str) -> PyResult<()> {
         let py = self.py();
         if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {
             return Err(error);
@@ -86,37 +86,41 @@ impl<'py> Serving<'_, 'py> {
         }
     }
 
-    /// Passes `data` on, by way of the protocol's own buffers. Answers what is left of it, if they were too small and the
-    /// protocol takes no more now.
-    ///
-    /// # Errors
-    /// What is meant to end a loop.
-    pub fn fill_buffers(&self, data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let data = data.cast::<PyBytes>()?.as_bytes();
+    /// Passes `data` on, by way of the protocol's own buffers. Answers what is left of it: they were too small and the
+    /// protocol takes no more now, or it has raised what is meant to end a loop.
+    pub fn fill_buffers(&self, data: &Bound<'py, PyAny>) -> (Option<Bound<'py, PyBytes>>, PyResult<()>) {
+        let data = match data.cast::<PyBytes>() {
+            Ok(data) => data.as_bytes(),
+            Err(error) => return (None, Err(error.into())),
+        };
         let mut done = 0;
-        while done < data.len() {
+        let mut filled = Ok(());
+        while done < data.len() && filled.is_ok() {
             // SAFETY: I7, by the token; a transport.
             let (goes_on, buffered) = unsafe {
                 let it = &*self.it();
                 (it.closing == 0 && it.paused == 0, it.buffered != 0)
             };
-            if done > 0 && !(goes_on && buffered) {
-                return Ok(Some(PyBytes::new(self.py(), &data[done..])));
+            if !(goes_on && buffered) {
+                break;
             }
-            let protocol = self.protocol();
-            let len = match self.call("get_buffer", || fill_buffer(&protocol, &data[done..])) {
-                Ok(len) => len,
-                Err(error) => {
-                    return self.failed(error, "Fatal error: protocol.get_buffer() call failed.").map(|()| None);
-                }
-            };
-            done += len;
-            let updated = self.call("buffer_updated", || protocol.call_method1("buffer_updated", (len,)).map(drop));
-            if let Err(error) = updated {
-                return self.failed(error, "Fatal error: protocol.buffer_updated() call failed.").map(|()| None);
-            }
+            filled = self.fill_one(&data[done..], &mut done);
         }
-        Ok(None)
+        ((done < data.len()).then(|| PyBytes::new(self.py(), &data[done..])), filled)
+    }
+
+    /// Passes on what one buffer has room for of `data`, and counts it.
+    fn fill_one(&self, data: &[u8], done: &mut usize) -> PyResult<()> {
+        let protocol = self.protocol();
+        let len = match self.call("get_buffer", || fill_buffer(&protocol, data)) {
+            Ok(len) => len,
+            Err(error) => return self.failed(error, "Fatal error: protocol.get_buffer() call failed."),
+        };
+        *done += len;
+        match self.call("buffer_updated", || protocol.call_method1("buffer_updated", (len,)).map(drop)) {
+            Ok(()) => Ok(()),
+            Err(error) => self.failed(error, "Fatal error: protocol.buffer_updated() call failed."),
+        }
     }
 
     /// The peer sends no more. Answers whether the transport stays open.
@@ -138,13 +142,15 @@ impl<'py> Serving<'_, 'py> {
     pub fn drained(&self) -> PyResult<()> {
         // SAFETY: I7, by the token; a transport.
         let was_paused = unsafe { std::mem::take(&mut (*self.it()).protocol_paused) } != 0;
-        if was_paused {
-            self.call("resume_writing", || self.transport.call_method0("_resume_protocol"))?;
-        }
+        let resumed = match was_paused {
+            true => self.call("resume_writing", || self.transport.call_method0("_resume_protocol").map(drop)),
+            false => Ok(()),
+        };
+        // Whatever that has raised: somebody waits.
         if field(self.transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none()) {
-            self.transport.call_method0("_tell_if_empty")?;
+            return resumed.and(self.transport.call_method0("_tell_if_empty").map(drop));
         }
-        Ok(())
+        resumed
     }
 
     /// Tells the protocol, for the first and last time, that its connection is gone: by the system's `errno`, unless there
@@ -213,20 +219,23 @@ fn fill_buffer(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<usize> {
 }
 
 /// The connection is gone, and nothing names its descriptor any more: the socket is closed, unless its number `was_robbed`.
-pub fn closed(transport: &Bound<'_, PyAny>, was_robbed: bool) {
+///
+/// # Errors
+/// What is meant to end a loop; it is closed all the same.
+pub fn closed(transport: &Bound<'_, PyAny>, was_robbed: bool) -> PyResult<()> {
     detach(transport);
     if was_robbed {
         transport_socket::forget_number(transport);
     }
     let waits = field(transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none());
-    let closed = match waits {
+    let close = || match waits {
         true => transport.call_method0("_close_socket").map(drop),
         false => transport_accepted::closed(transport),
     };
-    if let Err(error) = closed {
-        error.write_unraisable(transport.py(), Some(transport));
-    }
+    // Interrupted, it has not been closed yet, or its server not been told.
+    let closed = close().or_else(|error| close().and(Err(error)));
     let_go(transport);
+    closed
 }
 
 /// It holds nothing any more.

@@ -58,6 +58,8 @@ pub struct Transport {
     pub sock_fd: c_int,
     /// Whether a reactor serves it: `id` names its connection.
     attached: c_char,
+    /// It had a connection once.
+    pub opened: c_char,
     pub closing: c_char,
     pub paused: c_char,
     pub eof: c_char,

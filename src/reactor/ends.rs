@@ -6,26 +6,30 @@ use super::Reactor;
 use super::transports::is_robbed;
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
-use crate::connection::context::Connection;
-use crate::driver::Driver;
-use crate::driver::Outcome;
+use crate::driver::{Driver, Outcome, Target};
 use crate::python::instance;
 use pyo3::prelude::*;
 
 impl Reactor {
     pub(super) fn receive(&mut self, py: Python<'_>, id: ConnId) {
-        let of = |connection: &mut Connection| (!is_robbed(py, connection)).then(|| connection.descriptor.target());
-        match self.with(id, of) {
-            Some(Some(target)) => self.driver.receive(id, target),
-            Some(None) => self.advance(id, Outcome::ReceiveFailed(libc::EBADF)),
+        match self.reached(py, id) {
+            Some((target, false)) => self.driver.receive(id, target),
+            Some((_, true)) => self.advance(id, Outcome::ReceiveFailed(libc::EBADF)),
             None => {}
         }
     }
 
-    pub(super) fn listen(&mut self, id: ConnId, ear: Ear) {
-        if let Some(target) = self.with(id, |connection| connection.descriptor.target()) {
-            self.driver.listen(id, target, ear);
+    pub(super) fn listen(&mut self, py: Python<'_>, id: ConnId, ear: Ear) {
+        match self.reached(py, id) {
+            Some((target, is_robbed)) if ear == Ear::Off || !is_robbed => self.driver.listen(id, target, ear),
+            Some(_) => self.advance(id, Outcome::ReceiveFailed(libc::EBADF)),
+            None => {}
         }
+    }
+
+    /// By what a connection is reached, and whether that is a stranger's.
+    fn reached(&self, py: Python<'_>, id: ConnId) -> Option<(Target, bool)> {
+        self.with(id, |connection| (connection.descriptor.target(), is_robbed(py, connection)))
     }
 
     /// The peer sends no more, or is gone. The protocol can see it at once, whatever mode it is in.

@@ -180,6 +180,7 @@ impl Reactor {
         let shut_down = || context.waiting(py, || self.driver.shut_down(deadline));
         // After a panic of the driver, nobody knows what the kernel still does.
         let drained = contain(&mut panic, shut_down).unwrap_or(false);
+        self.context.is_over.set(true);
         self.context.driver.take();
         contain(&mut panic, || self.leave_listeners());
         for command in std::mem::take(&mut self.commands) {
@@ -198,6 +199,7 @@ impl Reactor {
 
     /// The same on a thread that is not the loop's (I1): what the kernel may still use stays where it is.
     pub fn leave(mut self, py: Python<'_>) {
+        self.context.is_over.set(true);
         self.context.driver.take();
         let ids = self.context.table.borrow().ids();
         for id in ids {
@@ -264,7 +266,9 @@ impl Reactor {
         let mut share = self.share(id);
         let (mut has_sent, mut has_written) = (false, false);
         loop {
-            let next = self.with(id, |connection| connection.machine.next(&self.context.limits, share.is_left()));
+            // What ends the loop ends it first.
+            let may_call = share.is_left() && self.raised.is_none();
+            let next = self.with(id, |connection| connection.machine.next(&self.context.limits, may_call));
             let Some(next) = next else { return };
             match next {
                 Next::DataReceived => {
@@ -283,7 +287,7 @@ impl Reactor {
                 Next::ConnectionLost => self.lose(py, id),
                 Next::Receive => self.receive(py, id),
                 Next::CancelReceive => self.driver.cancel_receive(id),
-                Next::Listen(ear) => self.listen(id, ear),
+                Next::Listen(ear) => self.listen(py, id, ear),
                 // Once: the others have a right to their turn.
                 Next::Send if !has_sent && self.has_much_to_send(id) => {
                     has_sent = true;

@@ -56,13 +56,16 @@ impl Reactor {
         let serving = Serving { context: &self.context, id, transport };
         if transport_calls::is_buffered(transport) {
             let len = data.len().unwrap_or_default();
-            let rest = serving.fill_buffers(&data);
+            let (rest, filled) = serving.fill_buffers(&data);
+            if let Err(error) = filled {
+                self.raised.get_or_insert(error);
+            }
             return (len, self.put_back(id, rest));
         }
-        let received = self.whole(id, data).and_then(|data| {
-            serving.received(&data)?;
-            data.len()
-        });
+        let received = match self.whole(id, data) {
+            Ok(data) => serving.received(&data).and_then(|()| data.len()),
+            Err(error) => serving.failed(error, "Fatal read error on socket transport").map(|()| 0),
+        };
         match received {
             Ok(len) => (len, self.with(id, |connection| !connection.inbox.is_empty()).unwrap_or_default()),
             Err(error) => {
@@ -73,14 +76,7 @@ impl Reactor {
     }
 
     /// What is left of what a buffered protocol was given comes first the next time. Answers whether something waits.
-    fn put_back(&mut self, id: ConnId, rest: PyResult<Option<Bound<'_, PyBytes>>>) -> bool {
-        let rest = match rest {
-            Ok(rest) => rest,
-            Err(error) => {
-                self.raised.get_or_insert(error);
-                None
-            }
-        };
+    fn put_back(&self, id: ConnId, rest: Option<Bound<'_, PyBytes>>) -> bool {
         let waits = self.with(id, |connection| {
             if let Some(rest) = rest
                 && connection.machine.link.is_open()
@@ -118,12 +114,13 @@ impl Reactor {
     }
 
     pub(super) fn transport_eof(&mut self, py: Python<'_>, id: ConnId) {
-        let stays = self.serving(py, id, |serving| serving.eof_received());
-        if stays == Some(false)
-            && let Some(transport) = self.transport(py, id)
-            && let Err(error) = transport.call_method0("close")
-        {
-            self.raised.get_or_insert(error);
+        match self.serving(py, id, |serving| serving.eof_received()) {
+            Some(true) => {}
+            Some(false) => {
+                self.serving(py, id, |serving| serving.transport.call_method0("close").map(drop));
+            }
+            // It was interrupted: asked again, it says what becomes of the connection.
+            None => _ = self.with(id, |connection| connection.machine.link.received_eof()),
         }
     }
 
@@ -173,10 +170,12 @@ impl Reactor {
     }
 
     /// Its connection has been removed: the descriptor is the socket's alone again.
-    pub(super) fn transport_closed(&self, py: Python<'_>, connection: Connection) {
+    pub(super) fn transport_closed(&mut self, py: Python<'_>, connection: Connection) {
         let Connection { protocol, descriptor, .. } = connection;
         let was_robbed = descriptor.was_robbed();
         drop(descriptor);
-        transport_calls::closed(protocol.bind(py), was_robbed);
+        if let Err(error) = transport_calls::closed(protocol.bind(py), was_robbed) {
+            self.raised.get_or_insert(error);
+        }
     }
 }

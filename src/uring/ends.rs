@@ -68,7 +68,7 @@ impl Uring {
     /// Ears without what cannot be taken out of the old set: whose number somebody else has closed, while what it named is open
     /// elsewhere. No poll of the old set runs: the one that told of it has ended.
     fn renew_ears(&mut self) {
-        let Ok(ears) = Set::new() else { return };
+        let Ok(mut ears) = Set::new() else { return };
         for slot in self.slots.iter().filter(|slot| slot.ear != Ear::Off) {
             if let Some(id) = slot.id {
                 let _ = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear));

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import sys
@@ -19,6 +20,7 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "
 import endpoints  # noqa: E402
 import endpoints_datagrams  # noqa: E402
 import erlang  # noqa: E402
+from endpoints import Interrupt  # noqa: E402
 from own_loops import descriptors, works  # noqa: E402
 
 
@@ -27,7 +29,11 @@ def case(backend: str, scenario: Any) -> Any:
         before = descriptors()
         loop = erlang.new_event_loop(backend=backend)  # type: ignore[arg-type]
         try:
-            loop.run_until_complete(asyncio.wait_for(scenario(loop), 60))
+            running = loop.create_task(asyncio.wait_for(scenario(loop), 60))
+            while not running.done():
+                with contextlib.suppress(Interrupt):
+                    loop.run_until_complete(running)
+            running.result()
         finally:
             loop.close()
         self.assertEqual(descriptors(), before)

@@ -9,6 +9,10 @@ import traceback
 SCENARIOS = {}
 
 
+class Interrupt(KeyboardInterrupt):
+    """What a scenario interrupts its own loop by."""
+
+
 def scenario(function):
     SCENARIOS[function.__name__] = function
     return function
@@ -95,5 +99,6 @@ def names():
 
 import endpoints_datagrams  # noqa: E402, F401
 import endpoints_descriptors  # noqa: E402, F401
+import endpoints_exhausted  # noqa: E402, F401
 import endpoints_sockets  # noqa: E402, F401
 import endpoints_streams  # noqa: E402, F401

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 
-from endpoints import high, raised, reuse, scenario, spin, turns, until
+from endpoints import Interrupt, high, raised, reuse, scenario, spin, turns, until
 
 
 class Datagrams:
@@ -371,3 +371,60 @@ async def protocols_of_datagrams_can_be_replaced(loop):
     assert first.got == []
     ours.close()
     await until(lambda: second.lost == [None])
+
+
+@scenario
+async def a_destructor_may_run_while_a_datagram_is_put_down(loop):
+    import gc
+
+    transport, protocol = await endpoint(loop, local_addr=("127.0.0.1", 0))
+    failed = []
+
+    class Leaving:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            try:
+                transport.set_protocol(protocol)
+            except BaseException as exc:
+                failed.append(exc)
+
+    loop.set_exception_handler(lambda loop, context: None)
+    before = gc.get_threshold()
+    gc.collect()
+    try:
+        for _ in range(50):
+            Leaving()
+            gc.set_threshold(1)
+            # That this is no address is said by an exception, for which garbage is collected before Python 3.12.
+            transport.sendto(b"x", ("\ud800", 9))
+            gc.set_threshold(*before)
+    finally:
+        gc.set_threshold(*before)
+    loop.set_exception_handler(None)
+    assert not failed, failed
+    transport.close()
+    await until(lambda: protocol.lost)
+
+
+@scenario
+async def an_interrupt_loses_no_other_datagram(loop):
+    class Interrupted(Datagrams):
+        def error_received(self, exc):
+            super().error_received(exc)
+            raise Interrupt
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs:
+        theirs.bind(("127.0.0.1", 0))
+        theirs.setblocking(False)
+        transport, protocol = await loop.create_datagram_endpoint(Interrupted, local_addr=("127.0.0.1", 0))
+        for nth in range(10):
+            # The third is for all, which is not allowed.
+            transport.sendto(b"x" * (nth + 1), ("255.255.255.255", 9) if nth == 2 else theirs.getsockname())
+        await until(lambda: protocol.errors)
+        assert protocol.errors[0].errno == errno.EACCES
+        got = [len(await loop.sock_recv(theirs, 100)) for _ in range(9)]
+        assert got == [1, 2, 4, 5, 6, 7, 8, 9, 10], got
+        transport.close()
+        await until(lambda: protocol.lost)

@@ -41,6 +41,8 @@ pub enum Happening {
     Pauses(bool),
     /// Whether `eof_received` has it stay open from now on.
     Stays(bool),
+    /// The next callback is interrupted: what it was told is told again.
+    Interrupts,
     /// `set_write_buffer_limits`.
     SetsMarks(Marks),
     /// Somebody waits for an empty queue, to write to the socket; or has done so.
@@ -58,6 +60,7 @@ pub struct TransportWorld {
     made: bool,
     paused: bool,
     stays: bool,
+    interrupts: bool,
     answers: usize,
     receiving: bool,
     cancelling: bool,
@@ -94,6 +97,7 @@ impl TransportWorld {
             made: false,
             paused: false,
             stays: true,
+            interrupts: false,
             answers: 0,
             receiving: false,
             cancelling: false,
@@ -177,6 +181,28 @@ impl TransportWorld {
         self.machine.link.close(End::Closed);
     }
 
+    fn data_received(&mut self) {
+        self.call();
+        assert!(!self.told_eof, "data after the end of file");
+        let bytes = self.inbox.remove(0);
+        self.machine.link.delivered(bytes);
+        if std::mem::take(&mut self.interrupts) && self.machine.link.is_open() {
+            self.inbox.insert(0, bytes);
+            self.machine.link.undelivered(bytes);
+        }
+    }
+
+    fn eof_received(&mut self) {
+        self.call();
+        assert!(self.inbox.is_empty() && !self.told_eof, "data first");
+        self.told_eof = !std::mem::take(&mut self.interrupts);
+        if !self.told_eof {
+            self.machine.link.received_eof();
+        } else if !self.stays {
+            self.close();
+        }
+    }
+
     fn settle(&mut self) {
         for calls in (0..4usize).rev().chain(std::iter::repeat(0)) {
             let next = self.machine.next(&LIMITS, calls > 0);
@@ -185,19 +211,8 @@ impl TransportWorld {
             }
             assert!(self.made || next == Next::Nothing, "something happens before it is made");
             match next {
-                Next::DataReceived => {
-                    self.call();
-                    assert!(!self.told_eof, "data after the end of file");
-                    let bytes = self.inbox.remove(0);
-                    self.machine.link.delivered(bytes);
-                }
-                Next::EofReceived => {
-                    self.call();
-                    assert!(self.inbox.is_empty() && !std::mem::replace(&mut self.told_eof, true), "data first");
-                    if !self.stays {
-                        self.close();
-                    }
-                }
+                Next::DataReceived => self.data_received(),
+                Next::EofReceived => self.eof_received(),
                 Next::Drained => self.drained(),
                 Next::ConnectionLost => {
                     assert!(!self.receiving && !self.sending, "connection_lost while an operation runs");
@@ -389,6 +404,7 @@ impl TransportWorld {
                 assert_eq!(self.machine.mode().is_some_and(|mode| mode == Mode::Async), pauses && !self.failed);
             }
             Happening::Stays(stays) => self.stays = stays,
+            Happening::Interrupts => self.interrupts = true,
             Happening::SetsMarks(marks) => {
                 self.marks = marks;
                 let pauses = self.machine.set_marks(marks);

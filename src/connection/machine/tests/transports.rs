@@ -25,6 +25,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(WriteEof),
         4 => any::<bool>().prop_map(Pauses),
         1 => any::<bool>().prop_map(Stays),
+        1 => Just(Interrupts),
         1 => (0usize..60, 0usize..60).prop_map(|(low, more)| SetsMarks(Marks { high: low + more, low })),
         2 => any::<bool>().prop_map(Lends),
         1 => Just(Closes),
