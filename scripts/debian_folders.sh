@@ -20,7 +20,7 @@ fi
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 rustup_home=${RUSTUP_HOME:-$HOME/.rustup}
 
-packages=(build-essential ca-certificates curl git make procps rebar3 python3 python3-dev python3-venv
+packages=(build-essential ca-certificates curl git iproute2 make procps rebar3 python3 python3-dev python3-venv
     erlang-base erlang-dev erlang-dialyzer erlang-common-test erlang-eunit erlang-tools erlang-parsetools
     erlang-crypto erlang-ssl erlang-inets erlang-syntax-tools erlang-runtime-tools erlang-public-key)
 
@@ -59,10 +59,9 @@ install_into() { # folder, packages...
 }
 
 prepare() { # release, folder
-    local lock
     mkdir -p "$(dirname "$2")"
-    exec {lock}>"$2.lock"
-    flock -n "$lock" || { echo "py_reactor: $2 is used by another run" >&2; return 1; }
+    exec 9>"$2.lock"
+    flock -n 9 || { echo "py_reactor: $2 is used by another run" >&2; return 1; }
     # A run that was killed left its mounts: nothing is removed through them.
     unmount_under "$2"
     if [ ! -e "$2/debian" ]; then
@@ -102,7 +101,8 @@ prepare() { # release, folder
     bash scripts/copy_checkout.sh "$2/py_reactor"
 }
 
+# What stays behind of what runs there, as epmd does, holds no lock.
 inside() { # folder, command...
     chroot "$1" env -i HOME=/root TERM=dumb LANG=C.UTF-8 CARGO_HOME=/rust/cargo RUSTUP_HOME=/rust/rustup \
-        PATH=/rust/cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "${@:2}"
+        PATH=/rust/cargo/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin "${@:2}" 9>&-
 }
