@@ -25,9 +25,12 @@ versions() {
 
 # A line for each Python that Common Test was run with: its version, and the cases that passed.
 cases() { # the folder of lanes.py, the version of `python3'
-    sed -nE "s/^.*All ([0-9]+) tests passed.*/$2\t\1/p" "$1/test-ct.log"
-    awk '/^Python [0-9.]+ \(/ {version = $2} match($0, /All [0-9]+ tests passed/) {
-        split(substr($0, RSTART), word, " "); print version "\t" word[2]}' "$1/test-matrix.log"
+    { echo "Python $2 (the usual)"; cat "$1/test-ct.log" "$1/test-matrix.log"; } | awk '
+        /^Python [0-9.]+ \(/ { version = $2 }
+        match($0, /All [0-9]+ tests passed|Passed [0-9]+ tests/) {
+            split(substr($0, RSTART, RLENGTH), word, " ")
+            print version "\t" word[2]
+        }'
 }
 
 table=()
@@ -51,7 +54,7 @@ for platform in $platforms; do
     [ "$result" = passed ] || status=1
     table+=("$platform"$'\t'"$otp"$'\t'"$python"$'\t'"$result"$'\t'"$((SECONDS - began)) s")
     while IFS=$'\t' read -r version count; do
-        table+=("  Common Test"$'\t'"$otp"$'\t'"$version"$'\t'"$count cases passed"$'\t')
+        table+=("  Common Test"$'\t'"$otp"$'\t'"$version"$'\t'"$count passed"$'\t')
     done < <(cases "$lanes" "$python" 2>/dev/null)
     unmount_all
 done
