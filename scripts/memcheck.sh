@@ -50,9 +50,10 @@ export RUSTC_BOOTSTRAP=1 CARGO_BUILD_TARGET=$host CARGO_TARGET_DIR=$PWD/target/a
 cd "$copy"
 RUSTFLAGS="-Zsanitizer=address --cfg pyo3_disable_reference_pool" rebar3 do compile, ct --compile_only
 
-# Leaks: Python and the VM keep much until the end. Signal stacks: the VM has its own.
+# Leaks: Python and the VM keep much until the end. Signal stacks: the VM has its own. Locals stay on the stack, whose depth
+# is measured by them.
 watched() {
-    LD_PRELOAD=$libasan PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:use_sigaltstack=0:log_path=$copy/report "$@"
+    LD_PRELOAD=$libasan PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:use_sigaltstack=0:log_path=$copy/report "$@"
 }
 
 lib=$copy/_build/test/lib/py_reactor
