@@ -159,20 +159,34 @@ share(Id, State) ->
     case running(Id) of
         {ok, Ctx} ->
             {Listener, NewState} = socket_for(Id, State),
-            case py_nif:listener_share(Listener, Ctx) of
+            try py_nif:listener_share(Listener, Ctx) of
                 ok -> NewState#state{trouble = none};
                 %% It ends; the next one tells.
                 {error, stopped} -> NewState
+            catch
+                %% One of them was made by a library that was purged at this moment: it ends, too.
+                error:badarg -> NewState
             end;
         _ ->
             State
     end.
 
+%% A context that was made by a library that was purged is still there for a moment.
 -spec running(py_reactor_context:context()) -> {ok, py_nif:ctx()} | starting | error.
 running(Id) ->
     case py_reactor_table:pid(Id) of
-        {ok, Pid} -> py_reactor_table:ctx(Pid);
-        error -> error
+        {ok, Pid} ->
+            case py_reactor_table:ctx(Pid) of
+                {ok, Ctx} ->
+                    case py_nif:is_known(Ctx) of
+                        true -> {ok, Ctx};
+                        false -> error
+                    end;
+                NotReady ->
+                    NotReady
+            end;
+        error ->
+            error
     end.
 
 %% The socket that a context accepts from.

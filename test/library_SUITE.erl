@@ -14,6 +14,7 @@ groups() ->
     reactor_test:backend_groups([
         connections_live_on_when_the_module_is_loaded_again,
         contexts_and_listeners_come_back_after_a_purge,
+        a_listener_comes_back_before_its_context_has_heard_of_a_purge,
         init_restart,
         another_build_is_refused
     ], [
@@ -101,6 +102,28 @@ purge_and_load(Config, Id, Context, Port) ->
     {ok, New} = py_reactor_table:pid(Id),
     ?assertNotEqual(Context, New),
     New.
+
+%% It finds a context that is of the library that was purged, and waits for the next one.
+a_listener_comes_back_before_its_context_has_heard_of_a_purge(Config) ->
+    {Id, Context} = start(Config),
+    {ok, Listener} = py_reactor:start_listener(?FUNCTION_NAME, #{contexts => [Id]}),
+    #{?FUNCTION_NAME := #{port := Port}} = py_reactor:listeners(),
+    Supervisor = whereis(py_listener_sup),
+    Monitor = monitor(process, Listener),
+    ok = sys:suspend(Context),
+    ok = unload(),
+    {module, py_nif} = code:ensure_loaded(py_nif),
+    receive
+        {'DOWN', Monitor, process, Listener, Reason} -> ?assertEqual(native_library_reloaded, Reason)
+    end,
+    wait_until(back, fun() -> is_map_key(?FUNCTION_NAME, py_reactor:listeners()) end),
+    [{_, Next, _, _}] = supervisor:which_children(py_listener_sup),
+    ok = sys:resume(Context),
+    wait_until(back, fun() -> serves(Port) end),
+    ?assertEqual(Supervisor, whereis(py_listener_sup)),
+    ?assertMatch([{_, Next, _, _}], supervisor:which_children(py_listener_sup)),
+    ok = py_reactor:stop_listener(?FUNCTION_NAME),
+    ok = py_reactor_context:stop(Id, 0).
 
 serves(Port) ->
     case gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]) of
