@@ -43,6 +43,7 @@ class Client:
         self.owed = b""
         self.got = 0
         self.sent = 0
+        self.looks = 0
         self.mode = "-"
         self.note = ""
 
@@ -64,13 +65,17 @@ class Client:
         going = asyncio.ensure_future(self.go(behaviour))
         before = None
         while not (await asyncio.wait([going], timeout=self.load.stall_seconds))[0]:
-            if before == (self.sent, self.got):
+            if before == self.progress():
                 self.note += self.kernel_state()
                 going.cancel()
                 await asyncio.wait([going])
                 raise TimeoutError
-            before = self.sent, self.got
+            before = self.progress()
         going.result()
+
+    def progress(self):
+        """Looks are counted as well: who looks again and again without need pauses by choice, as long as its own loop lags."""
+        return self.sent, self.got, self.looks
 
     def kernel_state(self):
         """Both ends of the connection, as the kernel sees them: state, bytes in the queues to send and to receive, inode."""
@@ -169,6 +174,7 @@ class Client:
     async def receive_soon(self, size=65536):
         """What comes in a moment, if anything does; None if not."""
         waited = asyncio.ensure_future(self.receive(size))
+        self.looks += 1
         try:
             done, _ = await asyncio.wait([waited], timeout=0.05)
         finally:

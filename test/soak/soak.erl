@@ -277,9 +277,11 @@ settle(Attempts) ->
 
 %% When the connections that asyncio has made have ended.
 of_asyncio(Attempts) ->
-    {ok, Counts} = py:call(py:context(?ASYNCIO), soak_asyncio, counts, []),
+    Count = erlang:unique_integer([positive]),
+    _ = [{ok, none} = py:call(Pid, soak_asyncio, mark, [Count]) || Id <- all_ids(), {ok, Pid} <- [py_reactor_table:pid(Id)]],
+    {ok, Counts} = py:call(py:context(?ASYNCIO), soak_asyncio, counts, [Count]),
     case Counts of
-        #{<<"asyncio transports">> := Some} when Some > 1, Attempts > 0 ->
+        #{<<"asyncio BaseTransport">> := Some} when Some > 1, Attempts > 0 ->
             timer:sleep(100),
             of_asyncio(Attempts - 1);
         _ ->

@@ -286,9 +286,7 @@ async def soak(backend, seed, seconds, clients):
         for name, count in sorted((server.details() - details).items()):
             print(f"  more than at the baseline: {count} × {name}", flush=True)
         for key in ("descriptors", "threads", "ports", "processes", *(key for key in after if key.startswith("asyncio "))):
-            # A thread has a context of its own from when it first needs one.
-            slack = after["threads"] if key == "asyncio Context" else 0
-            if after[key] > before[key] + slack:
+            if after[key] > before[key]:
                 load.fail(f"{key}: {after[key]}, {before[key]} at the baseline")
         for key in ("connections", "buffers_lent"):
             if after[key]:

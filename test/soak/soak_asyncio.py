@@ -217,17 +217,29 @@ COUNTED = (
 )
 
 
-def counts():
+COUNT = contextvars.ContextVar("COUNT", default=None)
+
+
+def mark(count):
+    """Called on the thread of each context, at each count: a thread has a `Context` of its own from when it first needs one, which
+    no object refers to. It is told apart by what it holds: nobody copies it between this and the count."""
+    COUNT.set(count)
+
+
+def counts(count):
     """Of this context and what is made by asyncio in all of them: tasks, transports and the rest, by kinds."""
     gc.collect()
     loop = erlang.event_loop()
     found = collections.Counter()
     for thing in gc.get_objects():
+        if isinstance(thing, contextvars.Context) and thing.get(COUNT) == count:
+            found["of threads"] += 1
+            continue
         for kind in COUNTED:
             if isinstance(thing, kind):
                 found[f"asyncio {kind.__name__}"] += 1
     return {
         "asyncio tasks": len(asyncio.all_tasks(loop)),
-        "asyncio transports": len(loop._transports),
+        "contexts of threads": found["of threads"],
         **{f"asyncio {kind.__name__}": found[f"asyncio {kind.__name__}"] for kind in COUNTED},
     }
