@@ -2,11 +2,13 @@
 
 import _thread
 import concurrent.futures
+import mmap
 import os
 import sys
 import threading
 import time
 
+import erlang
 import erlang.reactor as reactor
 
 count = 0
@@ -20,14 +22,36 @@ def count_up():
     return count
 
 
-def spin(seconds):
-    """Computes, and lets nobody else have the GIL meanwhile."""
+def count_up_and_tell_when():
+    """The time of all interpreters when it ran."""
+    count_up()
+    return time.monotonic()
+
+
+def spin(told, over, most_seconds):
+    """Computes until the file says "y", and lets nobody else have the GIL from when the process is told.
+
+    Returns the time when that was over.
+    """
+    interval = sys.getswitchinterval()
+    with open(over, "rb") as file:
+        # To look at memory does not let go of the GIL.
+        letter = mmap.mmap(file.fileno(), 1, access=mmap.ACCESS_READ)
     sys.setswitchinterval(1000)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    try:
+        # Those who waited before have asked for it by then, and wait as long as that now.
+        _compute(letter, 0.1)
+        erlang.send(told, "begun")
+        return _compute(letter, most_seconds)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _compute(letter, most_seconds):
+    until = time.monotonic() + most_seconds
+    while (now := time.monotonic()) < until and letter[0] != ord("y"):
         pass
-    sys.setswitchinterval(0.005)
-    return True
+    return now
 
 
 def leave_thread_behind():
