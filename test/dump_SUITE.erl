@@ -28,13 +28,32 @@ init_per_group(Group, Config) ->
 end_per_group(_Group, _Config) ->
     ok.
 
+%% What a context is, where whoever waited for Python's lock, or for the thread, was not kept from it for too long.
+dump(Context, IsThere) ->
+    Test = self(),
+    wait_until(fun() ->
+        Dump = py_reactor:dump(Context),
+        IsThere(Dump) andalso is_tuple(Test ! {dump, Dump})
+    end),
+    receive
+        {dump, Dump} -> Dump
+    end.
+
+whole(#{mode := Mode, stacks := [_ | _], tasks := Tasks, connections := Connections}) ->
+    is_atom(Mode) andalso is_list(Tasks) andalso is_list(Connections);
+whole(#{}) ->
+    false.
+
+while_it_runs(#{mode := Mode, stacks := Stacks}) ->
+    is_atom(Mode) andalso is_list(Stacks).
+
 connections_and_operations(Config) ->
     serving(Config, "streams.Echo", fun(Context) ->
         {Client, _} = client(Context, Config),
         send(Client, <<"x">>),
         expect(Client, <<"x">>),
         #{mode := Mode, runs := _, queued := 0, options := #{buffers := 1024}, versions := #{kernel := _, python := _, otp := _}} =
-            Dump = py_reactor:dump(Context),
+            Dump = dump(Context, fun whole/1),
         ?assertEqual(reactor_test:mode(Config), Mode),
         #{connections := [#{state := read, operations := Operations, machine := Machine, received := 1, sent := 1}]} = Dump,
         ?assert(lists:member(<<"receive">>, Operations)),
@@ -49,7 +68,7 @@ an_endless_callback(Config) ->
         {Client, _} = client(Context, Config, #{endless => <<"data_received">>, flag => Flag}),
         send(Client, <<"x">>),
         wait_until(fun() -> filelib:is_file(Flag) end),
-        #{runs := true, connections := {unknown, _}, stats := #{connections := 1}, stacks := Stacks} = py_reactor:dump(Context),
+        #{runs := true, connections := {unknown, _}, stats := #{connections := 1}, stacks := Stacks} = dump(Context, fun while_it_runs/1),
         [#{thread := <<"the context's thread">>, stack := Stack} | _] = Stacks,
         ?assertNotEqual([], [Line || Line <- Stack, string:find(Line, "_spin") =/= nomatch]),
         ok = py_reactor_context:interrupt(Context)
@@ -58,21 +77,22 @@ an_endless_callback(Config) ->
 other_threads(Config) ->
     with_context(Config, #{}, fun(Context) ->
         ok = py:exec(Context, "import threading\ngo = threading.Event()\nthreading.Thread(target=go.wait, name='waits for go').start()"),
-        #{stacks := Stacks} = py_reactor:dump(Context),
+        #{stacks := Stacks} = dump(Context, fun whole/1),
         ?assertMatch([_], [Stack || #{thread := Thread, stack := Stack} <- Stacks, string:find(Thread, "waits for go") =/= nomatch]),
         ok = py:exec(Context, "go.set()")
     end).
 
 tasks_and_where_they_wait(Config) ->
     with_context(Config, #{}, fun(Context) ->
-        ?assertMatch(#{stacks := [_ | _]}, py_reactor:dump(Context)),
+        _ = dump(Context, fun whole/1),
         ok = py:exec(Context, [
             "import asyncio, erlang.reactor\n"
             "async def inner():\n    await asyncio.sleep(3600)\n"
             "async def outer():\n    await inner()\n"
             "kept = erlang.reactor.spawn(outer(), name='waits for an hour')\n"
         ]),
-        Find = fun() -> [Stack || #{task := <<"waits for an hour, outer">>, stack := Stack} <- maps:get(tasks, py_reactor:dump(Context))] end,
+        Tasks = fun() -> maps:get(tasks, dump(Context, fun whole/1)) end,
+        Find = fun() -> [Stack || #{task := <<"waits for an hour, outer">>, stack := Stack} <- Tasks()] end,
         Has = fun(Stack, Name) -> [Line || Line <- Stack, string:find(Line, Name) =/= nomatch] =/= [] end,
         wait_until(fun() ->
             case Find() of
@@ -81,11 +101,11 @@ tasks_and_where_they_wait(Config) ->
             end
         end),
         ok = py:exec(Context, "more = [erlang.reactor.spawn(outer()) for _ in range(300)]"),
-        Tasks = maps:get(tasks, py_reactor:dump(Context)),
-        ?assertEqual(257, length(Tasks)),
-        ?assertMatch(#{task := <<"[... 45 tasks left out ...]">>}, lists:last(Tasks)),
+        Many = Tasks(),
+        ?assertEqual(257, length(Many)),
+        ?assertMatch(#{task := <<"[... 45 tasks left out ...]">>}, lists:last(Many)),
         ok = py:exec(Context, "for task in [kept, *more]:\n    task.cancel()"),
-        wait_until(fun() -> maps:get(tasks, py_reactor:dump(Context)) =:= [] end)
+        wait_until(fun() -> Tasks() =:= [] end)
     end).
 
 %% Code of an extension module that lets nobody else run: the stacks are not to be had, and the rest is.
@@ -112,7 +132,7 @@ nothing_that_is_secret(Config) ->
     SetUp = reactor_test:factory("streams.Echo") ++ "\npassword = 'hidden'",
     with_context(Config, #{setup_code => SetUp, env => #{"PY_REACTOR_TEST_SECRET" => "hidden"}}, fun(Context) ->
         _ = client(Context, Config, #{password => <<"hidden">>}),
-        Text = io_lib:format("~tp", [py_reactor:dump(Context)]),
+        Text = io_lib:format("~tp", [dump(Context, fun whole/1)]),
         ?assertEqual(nomatch, string:find(Text, "hidden")),
         ?assertNotEqual(nomatch, string:find(Text, "PY_REACTOR_TEST_SECRET"))
     end).
@@ -122,10 +142,10 @@ of_a_function_that_it_calls(Config) ->
     Name = reactor_test:tag(),
     Test = self(),
     with_context(Config, #{}, fun(Context) ->
-        ok = py:register_function(Name, fun() -> Test ! {dump, py_reactor:dump(Context)}, ok end),
+        ok = py:register_function(Name, fun() -> Test ! {seen, dump(Context, fun while_it_runs/1)}, ok end),
         {ok, <<"ok">>} = py:eval(Context, "erlang.call(name)", #{name => Name}),
         receive
-            {dump, Dump} -> ?assertMatch(#{runs := true, stacks := [_ | _], connections := {unknown, _}}, Dump)
+            {seen, Dump} -> ?assertMatch(#{runs := true, stacks := [_ | _], connections := {unknown, _}}, Dump)
         end
     end),
     py:unregister_function(Name).

@@ -187,6 +187,12 @@ a_socket_that_is_closed_meanwhile(Config) ->
 closed_meanwhile(Way, Context) ->
     {Client, Server, Close} = server(Way),
     {ok, Port} = inet:port(Client),
+    {Source, Begun} =
+        case Way of
+            %% Looked up among the caller's sockets: the number is meant for that one from then on, and for anybody's before.
+            fd -> {element(2, {ok, _} = inet:getfd(Server)), fun() -> wait_begun(Server) end};
+            _ -> {Server, fun() -> ok end}
+        end,
     Test = self(),
     %% Two at least wait for its number.
     Grabber = spawn_link(fun() ->
@@ -201,12 +207,14 @@ closed_meanwhile(Way, Context) ->
     end),
     Closer = spawn_link(fun() ->
         receive
-            go -> Close()
+            go -> Begun()
         end,
+        Close(),
         Test ! {self(), closed}
     end),
     [Pid ! go || Pid <- [Closer, Grabber]],
-    Result = py_reactor_context:handoff(Context, Server, #{type => tcp, port => Port}),
+    Result = py_reactor_context:handoff(Context, Source, #{type => tcp, port => Port}),
+    Closer ! over,
     [
         receive
             {Pid, _} -> ok
@@ -221,11 +229,21 @@ closed_meanwhile(Way, Context) ->
     gen_tcp:close(Client),
     Grabber ! stop.
 
+%% Somebody hands that one over just now, or has.
+wait_begun(Socket) ->
+    receive
+        over -> ok
+    after 0 ->
+        case ets:member(py_reactor_table, {handoff, Socket}) of
+            true -> ok;
+            false -> erlang:yield(), wait_begun(Socket)
+        end
+    end.
+
 %% The server's end in one of the ways, and what closes it.
 server(Way) when Way =:= port; Way =:= fd ->
     {Client, Server} = reactor_test:pair([]),
-    {ok, Fd} = inet:getfd(Server),
-    {Client, case Way of port -> Server; fd -> Fd end, fun() -> gen_tcp:close(Server) end};
+    {Client, Server, fun() -> gen_tcp:close(Server) end};
 server(inet_backend) ->
     {ok, Listen} = gen_tcp:listen(0, [{inet_backend, socket}, binary, {active, false}, {ip, {127, 0, 0, 1}}]),
     {ok, Port} = inet:port(Listen),
@@ -317,15 +335,18 @@ at_once(Context, Source, Client) ->
 %% Whoever it is handed to closes it: its peer sees the end.
 duplicates_are_closed_in_every_answer(Config) ->
     with_context(Config, #{max_connections => 1}, fun(Context) ->
-        Full = fun() -> {_, Server} = reactor_test:pair(Config), py_reactor_context:handoff(Context, Server, info()) end,
         ok = py:exec(Context, reactor_test:factory("streams.Echo")),
         refused({error, {no_context, 99999999}}, 99999999, info(), Config),
         refused({error, {no_context, nonsense}}, nonsense, info(), Config),
-        refused({error, stopped}, spawn(fun() -> ok end), info(), Config),
+        {Dead, Monitor} = spawn_monitor(fun() -> ok end),
+        receive {'DOWN', Monitor, process, Dead, normal} -> ok end,
+        refused({error, stopped}, Dead, info(), Config),
         {error, {bad_info, _}} = refused(any, Context, [not_a_map], Config),
-        ok = Full(),
+        {Client, Server} = reactor_test:pair(Config),
+        ok = py_reactor_context:handoff(Context, Server, info()),
         refused({error, {max_connections, 1}}, Context, info(), Config),
-        ok = py_reactor_context:drain(Context, 5000),
+        gen_tcp:close(Client),
+        ok = py_reactor_context:drain(Context, 60000),
         refused({error, draining}, Context, info(), Config)
     end).
 
@@ -366,7 +387,7 @@ closes_its_own(How, Context, Config) ->
     Monitor = py_reactor_context:monitor_connection(Context, Fd),
     send(Alice, How),
     reactor_test:wait_until(closed, fun() -> py:eval(Context, ["__import__('os').path.exists('/proc/self/fd/", integer_to_list(Fd), "')"]) =:= {ok, false} end),
-    ok = py_reactor_context:handoff(Context, Server, #{tag => Tag}),
+    ok = py_reactor_context:handoff(Context, numbered(Fd, Server), #{tag => Tag}),
     send(Bob, <<"login bob">>),
     expect(Bob, <<"hello bob">>),
     ?assertMatch([#{fd := Fd}], py_reactor_context:connections(Context)),
@@ -381,6 +402,20 @@ closes_its_own(How, Context, Config) ->
     gen_tcp:close(Alice),
     gen_tcp:close(Bob),
     reactor_test:wait_connections(Context, 0).
+
+%% A duplicate of a socket by that number, which is free; lower ones may be as well.
+numbered(Number, Socket) ->
+    {ok, Fd} = inet:getfd(Socket),
+    Duplicates = duplicates(Fd, Number),
+    [ok = py:close_fd(Other) || Other <- Duplicates, Other =/= Number],
+    ok = gen_tcp:close(Socket),
+    Number.
+
+duplicates(Fd, Number) ->
+    case py:dup_fd(Fd) of
+        {ok, Number} -> [Number];
+        {ok, Lower} when Lower < Number -> [Lower | duplicates(Fd, Number)]
+    end.
 
 %% One that lingers is known to nobody any more, but has its number still: when that is another client's, its end leaves that
 %% one alone.
@@ -400,7 +435,7 @@ a_newcomer_with_the_number_of_one_that_lingers(Config) ->
         ?assertMatch(#{connections := 1}, py_reactor_context:stats(Context)),
         {Bob, Server} = reactor_test:pair(Config),
         {ok, none} = py:call(Context, os, close, [Fd]),
-        ok = py_reactor_context:handoff(Context, Server, #{tag => reactor_test:tag()}),
+        ok = py_reactor_context:handoff(Context, numbered(Fd, Server), #{tag => reactor_test:tag()}),
         send(Bob, <<"hello">>),
         expect(Bob, <<"hello">>),
         reactor_test:wait_connections(Context, 1),

@@ -103,7 +103,7 @@ start_peer() ->
     end.
 
 peer() ->
-    {ok, Peer, Node} = peer:start_link(#{name => peer:random_name(), args => ["-pa" | code:get_path()]}),
+    {ok, Peer, Node} = peer:start_link(#{name => peer:random_name(), args => ["-pa" | code:get_path()], wait_boot => 60000}),
     {ok, Peer, Node}.
 
 from_another_thread(Config) ->

@@ -40,16 +40,19 @@ ends(Config, Reason, Options, Script, Fun) ->
         {Client, Tag, Fd} = served(Context, Config, Script),
         Monitor = py_reactor_context:monitor_connection(Context, Fd),
         Fun(Context, Client, Tag, Fd),
-        ?assertEqual(Reason, await_down(Monitor, Fd)),
-        %% The protocol knows it, too.
-        receive
-            {<<"lost">>, Fd, Told, Errno} ->
-                ?assertEqual(atom_to_binary(Reason), Told),
-                ?assertEqual(maps:get(Reason, #{reset => ?ECONNRESET}, 0), Errno)
-        after 30000 -> error(not_told)
-        end,
+        hears(Reason, Monitor, Fd),
         gen_tcp:close(Client)
     end).
+
+hears(Reason, Monitor, Fd) ->
+    ?assertEqual(Reason, await_down(Monitor, Fd)),
+    %% The protocol knows it, too.
+    receive
+        {<<"lost">>, Fd, Told, Errno} ->
+            ?assertEqual(atom_to_binary(Reason), Told),
+            ?assertEqual(maps:get(Reason, #{reset => ?ECONNRESET}, 0), Errno)
+    after 30000 -> error(not_told)
+    end.
 
 served(Context, Config, Script) ->
     {Client, Tag} = client(Context, Config, #{script => Script, watcher => self()}),
@@ -82,8 +85,23 @@ reset_by_the_peer(Config) ->
         reactor_test:reset(Client)
     end).
 
+%% It is watched as soon as its time begins, which may be over a moment later: both wait for the thread, which is held up.
 idle(Config) ->
-    ends(Config, idle, #{idle_timeout_ms => 50}, #{}, fun(_Context, _Client, _Tag, _Fd) -> ok end).
+    serving(Config, "mailed.Mailed", #{idle_timeout_ms => 50}, fun(Context) ->
+        {Client, Server} = reactor_test:pair(Config),
+        {ok, Number} = inet:getfd(Server),
+        {ok, Fd} = py:dup_fd(Number),
+        ok = gen_tcp:close(Server),
+        Gate = reactor_test:hold(Context),
+        ok = py_reactor_context:handoff(Context, Fd, #{tag => reactor_test:tag(), watcher => self()}),
+        _ = spawn_link(fun() ->
+            reactor_test:wait_queued(Context, 2),
+            Gate ! open
+        end),
+        Monitor = py_reactor_context:monitor_connection(Context, Fd),
+        hears(idle, Monitor, Fd),
+        gen_tcp:close(Client)
+    end).
 
 stalled(Config) ->
     Script = #{data_received => [{<<>>, write_pending}], write_ready => [{binary:copy(<<"w">>, 65536), continue}]},
@@ -101,7 +119,7 @@ exception(Config) ->
 
 drained(Config) ->
     ends(Config, stopped, #{}, #{}, fun(Context, _Client, _Tag, _Fd) ->
-        ok = py_reactor_context:drain(Context, 10000)
+        ok = py_reactor_context:drain(Context, 60000)
     end).
 
 stopped(Config) ->

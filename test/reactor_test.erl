@@ -7,8 +7,9 @@
 -export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2, long/1]).
 -export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
--export([send/2, expect/2, expect_eof/1, receive_all/1, reset/1]).
+-export([send/2, expect/2, expect_eof/1, receive_bytes/2, receive_all/1, reset/1]).
 -export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
+-export([hold/1, wait_queued/2]).
 -export([wait_until/1, wait_until/2, wait_equal/2, register_self/0, said/1]).
 
 %% Every suite runs its cases on each of these: either backend in the main interpreter, and an interpreter of its own.
@@ -151,7 +152,18 @@ send(Client, Data) ->
 
 expect(Client, Data) ->
     Expected = iolist_to_binary(Data),
-    ?assertEqual({ok, Expected}, gen_tcp:recv(Client, byte_size(Expected), 30000)).
+    ?assertEqual({ok, Expected}, receive_bytes(Client, byte_size(Expected))).
+
+%% So many bytes, each piece of which has its time: how long all of them take is the machine's affair.
+receive_bytes(Client, Count) ->
+    receive_bytes(Client, Count, []).
+
+receive_bytes(Client, Left, Parts) ->
+    case gen_tcp:recv(Client, min(Left, 65536), 30000) of
+        {ok, Part} when byte_size(Part) < Left -> receive_bytes(Client, Left - byte_size(Part), [Part | Parts]);
+        {ok, Part} -> {ok, iolist_to_binary(lists:reverse([Part | Parts]))};
+        {error, _} = Error -> Error
+    end.
 
 expect_eof(Client) ->
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)).
@@ -197,6 +209,29 @@ wait_lost(Context, Tag) ->
 wait_connections(Context, Count) ->
     wait_equal(Count, fun() -> maps:get(connections, py_reactor_context:stats(Context)) end).
 
+%% Threads that are held up.
+
+%% Has the context run Python code until the process that is answered is sent `open'.
+hold(Context) ->
+    Test = self(),
+    Name = tag(),
+    ok = py:register_function(Name, fun() ->
+        Test ! {held, self()},
+        receive
+            open -> none
+        end
+    end),
+    _ = spawn(fun() -> py:eval(Context, "__import__('erlang').call(name, timeout=None)", #{name => Name}) end),
+    receive
+        {held, Gate} -> Gate
+    after 30000 -> error(not_held)
+    end.
+
+%% Waits until so many requests, and connections that were handed over, wait for a thread that is held up.
+wait_queued(Context, Count) ->
+    {ok, _, Ctx} = py_context_lookup:resolve(Context),
+    wait_until({queued, Count}, fun() -> element(1, py_nif:context_load(Ctx)) >= Count end).
+
 %% Waiting.
 
 wait_until(Condition) ->
@@ -221,22 +256,24 @@ said(What) ->
     after 20000 -> error({never_said, What})
     end.
 
+%% When waiting is over: by then, but not before so many looks. On a machine where nobody gets on, this VM does not either, and
+%% its clock alone says nothing.
 deadline() ->
-    erlang:monotonic_time(millisecond) + 30000.
+    {erlang:monotonic_time(millisecond) + 30000, 100}.
 
-wait(What, Fun, Good, Deadline) ->
+wait(What, Fun, Good, {Deadline, Looks}) ->
     Value = Fun(),
     case Good(Value) of
         true ->
             ok;
         false ->
-            case erlang:monotonic_time(millisecond) > Deadline of
+            case Looks =< 0 andalso erlang:monotonic_time(millisecond) > Deadline of
                 true ->
                     error({gave_up_waiting, What, {last, Value}});
                 false ->
                     receive
                     after 5 -> ok
                     end,
-                    wait(What, Fun, Good, Deadline)
+                    wait(What, Fun, Good, {Deadline, Looks - 1})
             end
     end.

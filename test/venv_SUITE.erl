@@ -59,10 +59,10 @@ system_packages(Config) ->
 by_the_application(Config) ->
     Venv = venv(Config, "one", "false"),
     with_vm(fun(Vm) ->
-        ok = peer:call(Vm, application, load, [py_reactor]),
-        ok = peer:call(Vm, application, set_env, [py_reactor, venv, Venv]),
-        {ok, _} = peer:call(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), #{}]),
-        ?assertEqual({ok, <<"one">>}, peer:call(Vm, py, eval, [1, "__import__('of_venv').name"]))
+        ok = ask(Vm, application, load, [py_reactor]),
+        ok = ask(Vm, application, set_env, [py_reactor, venv, Venv]),
+        {ok, _} = ask(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), #{}]),
+        ?assertEqual({ok, <<"one">>}, ask(Vm, py, eval, [1, "__import__('of_venv').name"]))
     end).
 
 before_the_paths(Config) ->
@@ -111,9 +111,9 @@ of_the_shell(Config) ->
     ok = write(filename:join(Old, "bin/python3"), ""),
     [
         with_vm([{"VIRTUAL_ENV", Venv}], fun(Vm) ->
-            {ok, Prefix} = peer:call(Vm, py, eval, ["__import__('sys').prefix"], 60000),
+            {ok, Prefix} = ask(Vm, py, eval, ["__import__('sys').prefix"]),
             ?assertEqual({Venv, Used}, {Venv, Prefix =:= list_to_binary(Venv)}),
-            ?assertEqual({Venv, Used}, {Venv, {ok, <<"fits">>} =:= peer:call(Vm, py, eval, ["__import__('of_venv').name"])})
+            ?assertEqual({Venv, Used}, {Venv, {ok, <<"fits">>} =:= ask(Vm, py, eval, ["__import__('of_venv').name"])})
         end)
      || {Venv, Used} <- [{Fits, true}, {Old, false}, {"/there/is/none", false}]
     ].
@@ -122,8 +122,8 @@ of_the_shell(Config) ->
 two_environments(Config) ->
     [One, Two] = [venv(Config, Name, "false") || Name <- ["one", "two"]],
     with_vm(fun(Vm) ->
-        Start = fun(Id, Mode, Venv) -> peer:call(Vm, py_reactor, start_context, [Id, Mode, #{venv => Venv}]) end,
-        Name = fun(Id) -> peer:call(Vm, py, eval, [Id, "__import__('of_venv').name"]) end,
+        Start = fun(Id, Mode, Venv) -> ask(Vm, py_reactor, start_context, [Id, Mode, #{venv => Venv}]) end,
+        Name = fun(Id) -> ask(Vm, py, eval, [Id, "__import__('of_venv').name"]) end,
         {ok, _} = Start(1, worker, One),
         {ok, _} = Start(2, worker, One),
         {error, {venv, Why}} = Start(3, worker, Two),
@@ -184,9 +184,13 @@ write(File, Text) ->
 
 with_context(Config, Options, Fun) ->
     with_vm(fun(Vm) ->
-        {ok, _} = peer:call(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), Options], 60000),
-        Fun(fun(Expression) -> peer:call(Vm, py, eval, [1, Expression]) end)
+        {ok, _} = ask(Vm, py_reactor, start_context, [1, proplists:get_value(mode, Config), Options]),
+        Fun(fun(Expression) -> ask(Vm, py, eval, [1, Expression]) end)
     end).
+
+%% A context starts Python, and what is imported is compiled first.
+ask(Vm, Module, Function, Args) ->
+    peer:call(Vm, Module, Function, Args, 60000).
 
 with_vm(Fun) ->
     with_vm([], Fun).
