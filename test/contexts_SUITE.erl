@@ -176,10 +176,11 @@ a_thread_that_stays_holds_nobody_up(Config) ->
     File = filename:join(?config(priv_dir, Config), "stay"),
     ok = file:write_file(File, ""),
     SetUp = ["import apart; apart.stay_while_there_is('", File, "')\n"],
-    ?assertMatch(
-        {error, {setup_code, {python_error, #{type := <<"ZeroDivisionError">>}}}},
-        py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => [SetUp, "1/0"]}))
-    ),
+    Test = self(),
+    Failing = spawn_link(fun() ->
+        process_flag(trap_exit, true),
+        Test ! {self(), py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => [SetUp, "1/0"]}))}
+    end),
     Id = new_id(),
     {ok, Context} = py_reactor_context:start_link(Id, subinterp, options(Config, #{setup_code => SetUp})),
     ok = log_collector:install(),
@@ -188,6 +189,10 @@ a_thread_that_stays_holds_nobody_up(Config) ->
         ?assertMatch({warning, _, _}, log_collector:await(Id, ["did not end in time"]))
     after
         log_collector:remove()
+    end,
+    receive
+        {Failing, Answer} ->
+            ?assertMatch({error, {setup_code, {python_error, #{type := <<"ZeroDivisionError">>}}}}, Answer)
     end,
     ok = file:delete(File),
     os_resources:wait_back_to(Before).

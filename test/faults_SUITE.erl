@@ -14,7 +14,6 @@ groups() ->
     reactor_test:backend_groups([
         illegal_answers_of_data_received,
         illegal_answers_of_write_ready,
-        answers_that_cannot_be_scripted,
         coroutines_where_nothing_is_answered,
         illegal_answers_of_eof_received,
         exception_in_data_received,
@@ -27,6 +26,8 @@ groups() ->
         exception_that_cannot_be_shown,
         missing_data_received,
         thousands_of_faults
+    ], [], [
+        answers_that_cannot_be_scripted
     ]).
 
 %% Runs one connection into its fault beside a neighbour, which must not notice. Answers {Level, Line, Meta}.

@@ -29,7 +29,6 @@ groups() ->
         what_is_killed,
         what_cannot_be_converted,
         a_timeout_ends_the_wait,
-        the_default_timeout,
         many_calls,
         too_many_calls,
         from_a_callback,
@@ -50,7 +49,9 @@ groups() ->
         awaited_when_the_context_stops,
         awaited_while_the_context_ends,
         bad_registrations
-    ] ++ reactor_test:long([killed_while_it_waits])).
+    ] ++ reactor_test:long([killed_while_it_waits]), [], [
+        the_default_timeout
+    ]).
 
 init_per_testcase(_Case, Config) ->
     ok = py:register_function(echo, fun(Term) -> Term end),

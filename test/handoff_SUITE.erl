@@ -334,7 +334,7 @@ at_once(Context, Source, Client) ->
 
 %% Whoever it is handed to closes it: its peer sees the end.
 duplicates_are_closed_in_every_answer(Config) ->
-    with_context(Config, #{max_connections => 1}, fun(Context) ->
+    with_context(Config, #{max_connections => 1, linger_ms => 0}, fun(Context) ->
         ok = py:exec(Context, reactor_test:factory("streams.Echo")),
         refused({error, {no_context, 99999999}}, 99999999, info(), Config),
         refused({error, {no_context, nonsense}}, nonsense, info(), Config),

@@ -21,11 +21,12 @@ groups() ->
         write_ready_of_the_instance_counts,
         write_of_the_instance_counts,
         a_dict_may_change_while_it_is_converted,
-        shared_parts_are_counted,
         nothing_is_taken_after_a_stop
     ], [
         a_blocking_read_by_hand_stops_nobody_else,
         a_kill_ends_a_send_that_was_only_planned
+    ], [
+        shared_parts_are_counted
     ]).
 
 forged_protocols_are_refused(Config) ->

@@ -16,7 +16,6 @@ groups() ->
     reactor_test:backend_groups([
         endless_callbacks,
         an_endless_message,
-        endless_steps,
         an_idle_loop_of_ones_own,
         what_others_wait_for_arrives,
         endless_requests,
@@ -26,12 +25,14 @@ groups() ->
         at_any_moment,
         a_context_may_end_meanwhile,
         no_context,
-        slow_callbacks_are_named,
         what_never_returns_is_told_of_once,
         within_the_limit_nothing_is_said,
         what_is_left_of_callbacks,
         what_is_left_of_requests,
-        what_is_left_is_found_slow,
+        what_is_left_is_found_slow
+    ], [], [
+        endless_steps,
+        slow_callbacks_are_named,
         set_up_code_that_never_returns
     ]).
 

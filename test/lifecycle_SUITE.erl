@@ -164,6 +164,7 @@ drain_and_stop_answer_although_python_does_not_return(Config) ->
     ?assertEqual({error, draining}, py_reactor_context:handoff(Context, Server, #{})),
     Gate ! open,
     expect_eof(Client),
+    gen_tcp:close(Client),
     ok = py_reactor_context:drain(Context, 30000),
     ok = py_reactor_context:stop(Context),
     Empty = start(Config, "streams.Echo", #{}),
@@ -326,6 +327,7 @@ supervised_contexts_come_back(Config) ->
     ?assertNotEqual(First, py:context(Id)),
     {Again, _} = client(Id, Config),
     echoes(Again),
+    gen_tcp:close(Again),
     ok = py_reactor_context:stop(Id).
 
 is_pid_of(Id, Old) ->
@@ -349,8 +351,8 @@ application_stop_and_start(Config) ->
     [stop_and_start(Config) || _ <- lists:seq(1, 2)],
     Before = os_resources:snapshot(),
     %% Python 3.12 loses memory with each interpreter that ends.
-    Times = case reactor_test:mode(Config) of subinterp -> 20; worker -> 50 end,
-    [stop_and_start(Config) || _ <- lists:seq(1, Times)],
+    Many = case reactor_test:mode(Config) of subinterp -> 20; worker -> 50 end,
+    [stop_and_start(Config) || _ <- lists:seq(1, reactor_test:times(10, Many))],
     os_resources:wait_back_to(Before).
 
 stop_and_start(Config) ->

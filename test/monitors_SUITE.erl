@@ -118,7 +118,7 @@ exception(Config) ->
     end).
 
 drained(Config) ->
-    ends(Config, stopped, #{}, #{}, fun(Context, _Client, _Tag, _Fd) ->
+    ends(Config, stopped, #{linger_ms => 0}, #{}, fun(Context, _Client, _Tag, _Fd) ->
         ok = py_reactor_context:drain(Context, 60000)
     end).
 

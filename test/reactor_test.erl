@@ -4,7 +4,8 @@
 -include_lib("common_test/include/ct.hrl").
 -include_lib("stdlib/include/assert.hrl").
 
--export([backends/0, mode/1, backend_groups/1, backend_groups/2, transport_groups/1, init_group/2, long/1]).
+-export([backends/0, mode/1, backend_groups/1, backend_groups/2, backend_groups/3, transport_groups/1, init_group/2]).
+-export([long/1, times/2]).
 -export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_bytes/2, receive_all/1, reset/1]).
@@ -12,9 +13,23 @@
 -export([hold/1, wait_queued/2]).
 -export([wait_until/1, wait_until/2, wait_equal/2, register_self/0, said/1]).
 
-%% Every suite runs its cases on each of these: either backend in the main interpreter, and an interpreter of its own.
+%% Every suite runs its cases on each of these: either backend in the main interpreter, and an interpreter of its own. With
+%% another Python than the usual one, what no Python changes need not be shown again: CORE names the backend of its contexts in
+%% the main interpreter (scripts/test_matrix.sh).
 backends() ->
-    [uring, epoll, subinterp].
+    workers() ++ [subinterp].
+
+workers() ->
+    case os:getenv("CORE") of
+        false -> [uring, epoll];
+        Backend -> [list_to_atom(Backend)]
+    end.
+
+transports() ->
+    case os:getenv("CORE") of
+        false -> [tcp, unix];
+        _ -> [tcp]
+    end.
 
 %% The mode of the contexts of a group.
 mode(Config) ->
@@ -26,18 +41,32 @@ backend_groups(Cases) ->
 
 %% The same, with cases that look at a context from another one, which must share its interpreter.
 backend_groups(Cases, Shared) ->
-    [{Backend, [], Cases ++ [Case || Case <- Shared, Backend =/= subinterp]} || Backend <- backends()].
+    backend_groups(Cases, Shared, []).
+
+%% The same, with cases that wait for long. `make test' has time for each backend and each mode once: for epoll in the main
+%% interpreter, and for an interpreter of its own, whose contexts are io_uring's.
+backend_groups(Cases, Shared, Slow) ->
+    Chosen = case long(Slow) of Slow -> workers(); [] -> [lists:last(workers())] end,
+    [{Worker, [], Cases ++ Shared ++ [Case || Case <- Slow, lists:member(Worker, Chosen)]} || Worker <- workers()] ++
+        [{subinterp, [], Cases ++ Slow}].
 
 %% The same, over each kind of stream socket.
 transport_groups(Cases) ->
-    [{Transport, [], Cases} || Transport <- [tcp, unix]] ++
-        backend_groups([{group, Transport} || Transport <- [tcp, unix]]).
+    [{Transport, [], Cases} || Transport <- transports()] ++
+        backend_groups([{group, Transport} || Transport <- transports()]).
 
 %% Cases that take long, or fetch something: `make test-full' alone runs them, by the variable LONG.
 long(Cases) ->
     case os:getenv("LONG") of
         "1" -> Cases;
         _ -> []
+    end.
+
+%% How often what takes long is repeated: the second, which `make test-full' has time for.
+times(Few, Many) ->
+    case long([many]) of
+        [many] -> Many;
+        [] -> Few
     end.
 
 init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->

@@ -22,7 +22,7 @@ groups() ->
         option_1_transfer,
         option_2_duplicate,
         accept_loop_serves_on,
-        five_thousand_connections
+        thousands_of_connections
     ]).
 
 %% handoff/2 goes to context 1.
@@ -127,6 +127,8 @@ http_in_pieces(_Config) ->
     ?assertEqual(page("/slow"), reactor_test:receive_all(Client)).
 
 http_twenty_at_a_time(_Config) ->
+    Each = reactor_test:times(25, 100),
+    All = 20 * Each,
     Port = start("simple_http_protocol", "SimpleHTTPProtocol"),
     Test = self(),
     Pids = [
@@ -140,7 +142,7 @@ http_twenty_at_a_time(_Config) ->
                     Expected = reactor_test:receive_all(Client),
                     gen_tcp:close(Client)
                 end
-             || N <- lists:seq(1, 100)
+             || N <- lists:seq(1, Each)
             ],
             Test ! {self(), done}
         end)
@@ -148,7 +150,7 @@ http_twenty_at_a_time(_Config) ->
     ],
     [receive {Pid, done} -> ok end || Pid <- Pids],
     reactor_test:wait_connections(1, 0),
-    ?assertMatch(#{accepted := 2000, closed := 2000, exceptions := 0}, py_reactor_context:stats(1)).
+    ?assertMatch(#{accepted := All, closed := All, exceptions := 0}, py_reactor_context:stats(1)).
 
 http_of_a_client_that_shuts_down(_Config) ->
     Client = connect(start("simple_http_protocol", "SimpleHTTPProtocol")),
@@ -208,7 +210,7 @@ accept_loop_serves_on(_Config) ->
     ],
     echoes(connect(Port)).
 
-five_thousand_connections(_Config) ->
+thousands_of_connections(_Config) ->
     Port = start("echo_protocol", "EchoProtocol"),
     Cycle = fun(_) ->
         Client = connect(Port),
@@ -219,6 +221,6 @@ five_thousand_connections(_Config) ->
     lists:foreach(Cycle, lists:seq(1, 50)),
     reactor_test:wait_connections(1, 0),
     Before = os_resources:snapshot(),
-    lists:foreach(Cycle, lists:seq(1, 5000)),
+    lists:foreach(Cycle, lists:seq(1, reactor_test:times(1000, 5000))),
     reactor_test:wait_connections(1, 0),
     os_resources:wait_back_to(Before).

@@ -7,11 +7,7 @@
 
 -import(reactor_test, [with_context/3, client/2, send/2, expect/2]).
 
--define(OWN_ALL, true).
 -include("reactor_suite.hrl").
-
-all() ->
-    [{group, Backend} || Backend <- [epoll, subinterp]].
 
 groups() ->
     reactor_test:backend_groups([
