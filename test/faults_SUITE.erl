@@ -210,7 +210,10 @@ thousands_of_faults(Config) ->
     serving(Config, "faults.Raises", fun(Context) ->
         {Client, _} = client(Context, Config, #{raises => 'SystemExit'}),
         Clients = [element(1, client(Context, Config, #{raises => 'ValueError'})) || _ <- lists:seq(1, 500)],
+        %% Together, however long it takes to send.
+        Gate = reactor_test:hold(Context),
         [send(C, <<"x">>) || C <- Clients],
+        Gate ! open,
         [expect_eof(C) || C <- Clients],
         ?assertEqual(500, maps:get(exceptions, py_reactor_context:stats(Context))),
         _ = log_collector:await(id(Context), ["suppressed", "further log lines"]),

@@ -142,9 +142,10 @@ awaited_by_many_tasks(Config) ->
     with_context(Config, #{}, fun(Context) ->
         ?assertEqual(lists:seq(0, 499), call(Context, ask_all, [<<"echo">>, 500])),
         %% One more than may run.
+        wait_until(fun() -> sys:get_state(py_functions, ?WAIT_MS) =:= #{} end),
         ok = py:register_function(held, fun(_) -> receive after infinity -> ok end end),
         Asked = later(fun() -> py:call(Context, askers, ask_all, [<<"held">>, 1025], #{}, ?WAIT_MS) end),
-        wait_until(fun() -> map_size(sys:get_state(py_functions)) =:= 1024 end),
+        wait_until(fun() -> map_size(sys:get_state(py_functions, ?WAIT_MS)) =:= 1024 end),
         {<<"BlockingIOError">>, _} = ask_async(Context, [<<"echo">>, 1]),
         [exit(Pid, kill) || Pid <- held()],
         {ok, Answers} = answer(Asked),
@@ -187,7 +188,8 @@ awaited_while_the_context_ends(Config) ->
             "import erlang.reactor\nasync def last():\n"
             "    await erlang.call_async('told', await erlang.call_async('echo', 7))\n"
             "erlang.reactor.on_stop(last)"
-        ])
+        ]),
+        ok = py_reactor_context:stop(Context, 60000)
     end),
     receive {Tag, 7} -> ok after 0 -> error(no_answer) end.
 
@@ -286,7 +288,7 @@ the_default_timeout(Config) ->
 many_calls(Config) ->
     with_context(Config, #{}, fun(Context) ->
         ?assertEqual(lists:seq(0, 999), call(Context, ask_often, [<<"echo">>, 1000])),
-        wait_until(fun() -> sys:get_state(py_functions) =:= #{} end)
+        wait_until(fun() -> sys:get_state(py_functions, ?WAIT_MS) =:= #{} end)
     end).
 
 %% As many as may run, held up, then one more.
@@ -298,12 +300,13 @@ too_many_calls(Config) ->
             after infinity -> Test
             end
         end),
+        wait_until(fun() -> sys:get_state(py_functions, ?WAIT_MS) =:= #{} end),
         [{<<"TimeoutError">>, _} = call(Context, ask_within, [0, <<"held">>]) || _ <- lists:seq(1, 1024)],
-        wait_until(fun() -> map_size(sys:get_state(py_functions)) =:= 1024 end),
+        wait_until(fun() -> map_size(sys:get_state(py_functions, ?WAIT_MS)) =:= 1024 end),
         {<<"BlockingIOError">>, Text} = ask(Context, [<<"echo">>, 1]),
         ?assertMatch({_, _}, binary:match(Text, <<"'echo' was not called: 1024 calls run already">>)),
         [exit(Pid, kill) || Pid <- held()],
-        wait_until(fun() -> sys:get_state(py_functions) =:= #{} end),
+        wait_until(fun() -> sys:get_state(py_functions, ?WAIT_MS) =:= #{} end),
         ?assertEqual(1, ask(Context, [<<"echo">>, 1]))
     end).
 
@@ -455,7 +458,7 @@ a_context_may_call_while_it_starts(Config) ->
 %% The thread ends although nobody answers.
 killed_while_it_waits(Config) ->
     register_waiting(slow),
-    Before = threads(),
+    Before = os_resources:threads_of_contexts(),
     {Owner, Monitor} = spawn_monitor(fun() ->
         with_context(Config, #{}, fun(Context) -> ask(Context, [<<"slow">>]) end)
     end),
@@ -465,11 +468,8 @@ killed_while_it_waits(Config) ->
         {'DOWN', Monitor, process, Owner, _} -> ok
     after ?WAIT_MS -> error(still_there)
     end,
-    wait_until(fun() -> threads() =< Before end),
+    wait_until(fun() -> os_resources:threads_of_contexts() =< Before end),
     Slow ! {return, none}.
-
-threads() ->
-    length([T || T <- filelib:wildcard("/proc/self/task/*/comm"), {ok, <<"py_reactor", _/binary>>} <- [file:read_file(T)]]).
 
 %% Whoever waits hears that there will be no answer; the next one finds the next server.
 the_server_dies(Config) ->

@@ -129,13 +129,14 @@ stop_tells_every_protocol(Config) ->
     Clients = [client(Context, Config) || _ <- lists:seq(1, 100)],
     [echoes(Client) || {Client, _} <- Clients],
     Before = os_resources:snapshot(),
+    Threads = os_resources:threads_of_contexts(),
     Stopper = spawn_link(fun() -> ok = py_reactor_context:stop(Context) end),
     [begin expect_eof(Client), gen_tcp:close(Client) end || {Client, _} <- Clients],
     receive
         {'EXIT', Stopper, normal} -> ok
     end,
-    #{threads := Threads, descriptors := Descriptors} = os_resources:snapshot(),
-    ?assert(Threads < map_get(threads, Before)),
+    #{descriptors := Descriptors} = os_resources:snapshot(),
+    ?assert(os_resources:threads_of_contexts() < Threads),
     %% Both ends of each connection.
     ?assert(Descriptors =< map_get(descriptors, Before) - 200),
     reactor_test:with_context(Config, #{}, fun(Other) ->
@@ -305,7 +306,7 @@ requests_hear_of_the_death(Config) ->
     reactor_test:with_context(Config, #{}, fun(Other) ->
         wait_until(fun() -> py:call(Other, stuck, is_inside, [Tag]) =:= {ok, true} end),
         Callers = [spawn_monitor(fun() -> exit(py:eval(Context, "1")) end) || _ <- lists:seq(1, 10)],
-        wait_until(fun() -> lists:all(fun({Pid, _}) -> process_info(Pid, status) =:= {status, waiting} end, Callers) end),
+        reactor_test:wait_queued(Context, length(Callers)),
         exit(Context, kill),
         [
             receive
@@ -371,7 +372,7 @@ stop_and_start(Config) ->
         {'EXIT', Closer, normal} -> ok
     end,
     wait_until(fun() -> not is_process_alive(Linked) end),
-    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])),
+    ok = os_resources:refuses(Port),
     ?assertEqual([], py:contexts()),
     ?assertEqual(#{}, py_reactor:listeners()),
     ok = application:start(py_reactor).

@@ -1,7 +1,7 @@
 %% What this VM holds of the operating system and of itself.
 -module(os_resources).
 
--export([snapshot/0, wait_back_to/1]).
+-export([snapshot/0, wait_back_to/1, threads_of_contexts/0, refuses/1]).
 
 snapshot() ->
     Descriptors = descriptors(),
@@ -18,6 +18,35 @@ wait_back_to(Before) ->
          || {Key, Count} <- maps:to_list(Before), map_get(Key, Now) > Count
         ])
     end).
+
+%% How many there are: others of ours come and go by themselves.
+threads_of_contexts() ->
+    length([T || T <- filelib:wildcard("/proc/self/task/*/comm"), {ok, <<"py_reactor", _/binary>>} <- [file:read_file(T)]]).
+
+%% Nobody of this process listens on that port of 127.0.0.1: who was given it meanwhile is another process.
+refuses(Port) ->
+    case gen_tcp:connect({127, 0, 0, 1}, Port, []) of
+        {error, econnrefused} ->
+            ok;
+        {ok, Client} ->
+            gen_tcp:close(Client),
+            case listens(Port, "/proc/[0-9]*") -- listens(Port, "/proc/self") of
+                [_ | _] -> ok;
+                [] -> error({still_listens, Port})
+            end
+    end.
+
+%% The sockets that listen there, as descriptors of those processes.
+listens(Port, Processes) ->
+    {ok, Table} = file:read_file("/proc/net/tcp"),
+    Addresses = [iolist_to_binary(io_lib:format("~s:~4.16.0B", [Ip, Port])) || Ip <- ["0100007F", "00000000"]],
+    Lines = [string:lexemes(Line, " ") || Line <- string:split(Table, "\n", all)],
+    Sockets = [
+        unicode:characters_to_list(["socket:[", Inode, "]"])
+     || [_, Local, _, <<"0A">>, _, _, _, _, _, Inode | _] <- Lines, lists:member(Local, Addresses)
+    ],
+    Links = [element(2, file:read_link(Fd)) || Fd <- filelib:wildcard(Processes ++ "/fd/*")],
+    [Socket || Socket <- Sockets, lists:member(Socket, Links)].
 
 descriptors() ->
     {ok, Descriptors} = file:list_dir("/proc/self/fd"),

@@ -124,7 +124,8 @@ what_waits_behind_it_ends_too(Config) ->
     {ok, Duplicate} = py:dup_fd(Fd),
     ok = py_reactor_context:handoff(Context, Duplicate, #{}),
     {Caller, Monitor} = spawn_monitor(fun() -> exit(py:eval(Context, "1")) end),
-    wait_until(fun() -> process_info(Caller, status) =:= {status, waiting} end),
+    %% The cast, the connection and the request.
+    reactor_test:wait_queued(Context, 3),
     {ok, none} = py:call(Other, recorder, release, [Tag]),
     expect_eof(Promised),
     ?assertEqual({ok, Fd}, inet:getfd(Server)),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import threading
 import time
 
 import recorder
@@ -14,6 +15,36 @@ log = []
 async def sleep(seconds, value):
     await asyncio.sleep(seconds)
     return value
+
+
+together = {}
+
+
+async def sleep_together(name, count, value):
+    """Sleeps until so many do."""
+    all_sleep, sleepers = together.setdefault(name, (asyncio.Event(), []))
+    sleepers.append(value)
+    if len(sleepers) == count:
+        all_sleep.set()
+    async with asyncio.timeout(3600):
+        await all_sleep.wait()
+    return value
+
+
+# By thread, which is by context.
+wakes = threading.local()
+
+
+async def sleep_until_woken():
+    wakes.up = getattr(wakes, "up", None) or asyncio.Event()
+    async with asyncio.timeout(3600):
+        await wakes.up.wait()
+    return "woken"
+
+
+def wake_all():
+    wakes.up.set()
+    wakes.up = None
 
 
 async def hold_on(name):
@@ -199,6 +230,17 @@ class Many(recorder.Recording):
             timers[nth] = self.call_later(3600, print)
         for timer in timers:
             timer.cancel()
+
+
+class Clocked(recorder.Recording):
+    """Answers how long its thread has computed since the last time, in nanoseconds."""
+
+    clock = 0
+
+    def data_received(self, data):
+        before, self.clock = self.clock, time.thread_time_ns()
+        self.write(b"%012d" % (self.clock - before))
+        return "continue"
 
 
 class Impatient(recorder.Recording):

@@ -54,20 +54,28 @@ def look(tag):
     return wrong
 
 
-def count_descriptors():
-    return len(os.listdir("/proc/self/fd"))
+def count_descriptors(fd):
+    """Of the socket that has this one: others in this process come and go."""
+
+    def link(number):
+        try:
+            return os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            return None
+
+    return [link(number) for number in os.listdir("/proc/self/fd")].count(link(fd))
 
 
 def ask_often(tag):
     """Each time over a duplicate that goes again."""
     proto = recorder.protocol(tag)
-    before = count_descriptors()
+    before = count_descriptors(proto.fd)
     for _ in range(100):
         proto.get_extra_info("socket").close()
         proto.get_extra_info("sockname")
         proto.get_extra_info("nonsense")
     proto.get_extra_info("socket").close()
-    return count_descriptors() - before
+    return count_descriptors(proto.fd) - before
 
 
 def after_the_end(tag):

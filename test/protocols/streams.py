@@ -2,6 +2,7 @@
 
 import array
 import hashlib
+import threading
 import time
 
 import erlang.reactor as reactor
@@ -9,6 +10,8 @@ from recorder import Recording, note, protocol
 
 _calls = {}
 _stopped = set()
+# By thread, which is by context.
+_here = threading.local()
 
 
 def calls(tag):
@@ -131,11 +134,14 @@ def digest_of_numbers(size):
 
 
 class PingOrSlow(reactor.Protocol):
-    """Sends a ping back at once; takes a millisecond for anything else."""
+    """Sends a ping back at once, or how many calls there have been; takes a millisecond for anything else."""
 
     def data_received(self, data):
+        _here.calls = getattr(_here, "calls", 0) + 1
         if data == b"ping":
             self.write(data)
+        elif data == b"count":
+            self.write(b"%08d" % _here.calls)
         else:
             time.sleep(0.001)
         return "continue"
