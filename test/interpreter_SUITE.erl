@@ -89,13 +89,13 @@ with_context(Config, Fun) ->
 
 %% Other VMs.
 
-%% Starts one that evaluates Code; answers its port and the number of its process. SIGINT has its default action there,
+%% Starts one that evaluates Code, and says nothing of how long that takes, which is the machine's affair; answers its port and the number of its process. SIGINT has its default action there,
 %% although what runs in the background of a shell inherits that it is ignored.
 vm(Flags, Code, Options) ->
     Ebin = filename:dirname(code:which(py)),
     Erl = ["--default-signal=INT", os:find_executable("erl")],
     Port = open_port({spawn_executable, os:find_executable("env")}, [
-        {args, Erl ++ Flags ++ ["-noshell", "-pa", filename:absname(Ebin), "-eval", Code]},
+        {args, Erl ++ Flags ++ ["-noshell", "-pa", filename:absname(Ebin), "-py_reactor", "slow_callback_ms", "infinity", "-eval", Code]},
         exit_status, binary, stderr_to_stdout, {line, 10000}
         | Options
     ]),
@@ -118,7 +118,7 @@ line(Port, Prefix) ->
 exit_status(Port) ->
     receive
         {Port, {exit_status, Status}} -> Status
-    after 20000 -> error(still_running)
+    after 60000 -> error(still_running)
     end.
 
 print_appears_in_a_pipe(_Config) ->
@@ -188,7 +188,7 @@ lines(Port) ->
 a_slow_console_loses_nothing(_Config) ->
     Ebin = filename:absname(filename:dirname(code:which(py))),
     Code = "ok = py:exec(\\\"import os\\\\nos.set_blocking(1, False)\\\\nfor n in range(20000): print(n, '.' * 90)\\\"), halt(0)",
-    Said = os:cmd(io_lib:format("erl -noshell -pa ~ts -eval \"~ts\" 2>&1 | (sleep 1; wc -l)", [Ebin, Code])),
+    Said = os:cmd(io_lib:format("erl -noshell -pa ~ts -py_reactor slow_callback_ms infinity -eval \"~ts\" 2>&1 | (sleep 1; wc -l)", [Ebin, Code])),
     ?assertEqual("20000", string:trim(Said)).
 
 %% With +Bd an interrupt ends the VM; importing signal must not take that away.

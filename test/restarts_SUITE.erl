@@ -140,14 +140,19 @@ killed_supervisors(Config) ->
             Killed = whereis(Supervisor),
             exit(Killed, kill),
             wait_until(fun() -> not lists:member(whereis(Supervisor), [undefined, Killed]) end),
-            Listens = fun() -> is_map_key(?MODULE, py_reactor:listeners()) end,
-            wait_until(Listens),
-            Next = connect(Port),
-            echoes(Next),
-            [gen_tcp:close(C) || C <- [Client, Next]]
+            %% A listener that ends with its supervisor may be there for a moment yet, and lose who comes to it.
+            wait_until(fun() -> is_served(Port) end),
+            gen_tcp:close(Client)
         end
      || Supervisor <- [py_listener_sup, py_context_sup, py_service_sup]
     ].
+
+is_served(Port) ->
+    Client = connect(Port),
+    _ = gen_tcp:send(Client, <<"x">>),
+    Answer = gen_tcp:recv(Client, 1, 30000),
+    gen_tcp:close(Client),
+    Answer =:= {ok, <<"x">>}.
 
 connect(Port) ->
     case gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}]) of

@@ -41,17 +41,17 @@ a_thousand_leave_nothing(Config) ->
 stop_closes_what_is_left_of_them(Config) ->
     {Context, Client} = with_echo(Config),
     ok = gen_tcp:send(Client, "still there"),
-    {ok, <<"still there">>} = gen_tcp:recv(Client, 11, 5000),
+    {ok, <<"still there">>} = gen_tcp:recv(Client, 11, 30000),
     ok = py_reactor_context:stop(Context),
-    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)),
     ?assertEqual([<<"lost None">>], said()).
 
 tasks_have_their_transports_until_they_end(Config) ->
     {Context, Client} = with_echo(Config),
     ok = py:exec(Context, <<"import transports_ending; transports_ending.say_goodbye()">>),
     ok = py_reactor_context:stop(Context),
-    ?assertEqual({ok, <<"goodbye">>}, gen_tcp:recv(Client, 0, 5000)),
-    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 5000)),
+    ?assertEqual({ok, <<"goodbye">>}, gen_tcp:recv(Client, 0, 30000)),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)),
     ?assertEqual([<<"lost None">>], said()).
 
 %% What was written and nobody reads is thrown away when the time is over.
@@ -75,14 +75,14 @@ drain_leaves_them_alone(Config) ->
     {Context, Client} = with_echo(Config),
     ok = py_reactor_context:drain(Context, 5000),
     ok = gen_tcp:send(Client, "drained"),
-    ?assertEqual({ok, <<"drained">>}, gen_tcp:recv(Client, 7, 5000)),
+    ?assertEqual({ok, <<"drained">>}, gen_tcp:recv(Client, 7, 30000)),
     ok = py_reactor_context:stop(Context).
 
 stats_and_the_list(Config) ->
     {Context, Client} = with_echo(Config),
     ?assertMatch(#{transports := 1, connections := 0, accepted := 0}, py_reactor_context:stats(Context)),
     ok = gen_tcp:send(Client, "counted"),
-    {ok, <<"counted">>} = gen_tcp:recv(Client, 7, 5000),
+    {ok, <<"counted">>} = gen_tcp:recv(Client, 7, 30000),
     [Listed] = py_reactor_context:connections(Context),
     ?assertMatch(
         #{class := <<"transports_ending.Echo">>, client_info := undefined, state := read, received := 7, sent := 7}, Listed
@@ -101,9 +101,10 @@ with_echo(Config) ->
     {ok, Context} = py_reactor_context:start_link(reactor_test:new_id(), reactor_test:mode(Config), reactor_test:options(Config, #{})),
     true = register(transports, self()),
     ok = py:exec(Context, <<"import transports_ending; transports_ending.serve()">>),
-    Port = receive Number when is_integer(Number) -> Number after 10000 -> error(timeout) end,
+    Port = receive Number when is_integer(Number) -> Number after 30000 -> error(timeout) end,
     {ok, Client} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {recbuf, 4096}]),
-    wait_equal(1, fun() -> transports(Context) end),
+    wait_equal({ok, true}, fun() -> py:eval(Context, "erlang.event_loop() in __import__('transports_ending').connected") end),
+    ?assertEqual(1, transports(Context)),
     {Context, Client}.
 
 said() ->

@@ -62,7 +62,13 @@ class Servers:
 
     def test_many_at_once(self) -> None:
         # Where there is no room for all, the kernel may forget one that takes itself for connected.
-        server, address = self.serve(backlog=1000)
+        lost: list[object] = []
+
+        class Counted(Greet):
+            def connection_lost(self, exc: object) -> None:
+                lost.append(exc)
+
+        server, address = self.serve(Counted, backlog=1000)
 
         async def main() -> list[bytes]:
             async def one() -> bytes:
@@ -75,8 +81,11 @@ class Servers:
             return await asyncio.gather(*(one() for _ in range(500)))
 
         self.run_for(main())
+        # Its own ends close by themselves.
+        self.run_for(until(lambda: len(lost) == 500))
         before = descriptors()
         self.assertEqual(self.run_for(main()), [b"hello"] * 500)
+        self.run_for(until(lambda: len(lost) == 1000))
         self.assertEqual(descriptors(), before)
         server.close()
         self.assertEqual(self.errors, [])

@@ -150,7 +150,7 @@ class Own:
         transport, protocol = self.make(Interrupting)
         self.theirs.send(b"x")
         with self.assertRaises(KeyboardInterrupt):
-            self.loop.run_until_complete(asyncio.sleep(5))
+            self.loop.run_until_complete(asyncio.sleep(60))
         self.assertFalse(transport.is_closing())
         transport.close()
         self.loop.run_until_complete(protocol.lost)

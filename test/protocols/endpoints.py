@@ -33,7 +33,7 @@ def high(sock):
 
 
 def reuse(number):
-    """A number that was closed is another socket's. Answers that one, and its other end."""
+    """A number is another socket's: what had it is closed, if it is not yet. Answers that one, and its other end."""
     ours, theirs = socket.socketpair()
     os.dup2(ours.fileno(), number, inheritable=False)
     ours.close()

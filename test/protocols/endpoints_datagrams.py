@@ -278,7 +278,7 @@ async def slow_callbacks_leave_others_their_turn(loop):
         def datagram_received(self, data, addr):
             heard.append(data)
             spin(0.002)
-            loop.call_soon(between.append, len(heard))
+            loop.call_soon(lambda: between.append(len(heard)))
 
     ours, _ = await loop.create_datagram_endpoint(Slow, local_addr=("127.0.0.1", 0))
     for nth in range(12):

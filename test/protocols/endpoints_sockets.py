@@ -219,6 +219,6 @@ async def an_accept_is_given_up_as_somebody_arrives(loop):
                 accepts.cancel()
                 await turns()
                 assert accepts.cancelled()
-                conn, peer = await asyncio.wait_for(loop.sock_accept(listening), 5)
+                conn, peer = await asyncio.wait_for(loop.sock_accept(listening), 20)
                 assert peer == client.getsockname()
                 conn.close()
