@@ -290,6 +290,13 @@ impl Uring {
         }
     }
 
+    /// Whether somebody waits for a buffer that is there: who has had one offered before may have nothing to receive, and then
+    /// nothing comes that would bring the next turn.
+    fn may_feed(&self, pool: &Pool) -> bool {
+        (!self.starved.is_empty() && self.held.buffers.posted() > 0)
+            || (!self.starved_calls.is_empty() && pool.has_free())
+    }
+
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         let queued = self.ring.submission().len();
         let timespec = Timespec::from(timeout.unwrap_or_default());
@@ -466,8 +473,10 @@ impl Driver for Uring {
         self.refill(pool);
         self.poll_watched();
         self.push_backlog();
-        // Completions left from the last batch, submissions that did not fit, and who floods must not wait for new ones.
+        // Completions left from the last batch, submissions that did not fit, and who floods or can be fed must not wait for new
+        // ones.
         let ready = !self.made.is_empty()
+            || self.may_feed(pool)
             || !self.backlog.is_empty()
             || !self.flooding.is_empty()
             || !self.early.is_empty()

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 import struct
+import time
 from pathlib import Path
 
 HEADER = struct.Struct(">4sBxxxII")
@@ -41,14 +42,14 @@ class Client:
         self.sock = None
         self.local = None
         self.owed = b""
-        self.got = 0
-        self.sent = 0
-        self.looks = 0
+        self.got = self.sent = self.looks = 0
+        self.began = time.monotonic()
         self.mode = "-"
         self.note = ""
 
     def __str__(self):
-        return f"mode {self.mode}, local port {self.local}, sent {self.sent}, got {self.got} of {len(self.owed)}{self.note}"
+        age = f"{time.monotonic() - self.began:.1f} s old"
+        return f"mode {self.mode}, local port {self.local}, {age}, sent {self.sent}, got {self.got} of {len(self.owed)}{self.note}"
 
     async def go(self, behaviour):
         self.load.open += 1
@@ -65,7 +66,7 @@ class Client:
         going = asyncio.ensure_future(self.go(behaviour))
         before = None
         while not (await asyncio.wait([going], timeout=self.load.stall_seconds))[0]:
-            if before == self.progress():
+            if before == self.progress():  # looks, too: who looks again and again pauses by choice, as long as its own loop lags
                 self.note += self.kernel_state()
                 going.cancel()
                 await asyncio.wait([going])
@@ -74,7 +75,6 @@ class Client:
         going.result()
 
     def progress(self):
-        """Looks are counted as well: who looks again and again without need pauses by choice, as long as its own loop lags."""
         return self.sent, self.got, self.looks
 
     def kernel_state(self):

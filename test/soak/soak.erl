@@ -117,7 +117,8 @@ options(Label, Style, Options, Backend, Seed) ->
         end,
     Here = os:getenv("SOAK_DIR", "."),
     %% Small pools are touched whole during the warm-up: memory that grows after that is a leak.
-    Common = #{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 15000, buffers => 128},
+    %% Whoever closes waits longer for its client than a client beside busy loops is given (STALL_SECONDS_BUSY).
+    Common = #{backend => Backend, setup_code => SetUp, python_path => [Here], linger_ms => 90000, buffers => 128},
     maps:merge(Common, Options).
 
 start_listener({Name, Contexts}) ->
