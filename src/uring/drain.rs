@@ -57,23 +57,28 @@ impl Uring {
                 self.count_end();
             }
         }
+        let mut tried = false;
         while self.operations > 0 && !self.lost {
             let left = deadline.saturating_duration_since(Instant::now());
+            let over = left.is_zero();
             // Again each time: a cancel may miss an operation that is just completing.
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
                 .build()
                 .user_data(Token::new(Kind::CancelSend, ConnId { index: 0, generation: 0 }).0);
             self.push_uncounted(cancel);
             self.push_backlog();
-            if left.is_zero() || self.enter(1, Some(left.min(Duration::from_millis(100)))).is_err() {
+            // Once more when the time is over: this thread may have been kept waiting, too.
+            if over && !tried || self.enter(u32::from(!over), Some(left.min(Duration::from_millis(100)))).is_err() {
                 self.lost = true;
             }
+            tried = true;
             loop {
                 let Some(entry) = self.ring.completion().next() else { break };
                 if ends_operation(&entry) {
                     self.count_end();
                 }
             }
+            self.lost |= over && self.operations > 0;
         }
         !self.lost
     }
