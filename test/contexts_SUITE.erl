@@ -239,7 +239,7 @@ an_end_that_never_comes_is_interrupted(Config) ->
     File = filename:join(?config(priv_dir, Config), "never"),
     Context = start(Config, ["import ending; ending.never('", File, "')"]),
     ok = py_reactor_context:stop(Context, 0),
-    ?assert(filelib:is_file(File)),
+    wait_until(fun() -> filelib:is_file(File) end),
     os_resources:wait_back_to(Before).
 
 %% Some module of the standard library cannot be in two interpreters; which one, depends on the Python.

@@ -236,7 +236,7 @@ restarted(Config) ->
     end),
     #{restarted := #{port := Port}} = py_reactor:listeners(),
     ok = file:write_file(os:getenv("ROUNDS") ++ ".port", integer_to_list(Port)),
-    true = serves(Port),
+    wait_until(serves, fun() -> serves(Port) end),
     {Client, _} = client(Id, Config),
     echoes(Client),
     say("round ~b: ok", [Round]),

@@ -79,8 +79,12 @@ contexts_share_evenly(Config) ->
     {ok, _} = py_reactor:start_listener(?MODULE, #{contexts => Ids}),
     Accepted = fun() -> [maps:get(accepted, py_reactor_context:stats(Id)) || Id <- Ids] end,
     wait_until(fun() -> echoes(connect(port())), lists:min(Accepted()) > 0 end),
-    %% Who answers a second time has ended the turn of the first, and waits again.
-    Back = fun() -> [{ok, 1} = py:eval(Id, "1") || Id <- Ids, _ <- [1, 2]] end,
+    %% Who answers a second time has ended the turn of the first, and waits again unless it is kept from that.
+    Threads = [os_resources:thread(Id) || Id <- Ids],
+    Back = fun() ->
+        [{ok, 1} = py:eval(Id, "1") || Id <- Ids, _ <- [1, 2]],
+        wait_until(fun() -> lists:all(fun os_resources:sleeps/1, Threads) end)
+    end,
     Before = Accepted(),
     [begin Back(), echoes(connect(port())) end || _ <- lists:seq(1, 60)],
     Each = [After - B || {After, B} <- lists:zip(Accepted(), Before)],
@@ -174,8 +178,8 @@ a_socket_for_each_context(Config) ->
     Gone = fun() -> py_reactor_context:stats(One) =:= {error, {no_context, One}} end,
     wait_until(Gone),
     Before = Accepted(Two),
-    %% The socket of the one that is gone is closed a moment later.
-    serves_soon(Port),
+    %% The socket of the one that is gone is closed a moment later; whom the kernel gives to that before is reset.
+    wait_until(fun() -> length(listening(Port)) =:= 1 end),
     [echoes(connect(Port)) || _ <- lists:seq(1, 20)],
     ?assert(Accepted(Two) >= Before + 20),
     {ok, _} = py_reactor:start_context(One, reactor_test:mode(Config), Options),
@@ -233,13 +237,6 @@ storm(Port, Left, Served) ->
         {ok, <<"x">>} -> gen_tcp:close(Client), storm(Port, Left - 1, Served + 1);
         {error, Ended} when Ended =:= closed; Ended =:= econnreset -> storm(Port, Left - 1, Served)
     end.
-
-%% Whom the kernel gave to a socket that is closed is reset.
-serves_soon(Port) ->
-    wait_until(fun() ->
-        Client = connect(Port),
-        gen_tcp:send(Client, <<"x">>) =:= ok andalso gen_tcp:recv(Client, 1, 30000) =:= {ok, <<"x">>}
-    end).
 
 %% The sockets that listen on a port of 127.0.0.1.
 listening(Port) ->
@@ -365,7 +362,7 @@ stop_leaves_connections_alone(Config) ->
     ok = py_reactor:stop_listener(?MODULE),
     ?assertNot(is_process_alive(Pid)),
     ?assertEqual({error, {no_listener, ?MODULE}}, py_reactor:stop_listener(?MODULE)),
-    ?assertEqual({error, econnrefused}, gen_tcp:connect({127, 0, 0, 1}, Port, [])),
+    ok = os_resources:refuses(Port),
     echoes(Client).
 
 %% Reset before they were accepted, or before they were served.
@@ -421,7 +418,8 @@ scopes_of_link_local_peers(Config) ->
             {ok, Peer, _} = peer:start(#{
                 connection => standard_io,
                 exec => {os:find_executable("unshare"), ["-n", "sh", "-c", Script, "erl"]},
-                args => ["-pa" | code:get_path()]
+                args => ["-pa" | code:get_path()],
+                wait_boot => 60000
             }),
             ok = peer:call(Peer, ?MODULE, scopes, [Config, id(Config)], 60000),
             peer:stop(Peer);

@@ -5,7 +5,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2, register_self/0]).
+-import(reactor_test, [with_context/3, serving/3, client/2, send/2, expect/2, wait_until/1, wait_equal/2, register_self/0, said/1]).
 
 -define(COLLECTS_LOGS, true).
 -include("reactor_suite.hrl").
@@ -254,7 +254,7 @@ no_subprocess_unless_allowed(Config) ->
         {ok, none} = py:call(Context, loops, start_program, [register_self()]),
         receive
             [<<"PermissionError">>, Text] -> ?assertNotEqual(nomatch, string:find(Text, "allow_subprocess"), Text)
-        after 10000 -> error(timeout)
+        after 30000 -> error(timeout)
         end
     end).
 
@@ -280,8 +280,12 @@ interrupted(Config, Function) ->
 slow_callbacks_are_named(Config) ->
     with_context(Config, #{slow_callback_ms => 20}, fun(Context) ->
         {ok, Id} = py_reactor_table:id(Context),
-        ok = py:exec(Context, "import time, loops, erlang\nerlang.event_loop().call_soon(time.sleep, 0.1)"),
-        ?assertMatch({warning, _, _}, log_collector:await(Id, ["sleep", "slow_callback_ms"]))
+        Flag = filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag()),
+        ok = py:exec(Context, ["import loops, erlang\nerlang.event_loop().call_soon(loops.sleep_until_there_is, '", Flag, "')"]),
+        %% Who watches has looked, while it slept.
+        [?assertMatch({warning, _, _}, log_collector:await(Id, [Text])) || Text <- ["sleeps", "has not returned"]],
+        ok = file:write_file(Flag, <<>>),
+        ?assertMatch({warning, _, _}, log_collector:await(Id, ["sleep_until_there_is", "slow_callback_ms"]))
     end).
 
 stop_ends_tasks(Config) ->
@@ -311,7 +315,7 @@ transports_of_asyncio(Config) ->
         Port =
             receive
                 Number when is_integer(Number) -> Number
-            after 10000 -> error(timeout)
+            after 30000 -> error(timeout)
             end,
         [
             begin
@@ -406,16 +410,14 @@ turns_of(Context, Fun) ->
     #{turns := After} = py_reactor_context:stats(Context),
     After - Before.
 
-%% Its last turns, for what it was asked before, are over.
+%% Its last turns, for what it was asked before, are over: its thread sleeps, and has not merely been kept from going on.
 settled(Context) ->
-    wait_until(fun() -> turns_of(Context, fun() -> timer:sleep(50) end) =:= 0 end).
+    Thread = os_resources:thread(Context),
+    wait_until(fun() ->
+        Turns = turns_of(Context, fun() -> os_resources:sleeps(Thread) andalso timer:sleep(50) end),
+        Turns =:= 0 andalso os_resources:sleeps(Thread)
+    end).
 
 registered_name() ->
     {registered_name, Name} = process_info(self(), registered_name),
     atom_to_binary(Name).
-
-said(What) ->
-    receive
-        What -> ok
-    after 10000 -> error({never_said, What})
-    end.

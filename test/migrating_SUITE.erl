@@ -89,7 +89,7 @@ unknown_messages_are_logged_once(Config) ->
         {warning, _, _} = log_collector:await(Id, ["{what,is,this}"]),
         [Context ! {and_this, N} || N <- lists:seq(1, 100)],
         gen_server:cast(Context, and_that),
-        {error, {unknown_request, why}} = gen_server:call(Context, why),
+        {error, {unknown_request, why}} = gen_server:call(Context, why, 30000),
         ?assertEqual([], [Line || Line <- log_collector:flush(), string:find(Line, "know") =/= nomatch]),
         ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
     end).

@@ -1,7 +1,7 @@
 %% What this VM holds of the operating system and of itself.
 -module(os_resources).
 
--export([snapshot/0, wait_back_to/1, threads_of_contexts/0, refuses/1]).
+-export([snapshot/0, wait_back_to/1, threads_of_contexts/0, thread/1, sleeps/1, refuses/1]).
 
 snapshot() ->
     Descriptors = descriptors(),
@@ -22,6 +22,17 @@ wait_back_to(Before) ->
 %% How many there are: others of ours come and go by themselves.
 threads_of_contexts() ->
     length([T || T <- filelib:wildcard("/proc/self/task/*/comm"), {ok, <<"py_reactor", _/binary>>} <- [file:read_file(T)]]).
+
+%% The system's number of a context's thread.
+thread(Context) ->
+    {ok, Thread} = py:eval(Context, "__import__('threading').get_native_id()"),
+    Thread.
+
+%% Whether a thread waits, and has not merely been kept from going on.
+sleeps(Thread) ->
+    {ok, Stat} = file:read_file(["/proc/self/task/", integer_to_list(Thread), "/stat"]),
+    [_, Rest] = string:split(Stat, ") ", trailing),
+    binary:first(Rest) =:= $S.
 
 %% Nobody of this process listens on that port of 127.0.0.1: who was given it meanwhile is another process.
 refuses(Port) ->

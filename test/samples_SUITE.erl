@@ -90,7 +90,7 @@ echo_of_ten_megabytes(_Config) ->
     Client = connect(start("echo_protocol", "EchoProtocol")),
     Data = crypto:strong_rand_bytes(10000000),
     {Sender, Monitor} = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Data) end),
-    {ok, Echo} = gen_tcp:recv(Client, byte_size(Data), 60000),
+    {ok, Echo} = reactor_test:receive_bytes(Client, byte_size(Data)),
     ?assertEqual(erlang:md5(Data), erlang:md5(Echo)),
     receive
         {'DOWN', Monitor, process, Sender, Reason} -> ?assertEqual(normal, Reason)

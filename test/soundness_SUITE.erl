@@ -159,7 +159,7 @@ inside(Context, Function, Name) ->
     ),
     receive
         <<"from inside">> -> ok
-    after 5000 -> ct:fail(no_message)
+    after 30000 -> ct:fail(no_message)
     end,
     %% Neither this context nor its factory was meant.
     ?assertEqual({ok, none}, py:eval(Context, "__import__('_py_reactor').get_protocol_factory()")).

@@ -105,10 +105,10 @@ write_ready_of_the_documents_copies_once(Config) ->
         {Client, Tag} = client(Context, Config, #{}, ?SMALL),
         Size = 10000000,
         send(Client, <<"document">>),
-        ?assertEqual({ok, binary:copy(<<"d">>, Size)}, gen_tcp:recv(Client, Size, 30000)),
+        ?assertEqual({ok, binary:copy(<<"d">>, Size)}, reactor_test:receive_bytes(Client, Size)),
         ?assertEqual(Size, value(Context, Tag, copied)),
         send(Client, <<"header">>),
-        ?assertEqual({ok, <<"header", (binary:copy(<<"d">>, Size))/binary>>}, gen_tcp:recv(Client, Size + 6, 30000)),
+        ?assertEqual({ok, <<"header", (binary:copy(<<"d">>, Size))/binary>>}, reactor_test:receive_bytes(Client, Size + 6)),
         %% Once behind the header, and once when that was sent.
         ?assert(value(Context, Tag, copied) =< 3 * Size)
     end).
@@ -216,7 +216,7 @@ echo_of_ten_megabytes(Config, Factory) ->
         {Client, _} = client(Context, Config, #{}),
         Data = crypto:strong_rand_bytes(10000000),
         {Sender, Monitor} = spawn_monitor(fun() -> ok = gen_tcp:send(Client, Data) end),
-        {ok, Echo} = gen_tcp:recv(Client, byte_size(Data), 60000),
+        {ok, Echo} = reactor_test:receive_bytes(Client, byte_size(Data)),
         ?assertEqual(erlang:md5(Data), erlang:md5(Echo)),
         receive
             {'DOWN', Monitor, process, Sender, Reason} -> ?assertEqual(normal, Reason)

@@ -1,6 +1,7 @@
 """Callbacks and functions that take their time, or for ever."""
 
 import asyncio
+import logging
 import os
 import time
 
@@ -10,7 +11,8 @@ import recorder
 
 
 def _spin(flag):
-    """The context cannot be asked meanwhile, so a file says that it has come so far."""
+    """The context cannot be asked meanwhile, so a file says that it has come so far; and a line, what is told of it later."""
+    logging.warning("spins")
     open(flag, "x").close()
     while True:
         pass
@@ -198,10 +200,13 @@ class Unending(reactor.Protocol):
 
 
 class Slow(recorder.Recording):
-    """Sleeps as long as it is told."""
+    """Sleeps until there is the file that it is told."""
 
     def data_received(self, data):
-        time.sleep(float(bytes(data)))
+        path = bytes(data)
+        logging.warning("sleeps")
+        while not os.path.exists(path):
+            time.sleep(0.01)
         self.write(b"awake")
         return "continue"
 
@@ -226,6 +231,6 @@ async def spin_async():
         await asyncio.sleep(0)
 
 
-def sleep_and_go_on(seconds):
-    time.sleep(seconds)
+def read_and_go_on(fd):
+    os.read(fd, 1)
     return "went on"

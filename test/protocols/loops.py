@@ -196,6 +196,16 @@ def spin_forever():
     again()
 
 
+def sleep_until_there_is(path):
+    import logging
+    import os
+    import time
+
+    logging.warning("sleeps")
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
 def spin(name):
     import erlang
 
