@@ -87,7 +87,7 @@ test-bench: compile ## the benchmark harness (its report in a browser: chromium)
 	cargo test --locked $(HARNESS) -- --include-ignored
 	bash benches/servers/setup.sh
 	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q benches/servers
-	$(WITH_PYTHON) cargo bench --locked -- --test
+	$(WITH_PYTHON) cargo bench --locked --features bench -- --test
 
 # What it asks of a compiler is allowed to a nightly one only, and works in any.
 fuzz: setup ## connections and transports in any order of events, coverage-guided (FUZZ_SECONDS=60 for each)
