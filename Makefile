@@ -23,7 +23,7 @@ run: compile ## the example servers: HTTP on HTTP_PORT (8080), echo on ECHO_PORT
 	@bash scripts/run.sh
 
 test: compile ## the gate: all but what takes long, and the core of the suites with every other Python here (15 minutes)
-	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct test-asyncio loom" "lint test-rust test-python test-matrix"
+	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct test-asyncio" "lint test-rust test-python test-matrix loom"
 
 test-full: compile ## every case, with every Python here (an hour)
 	@"$$(bash scripts/find_python.sh)" scripts/lanes.py "test-ct-full test-asyncio-full test-matrix-full"

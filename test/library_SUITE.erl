@@ -15,10 +15,11 @@ groups() ->
         connections_live_on_when_the_module_is_loaded_again,
         contexts_and_listeners_come_back_after_a_purge,
         a_listener_comes_back_before_its_context_has_heard_of_a_purge,
-        init_restart,
         another_build_is_refused
     ], [
         python_calls_while_nothing_is_loaded
+    ], [
+        init_restart
     ]).
 
 init_per_testcase(_Case, Config) ->
