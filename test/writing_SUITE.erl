@@ -37,7 +37,8 @@ groups() ->
         only_by_a_bytearray,
         a_write_buffer_that_is_held_is_copied,
         a_write_buffer_of_which_there_is_a_view_is_not_sent,
-        a_write_buffer_is_cut_by_what_was_sent
+        a_write_buffer_is_cut_by_what_was_sent,
+        an_emptied_write_buffer_keeps_little_memory
     ] ++ reactor_test:long([five_gigabytes_in_one_object])).
 
 value(Context, Tag, Name) ->
@@ -376,4 +377,19 @@ a_write_buffer_is_cut_by_what_was_sent(Config) ->
             end
          || {How, Tail} <- [{<<"subclass">>, <<>>}, {<<"viewed">>, <<>>}, {<<"appended">>, <<"tail">>}, {<<"raises">>, <<>>}]
         ]
+    end).
+
+%% Neither new memory for each small message, nor what a large one has had.
+an_emptied_write_buffer_keeps_little_memory(Config) ->
+    serving(Config, "writes.BeginsAnew", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        [
+            begin
+                Data = binary:copy(<<"abc">>, Length),
+                send(Client, Data),
+                expect(Client, Data)
+            end
+         || Length <- [1, 30, 30, 170, 171, 200, 5000, 1, 20000, 30, 30]
+        ],
+        ?assertEqual(true, value(Context, Tag, keeps_little))
     end).

@@ -156,6 +156,9 @@ pub const SPARE_BYTES_FOR_ANY: usize = 4096;
 /// again, while each that is given away means new memory.
 pub const GIVEN_BYTES_MIN: usize = 64 * 1024;
 
+/// An emptied `write_buffer` keeps so many bytes of memory at most, a small object's: CPython has these in stock.
+pub const KEPT_BUFFER_BYTES: isize = 512;
+
 /// Stack of a reactor thread, in bytes: Python recursion needs it.
 pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 

@@ -105,15 +105,15 @@ impl Names {
         Ok(made)
     }
 
-    /// Whether `method` of `protocol` is the base class's just now.
-    #[inline]
-    pub fn inherits(&self, protocol: &Bound<'_, PyAny>, method: Method) -> bool {
-        let name = match method {
+    /// Whether these methods of `protocol` are the base class's just now.
+    #[inline(always)]
+    pub fn inherits<const N: usize>(&self, protocol: &Bound<'_, PyAny>, methods: &[Method; N]) -> bool {
+        let named = |method| match method {
             Method::Write => &self.write,
             Method::WriteReady => &self.write_ready,
             Method::DatagramReceived => &self.datagram_received,
         };
-        overrides::inherits(protocol, self.base, method, name.bind(protocol.py()))
+        overrides::inherits(protocol, self.base, methods.map(|method| (method, named(method).bind(protocol.py()))))
     }
 
     /// Calls `datagram_received(data, addr)`.

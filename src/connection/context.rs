@@ -458,10 +458,14 @@ impl Context {
     }
 
     /// Has the connection's machine asked in the next turn (or, in a callback of its own, after that).
+    #[inline]
     pub fn touch(&self, id: ConnId) {
-        if self.calling.get() == Some(id) {
-            return;
+        if self.calling.get() != Some(id) {
+            self.plan(id);
         }
+    }
+
+    fn plan(&self, id: ConnId) {
         let Ok(mut table) = self.table.try_borrow_mut() else { return };
         if let Some(connection) = table.get(id)
             && !std::mem::replace(&mut connection.is_due, true)

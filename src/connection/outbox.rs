@@ -208,7 +208,8 @@ impl Outbox {
             bytes -= len;
             match self.chunks.pop_front() {
                 Some(Chunk { memory: Memory::Copy { bytes: copy, .. }, .. }) => spares.put(copy),
-                done => sent.extend(done.map(Sent)),
+                Some(done) => sent.push(Sent(done)),
+                None => break,
             }
         }
         self.shrink();

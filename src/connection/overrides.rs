@@ -29,18 +29,26 @@ const HAS_DICT: u8 = 128;
 /// The methods of the base class, as that defines them.
 pub type BaseMethods = [(Method, &'static str, ffi::PyCFunction); 3];
 
-/// Whether `method`, called `name`, of `protocol` (a `Protocol`) is the `base` class's.
-#[inline]
-pub fn inherits(protocol: &Bound<'_, PyAny>, base: &BaseMethods, method: Method, name: &Bound<'_, PyString>) -> bool {
+/// Whether these methods of `protocol` (a `Protocol`), each with its name, are the `base` class's.
+#[inline(always)]
+pub fn inherits<const N: usize>(
+    protocol: &Bound<'_, PyAny>,
+    base: &BaseMethods,
+    methods: [(Method, &Bound<'_, PyString>); N],
+) -> bool {
     let this = instance(protocol);
     // SAFETY: I7: the caller's promise: this is the layout; attached.
     let (version, seen, inherited) =
         unsafe { ((*protocol.get_type_ptr()).tp_version_tag, (*this).seen_version, (*this).inherited) };
     let inherited = if version == seen && seen != 0 { inherited } else { look(protocol, base) };
+    let wanted = methods.iter().fold(0, |wanted, (method, _)| wanted | *method as u8);
+    if inherited & wanted != wanted {
+        return false;
+    }
     // SAFETY: I7, as above; the instance is kept, and what is borrowed is a cell: Python code that runs meanwhile may come here.
     let seen_names = unsafe { &(*this).seen_names };
     let names = |name: &str| base.iter().any(|(_, ours, _)| *ours == name);
-    inherited & method as u8 != 0 && (inherited & HAS_DICT == 0 || lacks(protocol, name, names, seen_names))
+    inherited & HAS_DICT == 0 || lacks(protocol, &methods.map(|(_, name)| name), names, seen_names)
 }
 
 /// Looks at the class.

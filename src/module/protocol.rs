@@ -206,7 +206,7 @@ unsafe extern "C" fn write_ready(this: *mut ffi::PyObject, _: *mut ffi::PyObject
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let protocol = unsafe { argument(py, this) };
-        let native = overrides::inherits(&protocol, &BASE_METHODS, Method::Write, &PyString::intern(py, "write"));
+        let native = overrides::inherits(&protocol, &BASE_METHODS, [(Method::Write, &PyString::intern(py, "write"))]);
         let drained = match route(&protocol)? {
             Route::Context(context, id) if native => context.drain(id, &protocol)?,
             _ => write_buffer::drain_by_write(&protocol)?,

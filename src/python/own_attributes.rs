@@ -75,12 +75,12 @@ unsafe fn attributes(_: *mut ffi::PyObject) -> Attributes {
     Attributes::Unknown
 }
 
-/// Whether `object`, which has a dict or may get one, has no attribute `name` in that. `names` says of which names the caller
-/// may ask; `seen`, at first -1, is the caller's, one for all of them and each class.
+/// Whether `object`, which has a dict or may get one, has none of the attributes `wanted` in that. `names` says of which names the
+/// caller may ask; `seen`, at first -1, is the caller's, one for all of them and each class.
 #[inline]
 pub fn lacks(
     object: &Bound<'_, PyAny>,
-    name: &Bound<'_, PyString>,
+    wanted: &[&Bound<'_, PyString>],
     names: impl Fn(&str) -> bool,
     seen: &Cell<ffi::Py_ssize_t>,
 ) -> bool {
@@ -91,7 +91,7 @@ pub fn lacks(
             Attributes::Nowhere => true,
             Attributes::Dict(dict) => {
                 let dict = Bound::from_borrowed_ptr(object.py(), dict);
-                is_not_in(dict.as_ptr(), name)
+                are_not_in(dict.as_ptr(), wanted)
             }
             Attributes::Array(table) if (*table).count == seen.get() => true,
             Attributes::Array(table) if !knows_one(object.py(), table, &names) => {
@@ -100,7 +100,7 @@ pub fn lacks(
             }
             Attributes::Array(_) | Attributes::Unknown => {
                 let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut());
-                let lacks = !dict.is_null() && is_not_in(dict, name);
+                let lacks = !dict.is_null() && are_not_in(dict, wanted);
                 ffi::PyErr_Clear();
                 ffi::Py_XDECREF(dict);
                 lacks
@@ -111,14 +111,16 @@ pub fn lacks(
 
 /// # Safety
 /// Attached; a dict that the caller keeps.
-unsafe fn is_not_in(dict: *mut ffi::PyObject, name: &Bound<'_, PyString>) -> bool {
-    // SAFETY: I7, the caller's promise.
-    let found = unsafe { ffi::PyDict_Contains(dict, name.as_ptr()) };
-    if found < 0 {
+unsafe fn are_not_in(dict: *mut ffi::PyObject, wanted: &[&Bound<'_, PyString>]) -> bool {
+    wanted.iter().all(|name| {
         // SAFETY: I7, the caller's promise.
-        unsafe { ffi::PyErr_Clear() };
-    }
-    found == 0
+        let found = unsafe { ffi::PyDict_Contains(dict, name.as_ptr()) };
+        if found < 0 {
+            // SAFETY: I7, the caller's promise.
+            unsafe { ffi::PyErr_Clear() };
+        }
+        found == 0
+    })
 }
 
 /// Whether one of those names is in `table`, perhaps because of another instance.

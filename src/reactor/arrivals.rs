@@ -78,31 +78,31 @@ impl Reactor {
     pub(super) fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {
         let Part { slot, offset, len, from } = part;
         let mut pool = self.pool.borrow_mut();
-        let cost = arrival_cost(len, from.is_some());
-        let kept = self.with(id, |connection| {
-            connection.traffic.received(len);
-            connection.machine.link.received(cost, more).then_some(connection.is_transport)
-        });
+        let mut table = self.context.table.borrow_mut();
         // I6: data for a connection that is gone, or that reads no more, frees its buffer and reaches nobody.
-        let Some(is_transport) = kept.flatten() else { return pool.release(slot) };
+        let Some(connection) = table.get(id) else { return pool.release(slot) };
+        connection.traffic.received(len);
+        if !connection.machine.link.received(arrival_cost(len, from.is_some()), more) {
+            return pool.release(slot);
+        }
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
-        let received = match is_transport && len <= COPIED_AT_ONCE_MAX {
+        // What makes an object of it runs no Python code, so that all this is borrowed.
+        let received = match connection.is_transport && len <= COPIED_AT_ONCE_MAX {
             true => reactor_buffer::take_bytes(py, &mut pool, slot, offset, len).map(|data| (data, false)),
             false => reactor_buffer::lend(py, self.context.buffer_type.bind(py), &mut pool, slot, offset, len),
         };
         match received {
             Ok((data, copied)) => {
                 stats.buffers_copied.add(u64::from(copied));
-                let inbound = Inbound { data: data.unbind(), from };
-                self.with(id, |connection| connection.inbox.push_back(inbound));
+                connection.inbox.push_back(Inbound { data: data.unbind(), from });
             }
             Err(error) => {
                 // No memory for a copy: the bytes are lost, and so is the connection.
-                drop(pool);
+                connection.machine.link.fail(End::Exception);
+                drop((pool, table));
                 let message = format!("a connection was cut: {}", format_exception(py, &error));
                 self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
-                self.with(id, |connection| connection.machine.link.fail(End::Exception));
             }
         }
     }

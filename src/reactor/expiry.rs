@@ -66,7 +66,7 @@ impl Timeouts {
     }
 
     /// When to look at a connection that moves now. Many are looked at together: a turn for each would cost more.
-    fn when_quiet(&self, now: Instant) -> Instant {
+    pub(super) fn when_quiet(&self, now: Instant) -> Instant {
         let grain = (self.quiet / 2).as_nanos().max(1);
         let at = now.saturating_duration_since(self.began) + self.quiet;
         let grains = u64::try_from(at.as_nanos().div_ceil(grain) * grain).unwrap_or(u64::MAX);
@@ -114,11 +114,6 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         self.deadlines.next().map(|deadline| deadline.saturating_duration_since(Instant::now()))
-    }
-
-    /// Something happened to a connection that had been looked at since it moved: it will be looked at again.
-    pub(super) fn stirred(&mut self, id: ConnId) {
-        self.deadlines.ask(Due::Connection(id), self.timeouts.when_quiet(Instant::now()));
     }
 
     /// FIN is sent: how long the peer may go on sending.

@@ -1,7 +1,7 @@
 //! The loop of a reactor thread. One turn: commands, what is due, flush, wait (detached from Python), step.
 //!
 //! There is one route for data: an [`Event`] changes its connection's [`Machine`](crate::connection::machine::Machine), which says
-//! what follows; [`Reactor::settle`] does that, in Python and in the driver. A callback that writes only queues (I3).
+//! what follows; [`Reactor::settle`] does that, in Python and in the driver (`settle.rs`). A callback that writes only queues (I3).
 
 mod accepts;
 mod arrivals;
@@ -19,6 +19,7 @@ pub mod own_loop;
 mod preparation;
 mod requests;
 mod sends;
+mod settle;
 mod share;
 pub mod stacks;
 mod tasks;
@@ -27,16 +28,15 @@ mod transports;
 pub mod watchdog;
 pub mod workspace;
 
-use crate::base::config::{DUE_TIME_PER_TURN, Options, QUEUE_KEPT, SHUT_DOWN_MS};
+use crate::base::config::{DUE_TIME_PER_TURN, Options, SHUT_DOWN_MS};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
 use crate::buffer::Pool;
-use crate::connection::callbacks::{Fault, fault_notice, nothing};
+use crate::connection::callbacks::nothing;
 use crate::connection::context::{Connection, Context};
 use crate::connection::directory::Entry;
-use crate::connection::machine::{Action, End, Next};
+use crate::connection::machine::End;
 use crate::connection::outbox::Sent;
-use crate::connection::overrides::Method;
 use crate::driver::shared::Shared;
 use crate::driver::{Driver, Event};
 use crate::mail::command::Command;
@@ -50,7 +50,6 @@ use expiry::{Due, Timeouts};
 use looping::Tasks;
 use pyo3::prelude::*;
 use requests::tell_monitors;
-use share::Share;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -247,190 +246,11 @@ impl Reactor {
         self.context.due.borrow_mut().splice(..0, ids);
     }
 
-    /// What a connection to which something happened may have of this turn: nothing, if it has had its callbacks. But it is not to
-    /// wait while buffers are scarce.
-    fn share(&mut self, id: ConnId) -> Share {
-        let turn = self.turn;
-        let found = self.with(id, |connection| {
-            (std::mem::take(&mut connection.rests), connection.is_due || connection.turn == turn)
-        });
-        let (rested, had) = found.unwrap_or_default();
-        if rested {
-            self.stirred(id);
-        }
-        Share::new(had && self.pool.borrow().may_lend())
-    }
-
-    /// Does what the connection's machine says, until it has nothing to say.
-    fn settle(&mut self, py: Python<'_>, id: ConnId) {
-        let mut share = self.share(id);
-        let (mut has_sent, mut has_written) = (false, false);
-        loop {
-            // What ends the loop ends it first.
-            let may_call = share.is_left() && self.raised.is_none();
-            let next = self.with(id, |connection| connection.machine.next(&self.context.limits, may_call));
-            let Some(next) = next else { return };
-            match next {
-                Next::DataReceived => {
-                    let (bytes, more) = self.data_received(py, id);
-                    share.use_up(bytes, more);
-                }
-                Next::EofReceived => {
-                    self.eof_received(py, id);
-                    share.use_up(0, false);
-                }
-                Next::WriteReady => {
-                    self.write_ready(py, id);
-                    share.use_up(0, std::mem::replace(&mut has_written, true));
-                }
-                Next::Drained => self.drained(py, id),
-                Next::ConnectionLost => self.lose(py, id),
-                Next::Receive => self.receive(py, id),
-                Next::CancelReceive => self.driver.cancel_receive(id),
-                Next::Listen(ear) => self.listen(py, id, ear),
-                // Once: the others have a right to their turn.
-                Next::Send if !has_sent && self.has_much_to_send(id) => {
-                    has_sent = true;
-                    if let Some(outcome) = self.send(py, id) {
-                        self.advance(id, outcome);
-                    }
-                }
-                Next::Send => self.sends.push(id),
-                Next::ShutdownWrite => {
-                    let is_open = self.with(id, |connection| {
-                        connection.descriptor.shut_down(libc::SHUT_WR);
-                        connection.machine.link.is_open()
-                    });
-                    if is_open == Some(false) {
-                        self.linger(id);
-                    }
-                }
-                Next::CancelTasks => self.cancel_tasks(py, id),
-                Next::Abort => {
-                    self.with(id, |connection| {
-                        // What is lent, others may have, too.
-                        if !connection.descriptor.is_lent() {
-                            connection.descriptor.shut_down(libc::SHUT_RDWR);
-                        }
-                    });
-                    self.driver.cancel_receive(id);
-                    self.driver.cancel_send(id);
-                }
-                Next::Close => {
-                    self.begin_close(id);
-                    let Some(mut closed) = self.remove(py, id) else { return };
-                    // One that was never made has lost nothing.
-                    tell_monitors(&mut closed);
-                    if closed.is_transport {
-                        self.transport_closed(py, closed);
-                    }
-                    return;
-                }
-                Next::Yield => return self.context.touch(id),
-                Next::Nothing => return,
-            }
-        }
-    }
-
     /// The protocol of a connection, if one of ours serves it. It cannot go away while its callback runs: only `settle`
     /// removes connections.
     fn protocol<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Bound<'py, PyAny>> {
         self.with(id, |connection| (!connection.is_transport).then(|| connection.protocol.clone_ref(py).into_bound(py)))
             .flatten()
-    }
-
-    /// Answers how many bytes it delivered, and whether more have arrived.
-    fn data_received(&mut self, py: Python<'_>, id: ConnId) -> (usize, bool) {
-        let turn = self.turn;
-        let taken = self.with(id, |connection| {
-            let inbound = connection.inbox.pop_front()?;
-            connection.turn = turn;
-            let share = (inbound.len(), !connection.inbox.is_empty());
-            connection.machine.link.delivered(inbound.cost());
-            if connection.inbox.is_empty() && connection.inbox.capacity() > 4 * QUEUE_KEPT {
-                connection.inbox = VecDeque::new();
-            }
-            if let (Some(datagrams), Some(from)) = (&mut connection.datagrams, &inbound.from) {
-                datagrams.last_from = Some(**from);
-            }
-            let serves = (connection.protocol.clone_ref(py).into_bound(py), connection.is_transport);
-            Some((serves, inbound.data.into_bound(py), inbound.from, share))
-        });
-        let Some(Some(((protocol, is_transport), data, sender, share))) = taken else { return (0, false) };
-        self.context.mailbox.stats.messages.add(1);
-        if is_transport {
-            return self.transport_received(&protocol, id, data);
-        }
-        let sender = sender.filter(|_| !self.python.names.inherits(&protocol, Method::DatagramReceived));
-        let method = if sender.is_none() { "data_received" } else { "datagram_received" };
-        let answer = self.context.callback(&protocol, Some(id), method, || {
-            let data = data;
-            match &sender {
-                None => self.python.names.data_received(&protocol, &data),
-                Some(from) => self.python.names.datagram_received(&protocol, &data, from),
-            }
-        });
-        self.answered(&protocol, id, method, answer);
-        share
-    }
-
-    fn write_ready(&mut self, py: Python<'_>, id: ConnId) {
-        let Some(protocol) = self.protocol(py, id) else { return };
-        let names = &self.python.names;
-        if !names.inherits(&protocol, Method::WriteReady) || !names.inherits(&protocol, Method::Write) {
-            let run = || self.python.names.write_ready(&protocol);
-            let answer = self.context.callback(&protocol, Some(id), "write_ready", run);
-            return self.answered(&protocol, id, "write_ready", answer);
-        }
-        let drain = || self.context.drain(id, &protocol);
-        let drained = self.context.native_callback(&protocol, Some(id), "write_ready", drain);
-        let answer = match drained {
-            Ok(true) => Ok(Action::ReadPending),
-            Ok(false) => Ok(Action::Continue),
-            Err(error) => Err(Fault::Raised(error)),
-        };
-        self.answered(&protocol, id, "write_ready", answer);
-    }
-
-    fn eof_received(&mut self, py: Python<'_>, id: ConnId) {
-        let Some(protocol) = self.protocol(py, id) else { return self.transport_eof(py, id) };
-        let run = || self.python.names.eof_received(&protocol);
-        let answer = self.context.callback(&protocol, Some(id), "eof_received", run);
-        self.answered(&protocol, id, "eof_received", answer);
-    }
-
-    fn answered(
-        &mut self,
-        protocol: &Bound<'_, PyAny>,
-        id: ConnId,
-        method: &'static str,
-        answer: Result<Action, Fault>,
-    ) {
-        let action = match answer {
-            Ok(action) => action,
-            Err(Fault::Awaits(coroutine)) => {
-                return self.await_callback(protocol, id, method, coroutine.bind(protocol.py()));
-            }
-            Err(fault) => self.failed(protocol, id, method, fault),
-        };
-        self.with(id, |connection| connection.machine.acted(action));
-    }
-
-    /// B8: what a callback does wrong costs its own connection and nothing else; of a datagram socket, one datagram.
-    fn failed(&self, protocol: &Bound<'_, PyAny>, id: ConnId, method: &'static str, fault: Fault) -> Action {
-        let goes_on = self.costs_a_datagram(protocol.py(), id, method, &fault);
-        self.fault(protocol, method, fault);
-        if goes_on {
-            return Action::Continue;
-        }
-        self.with(id, |connection| connection.machine.link.close(End::Exception));
-        Action::Close
-    }
-
-    /// Counts and logs it.
-    fn fault(&self, protocol: &Bound<'_, PyAny>, method: &'static str, fault: Fault) {
-        self.context.mailbox.stats.exceptions.add(1);
-        self.context.mailbox.notify(fault_notice(protocol, method, fault));
     }
 
     /// Tells the protocol that its connection is gone; from here on it reaches nothing.

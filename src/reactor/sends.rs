@@ -9,23 +9,22 @@ use crate::connection::outcome::advance;
 use crate::driver::{Driver, Event, Outcome};
 use pyo3::prelude::*;
 
+/// Whether it is worth a call of its own. Datagrams are sent many at a time.
+#[inline]
+pub(super) fn has_much_to_send(connection: &Connection) -> bool {
+    connection.machine.link.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
+}
+
 impl Reactor {
     /// One send for each connection that has something to send, and has not sent it yet.
     pub(super) fn flush(&mut self, py: Python<'_>) {
         let mut sends = std::mem::take(&mut self.sends);
         for id in sends.drain(..) {
-            let ended = self.send(py, id);
-            self.events.extend(ended.map(|outcome| Event { id, outcome }));
+            if let Some(outcome) = self.send(py, id) {
+                self.events.push(Event { id, outcome });
+            }
         }
         self.sends = sends;
-    }
-
-    /// Whether it is worth a call of its own. Datagrams are sent many at a time.
-    pub(super) fn has_much_to_send(&self, id: ConnId) -> bool {
-        let much = |connection: &mut Connection| {
-            connection.machine.link.queued_bytes() >= SEND_AT_ONCE_BYTES && connection.datagrams.is_none()
-        };
-        self.with(id, much).unwrap_or_default()
     }
 
     /// The one door by which bytes leave, at once or at the end of the turn: what is to be done to them on the way is done
@@ -56,10 +55,10 @@ impl Reactor {
 
     /// Tells a connection's machine of what happened, where no buffer came with it.
     pub(super) fn advance(&mut self, id: ConnId, outcome: Outcome) {
-        let mut sent = std::mem::take(&mut self.sent);
-        self.with(id, |connection| advance(connection, outcome, &self.context, &mut sent));
+        if let Some(connection) = self.context.table.borrow_mut().get(id) {
+            advance(connection, outcome, &self.context, &mut self.sent);
+        }
         // A destructor may run here: nothing is borrowed.
-        sent.clear();
-        self.sent = sent;
+        self.sent.clear();
     }
 }

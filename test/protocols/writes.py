@@ -2,6 +2,7 @@
 
 import array
 import mmap
+import sys
 import threading
 
 from recorder import Recording, note, protocol
@@ -147,6 +148,28 @@ class LosesBuffer(Recording):
         else:
             self.write_buffer = bytes(data)
         return "write_pending"
+
+
+class BeginsAnew(Recording):
+    """Echoes by a write_buffer that begins in the midst of its memory, and notes what memory an empty one has."""
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.kept = []
+
+    def data_received(self, data):
+        self.kept.append(sys.getsizeof(self.write_buffer) - sys.getsizeof(bytearray()))
+        if len(self.write_buffer) or bytes(self.write_buffer) or self.write_buffer != bytearray():
+            self.write_buffer += b"not empty"
+        self.write_buffer += b"xx" + data + b"y"
+        del self.write_buffer[:2]
+        del self.write_buffer[-1:]
+        return "write_pending"
+
+    @property
+    def keeps_little(self):
+        # From Python 3.15 on it is laid out otherwise.
+        return max(self.kept) <= 512 and (max(self.kept) > 64 or sys.version_info >= (3, 15))
 
 
 class HoldsBuffer(Recording):

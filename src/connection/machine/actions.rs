@@ -36,6 +36,12 @@ impl ActionPolicy {
         self.tasks.are_there() && !link.is_open() && self.tasks.owe_cancel()
     }
 
+    /// Whether it waits for input and for nothing else.
+    #[inline(always)]
+    pub(super) fn only_reads(&self) -> bool {
+        self.mode == Mode::Read && !self.tasks.are_there()
+    }
+
     pub(super) fn mode(&self) -> Mode {
         if self.tasks.hold() { Mode::Held } else { self.mode }
     }

@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+mod ends;
+
 use super::states::{Eof, Failure, Output, Phase, Receive, Retiring};
 use super::vocabulary::{Directions, End, Mode, Next};
 use crate::base::ear::{Ear, Heard};
@@ -45,6 +47,9 @@ pub struct Link {
     drains: bool,
     /// A transport's receive or send has failed, but what came before is to be delivered.
     failure: Option<Failure>,
+    /// Something has happened by which it ends, or a half of it: before that nothing of what tells how is looked at, for each
+    /// message. Never taken back.
+    ends: bool,
     sending: bool,
     /// `connection_lost` is still owed.
     owes_lost: bool,
@@ -71,6 +76,7 @@ impl Link {
             hung_up: false,
             drains: false,
             failure: None,
+            ends: false,
             sending: false,
             owes_lost: true,
             aborted: false,
@@ -98,26 +104,14 @@ impl Link {
     }
 
     #[inline(always)]
-    fn next_open(&mut self, limits: &Limits, Wish { callback, mode, reads, may_end }: Wish, may_call: bool) -> Next {
-        if self.has_retired(mode) {
-            self.close(End::Stopped);
-            return self.next_flushing(limits, may_end);
-        }
-        if let Some(Failure { errno, of_send }) = self.failure
-            && (self.inbox_bytes == 0 || (of_send && callback == Next::Nothing))
+    fn next_open(&mut self, limits: &Limits, wish: Wish, may_call: bool) -> Next {
+        debug_assert!(self.ends || self.is_undisturbed());
+        if self.ends
+            && let Some(next) = self.next_ending(limits, wish)
         {
-            self.fail(End::Reset(errno));
-            return self.next_finished(may_end);
+            return next;
         }
-        if self.hung_up && self.is_gone(callback, mode) {
-            self.fail(if self.output == Output::Ended { End::PeerClosed } else { End::Reset(None) });
-            return self.next_finished(may_end);
-        }
-        if self.output == Output::Ended && self.eof == Eof::Told && !self.is_plain {
-            // Both have said all that they had to say.
-            self.close(End::PeerClosed);
-            return self.next_flushing(limits, may_end);
-        }
+        let Wish { callback, reads, .. } = wish;
         if may_call && callback != Next::Nothing {
             if callback == Next::EofReceived {
                 self.eof = Eof::Told;
@@ -127,21 +121,18 @@ impl Link {
         if self.send_due() {
             return Next::Send;
         }
-        if self.output == Output::Ending && self.queued_bytes == 0 {
+        if self.ends && self.output == Output::Ending && self.queued_bytes == 0 {
             self.output = Output::Ended;
             return Next::ShutdownWrite;
         }
+        let is_full = self.inbox_bytes >= limits.inbox_bytes;
+        let retires = self.ends && self.retiring != Retiring::No;
         match self.receive {
-            Receive::Idle
-                if (reads || self.drains)
-                    && self.may_arrive()
-                    && self.retiring == Retiring::No
-                    && self.inbox_bytes < limits.inbox_bytes =>
-            {
+            Receive::Idle if (reads || self.drains) && self.may_arrive() && !retires && !is_full => {
                 self.receive = Receive::Running;
                 Next::Receive
             }
-            Receive::Running if self.retiring != Retiring::No || self.inbox_bytes >= limits.inbox_bytes => {
+            Receive::Running if retires || is_full => {
                 self.receive = Receive::Cancelling;
                 Next::CancelReceive
             }
@@ -149,26 +140,15 @@ impl Link {
         }
     }
 
-    /// Of one that has hung up: all that came is dealt with, nothing more can come, and nobody is there to write to.
-    fn is_gone(&self, callback: Next, mode: Mode) -> bool {
-        let all_came = !self.may_arrive() || (self.retiring != Retiring::No && self.receive == Receive::Idle);
-        // The writer of a pipe never received: it has only stopped sending, until its protocol knows or waits for room.
-        let waits_for_room = mode == Mode::Write && callback == Next::Nothing;
-        let only_reads = self.directions.readable && !self.directions.writable;
-        let has_left = !only_reads || self.eof == Eof::Told || waits_for_room;
-        !self.is_plain && has_left && self.inbox_bytes == 0 && all_came && callback != Next::EofReceived
-    }
-
-    fn has_retired(&self, mode: Mode) -> bool {
-        match self.retiring {
-            Retiring::No => false,
-            Retiring::WhenIdle => mode == Mode::Read && self.inbox_bytes == 0 && self.receive == Receive::Idle,
-            Retiring::WhenWritten => match mode {
-                Mode::Read => self.inbox_bytes == 0,
-                Mode::Write | Mode::Held => false,
-                Mode::Async => true,
-            },
-        }
+    /// Whether it waits for input, and perhaps for the end of a send, and for nothing else.
+    #[inline(always)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.phase == Phase::Open
+            && !self.ends
+            && self.receive == Receive::Running
+            && self.ear == Ear::Off
+            && self.inbox_bytes == 0
+            && (self.sending || self.queued_bytes == 0)
     }
 
     /// The end of the peer is heard by the receive, or else by an ear (B11). Says so if that changes, or `otherwise`.
@@ -201,58 +181,6 @@ impl Link {
         matches!(self.phase, Phase::Open | Phase::Flushing) && self.send_due()
     }
 
-    fn next_flushing(&mut self, limits: &Limits, may_end: bool) -> Next {
-        if let Some(Failure { errno, of_send: true }) = self.failure
-            && self.queued_bytes > 0
-        {
-            self.fail(End::Reset(errno));
-            return self.next_finished(may_end);
-        }
-        if self.send_due() {
-            return Next::Send;
-        }
-        if self.queued_bytes == 0 && self.is_plain {
-            self.phase = Phase::Finished;
-            return self.next_finished(may_end);
-        }
-        if self.queued_bytes == 0 {
-            self.phase = Phase::Lingering;
-            self.discarded_bytes = 0;
-            return Next::ShutdownWrite;
-        }
-        if self.receive == Receive::Running && (self.is_plain || self.discarded_bytes > limits.linger_bytes) {
-            self.receive = Receive::Cancelling;
-            return Next::CancelReceive;
-        }
-        Next::Nothing
-    }
-
-    fn next_lingering(&mut self, limits: &Limits, may_end: bool) -> Next {
-        if may_end && std::mem::take(&mut self.owes_lost) {
-            return Next::ConnectionLost;
-        }
-        if !self.may_arrive() || !self.directions.half_closes || self.discarded_bytes > limits.linger_bytes {
-            self.phase = Phase::Finished;
-            return self.next_finished(may_end);
-        }
-        if self.receive == Receive::Idle {
-            self.receive = Receive::Running;
-            return Next::Receive;
-        }
-        self.listen(Next::Nothing)
-    }
-
-    fn next_finished(&mut self, may_end: bool) -> Next {
-        let is_idle = self.receive == Receive::Idle && !self.sending;
-        if may_end && (is_idle || !self.is_plain) && std::mem::take(&mut self.owes_lost) {
-            return Next::ConnectionLost;
-        }
-        if is_idle {
-            return self.listen(if self.owes_lost { Next::Nothing } else { Next::Close });
-        }
-        if std::mem::replace(&mut self.aborted, true) { Next::Nothing } else { Next::Abort }
-    }
-
     // What the driver tells.
 
     /// Data arrived; `more` tells whether the receive goes on. Answers whether to keep the data (`false`: discard it).
@@ -273,10 +201,12 @@ impl Link {
     pub fn received_eof(&mut self) {
         self.receive = Receive::Idle;
         self.eof = Eof::Waiting;
+        self.ends = true;
     }
 
     /// An ear has heard this.
     pub fn heard(&mut self, heard: Heard) {
+        self.ends = true;
         self.input_ends = true;
         self.hung_up |= heard == Heard::HungUp;
         match heard {
@@ -305,6 +235,7 @@ impl Link {
 
     fn failed(&mut self, failure: Failure) {
         if self.is_plain && self.is_open() && self.inbox_bytes > 0 {
+            self.ends = true;
             self.hung_up = true;
             // If a send has failed too, that may not wait for a reader that pauses.
             self.failure = Some(match self.failure {
@@ -371,51 +302,8 @@ impl Link {
     pub fn end_output(&mut self) {
         if self.phase == Phase::Open && self.output == Output::Open {
             self.output = Output::Ending;
+            self.ends = true;
         }
-    }
-
-    // How it ends.
-
-    /// Starts the graceful end: what was written is delivered, nothing more is read.
-    pub fn close(&mut self, end: End) {
-        self.end.get_or_insert(end);
-        if self.phase == Phase::Open {
-            self.phase = Phase::Flushing;
-            self.inbox_bytes = 0;
-        }
-    }
-
-    /// Reads nothing new, and closes once what has arrived is dealt with.
-    pub fn retire(&mut self) {
-        if self.retiring == Retiring::No {
-            self.retiring = Retiring::WhenIdle;
-        }
-    }
-
-    /// Reads nothing new, and closes: at once, but where the contract waits to write, or has not had what has arrived.
-    pub(super) fn stop(&mut self, mode: Mode) {
-        self.retiring = Retiring::WhenWritten;
-        if self.has_retired(mode) {
-            self.close(End::Stopped);
-        }
-    }
-
-    /// The connection is dead: nothing is delivered any more, `connection_lost` is due.
-    pub fn fail(&mut self, end: End) {
-        if self.is_plain && self.phase == Phase::Flushing {
-            // What was written before the close is lost: that is what counts.
-            self.end = Some(end);
-        }
-        self.end.get_or_insert(end);
-        self.phase = Phase::Finished;
-        self.inbox_bytes = 0;
-        self.queued_bytes = 0;
-    }
-
-    /// `connection_made` did not return: `connection_lost` must not be called (B9).
-    pub fn never_made(&mut self) {
-        self.owes_lost = false;
-        self.close(End::Exception);
     }
 
     // What it is like.

@@ -51,7 +51,27 @@ impl Machine {
 
     /// What to do next. Call again after doing it, until it says [`Next::Nothing`] or [`Next::Yield`].
     /// Without `may_call`, callbacks wait (but for `connection_lost` and `resume_writing`).
+    #[inline(always)] // As `Link::next`.
     pub fn next(&mut self, limits: &Limits, may_call: bool) -> Next {
+        if self.is_at_rest() {
+            debug_assert_eq!(self.clone().follows(limits, may_call), Next::Nothing);
+            return Next::Nothing;
+        }
+        self.follows(limits, may_call)
+    }
+
+    /// Whether nothing follows, as is so after most messages: seen at a glance.
+    #[inline(always)]
+    fn is_at_rest(&self) -> bool {
+        self.link.is_at_rest()
+            && match &self.contract {
+                Contract::Actions(actions) => actions.only_reads(),
+                Contract::Transport(transport) => transport.only_reads(),
+            }
+    }
+
+    #[inline(always)]
+    fn follows(&mut self, limits: &Limits, may_call: bool) -> Next {
         match &mut self.contract {
             Contract::Actions(actions) => {
                 if actions.owe_cancel(&self.link) {

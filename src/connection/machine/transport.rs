@@ -35,6 +35,12 @@ impl TransportPolicy {
         TransportPolicy { marks, made: false, paused: false, holds_writer: false, awaits_empty: false, lent: false }
     }
 
+    /// Whether it waits for input and for nothing else.
+    #[inline(always)]
+    pub(super) fn only_reads(&self) -> bool {
+        self.made && !(self.paused || self.holds_writer || self.awaits_empty)
+    }
+
     /// What comes before anything that the link has to do.
     pub(super) fn comes_first(&mut self, link: &Link) -> Option<Next> {
         if !self.made {
