@@ -40,7 +40,9 @@ groups() ->
             loops_of_ones_own_closed_elsewhere,
             loops_of_ones_own_interrupted,
             cancellations_are_of_ones_own_interpreter
-            | reactor_test:long([ten_times_ten_thousand_sleeps_beside_busy_loops])
+            | reactor_test:long([
+                ten_times_ten_thousand_sleeps_beside_busy_loops, a_thousand_calls_end_when_those_of_asyncio_do
+            ])
         ],
         [contexts_that_share_an_interpreter, set_up_that_fails_leaves_no_loop]
     ).
@@ -149,7 +151,7 @@ an_idle_context_makes_no_turns(Config) ->
         ok = py:exec(Context, "import erlang, loops\nloop = erlang.event_loop()\nloop.call_later(3600, print)"),
         ok = py:exec(Context, "for _ in range(200):\n    loop.call_later(0.2, print).cancel()"),
         settled(Context),
-        ?assertEqual(0, turns_of(Context, fun() -> timer:sleep(1000) end))
+        ?assertEqual(0, turns_of(Context, fun() -> timer:sleep(reactor_test:times(1000, 10000)) end))
     end).
 
 one_timer_one_turn(Config) ->
@@ -157,7 +159,7 @@ one_timer_one_turn(Config) ->
         ok = py:exec(Context, "import loops\nloops.results.clear()\nloops.tick_every(0.1)"),
         wait_until(fun() -> element(2, py:eval(Context, "len(loops.results)")) > 1 end),
         {ok, Before} = py:eval(Context, "len(loops.results)"),
-        Turns = turns_of(Context, fun() -> timer:sleep(1000) end),
+        Turns = turns_of(Context, fun() -> timer:sleep(reactor_test:times(1000, 10000)) end),
         {ok, After} = py:eval(Context, "len(loops.results)"),
         %% The question is a turn, and so may be the end of its wake-up.
         ?assert(Turns =< After - Before + 2, {Turns, After - Before})
@@ -182,6 +184,34 @@ ten_times_ten_thousand_sleeps_beside_busy_loops(Config) ->
 all_sleep(Context) ->
     ok = py:exec(Context, "import loops\nloops.sleep_all(10000, 0.3)"),
     wait_equal({ok, [10000, 0]}, fun() -> py:call(Context, loops, slept, []) end).
+
+-define(THOUSAND_SLEEP,
+    "import asyncio, time\n"
+    "async def main():\n"
+    "    began = time.monotonic()\n"
+    "    await asyncio.gather(*(asyncio.sleep(0.5, n) for n in range(1000)))\n"
+    "    print(time.monotonic() - began, end=\"\")\n"
+    "asyncio.run(main())"
+).
+
+%% What else the machine does comes and goes: one undisturbed comparison with a program of asyncio is needed.
+a_thousand_calls_end_when_those_of_asyncio_do(Config) ->
+    with_context(Config, #{}, fun(Context) ->
+        {ok, Python} = py:eval(Context, "__import__('sys').executable"),
+        {ok, 0} = py:call(Context, awaits, sleep, [0, 0]),
+        Ratio = fun() ->
+            Alone = list_to_float(os:cmd(io_lib:format("~ts -c '~ts'", [Python, ?THOUSAND_SLEEP]))),
+            {Took, ok} = timer:tc(fun() -> calls_that_sleep(Context, 1000) end),
+            ct:log("asyncio ~p s, calls ~p s", [Alone, Took / 1.0e6]),
+            Took / 1.0e6 / Alone
+        end,
+        ?assert(lists:any(fun(_) -> Ratio() =< 1.5 end, lists:seq(1, 15)))
+    end).
+
+calls_that_sleep(Context, Count) ->
+    Ask = fun(N) -> {N, spawn_monitor(fun() -> exit({answer, py:call(Context, awaits, sleep, [0.5, N])}) end)} end,
+    Hear = fun({N, {Pid, Monitor}}) -> receive {'DOWN', Monitor, process, Pid, {answer, Answer}} -> {ok, N} = Answer end end,
+    lists:foreach(Hear, [Ask(N) || N <- lists:seq(1, Count)]).
 
 callbacks_that_never_end_starve_nobody(Config) ->
     serving(Config, "recorder.Recording", fun(Context) ->

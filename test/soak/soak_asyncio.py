@@ -95,7 +95,8 @@ class Served(asyncio.Protocol):
             self.transport.write(data)
 
     def go_on(self):
-        while self.mode == b"G" and not self.paused:
+        # Whoever writes on to a transport that is lost is told so in the log, again and again.
+        while self.mode == b"G" and not self.paused and not self.transport.is_closing():
             if self.sent == self.limit:
                 self.mode = b"N"
                 self.transport.close()
