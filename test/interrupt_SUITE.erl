@@ -167,8 +167,10 @@ endless_requests(Config) ->
     with_endless(Config, fun(Context) ->
         [
             begin
-                Request = request(fun() -> py:call(Context, endless, Function, []) end),
-                ok = interrupt(Context),
+                Flag = flag(Config),
+                Request = request(fun() -> py:call(Context, endless, Function, [Flag]) end),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                ok = py_reactor_context:interrupt(Context),
                 ?assertMatch({Function, ?INTERRUPTED}, {Function, answer(Request)}),
                 ?assertEqual({ok, 2}, py:eval(Context, "1 + 1"))
             end
@@ -197,8 +199,10 @@ what_came_too_late_reaches_nobody(Config) ->
 a_sleep_ends_first(Config) ->
     with_endless(Config, fun(Context) ->
         {Reading, LetGo} = held_by_a_pipe(Config, Context),
-        Request = request(fun() -> py:call(Context, endless, read_and_go_on, [Reading]) end),
-        ok = interrupt(Context),
+        Flag = flag(Config),
+        Request = request(fun() -> py:call(Context, endless, read_and_go_on, [Reading, Flag]) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        ok = py_reactor_context:interrupt(Context),
         LetGo(),
         ?assertMatch(?INTERRUPTED, answer(Request)),
         {ok, none} = py:call(Context, os, close, [Reading])

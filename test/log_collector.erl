@@ -25,7 +25,7 @@ await(ContextId, Texts) ->
                 [] -> {Level, Line, Meta};
                 _Missing -> await(ContextId, Texts)
             end
-    after 30000 -> error({no_log_line, ContextId, Texts})
+    after 60000 -> error({no_log_line, ContextId, Texts})
     end.
 
 %% The lines that have arrived.

@@ -282,7 +282,7 @@ register_self() ->
 said(What) ->
     receive
         What -> ok
-    after 20000 -> error({never_said, What})
+    after 60000 -> error({never_said, What})
     end.
 
 %% When waiting is over: by then, but not before so many looks. On a machine where nobody gets on, this VM does not either, and

@@ -211,13 +211,21 @@ class Slow(recorder.Recording):
         return "continue"
 
 
-def spin():
+def _runs(flag):
+    """An interrupt that comes before the function does may find nothing to end."""
+    if flag is not None:
+        open(flag, "x").close()
+
+
+def spin(flag=None):
+    _runs(flag)
     while True:
         pass
 
 
-def stubborn():
+def stubborn(flag=None):
     """Lets nothing but a BaseException pass."""
+    _runs(flag)
     while True:
         try:
             while True:
@@ -226,11 +234,13 @@ def stubborn():
             pass
 
 
-async def spin_async():
+async def spin_async(flag=None):
+    _runs(flag)
     while True:
         await asyncio.sleep(0)
 
 
-def read_and_go_on(fd):
+def read_and_go_on(fd, flag):
+    _runs(flag)
     os.read(fd, 1)
     return "went on"

@@ -68,7 +68,7 @@ def raised(kind, function, *args):
 async def until(condition):
     import asyncio
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -76,7 +76,7 @@ async def datagrams_are_echoed(loop):
         for data in sent:
             peer.sendto(data, name)
             if data.startswith(b"echo"):
-                assert await asyncio.wait_for(loop.sock_recvfrom(peer, 65536), 10) == (data, name)
+                assert await asyncio.wait_for(loop.sock_recvfrom(peer, 65536), 30) == (data, name)
         await until(lambda: len(heard.got) == len(sent))
         assert heard.got == [(data, peer.getsockname()) for data in sent], heard.got[-3:]
         ours.close()
@@ -347,7 +347,7 @@ async def datagrams_sent_by_another_thread_leave_at_once(loop):
     ours, theirs = named_pair()
     transport, _ = await endpoint(loop, sock=ours)
     theirs.setblocking(True)
-    theirs.settimeout(10)
+    theirs.settimeout(30)
 
     def work():
         transport.sendto(b"x")

@@ -139,7 +139,7 @@ async def reads_are_coroutines(loop):
     read = reader.readline()
     assert asyncio.iscoroutine(read)
     task = asyncio.create_task(read)
-    waited = asyncio.create_task(asyncio.wait_for(reader.read(1), 10))
+    waited = asyncio.create_task(asyncio.wait_for(reader.read(1), 30))
     await asyncio.sleep(0.01)
     reader.feed_data(b"line\n")
     assert await task == b"line\n"

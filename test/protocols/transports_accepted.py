@@ -44,7 +44,7 @@ async def ends(server, protocol, theirs):
     await protocol.lost
     await until(lambda: not protocol.transport._has_socket)
     server.close()
-    await asyncio.wait_for(server.wait_closed(), 10)
+    await asyncio.wait_for(server.wait_closed(), 30)
 
 
 def python_sockets():
@@ -246,7 +246,7 @@ async def what_was_accepted_is_collected_and_counted(loop):
     theirs.close()
     await protocol.lost
     del transport, protocol
-    await asyncio.wait_for(waits, 10)
+    await asyncio.wait_for(waits, 30)
     await until(lambda: gc.collect() is not None and alive() is None)
 
 

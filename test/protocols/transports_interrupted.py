@@ -87,7 +87,7 @@ async def an_interrupted_resume_writing_leaves_nobody_waiting(loop):
     received = 0
     while received < 8_000_000:
         received += len(await loop.sock_recv(theirs, 1_000_000))
-    await asyncio.wait_for(empty, 10)
+    await asyncio.wait_for(empty, 30)
     transport._reset_empty_waiter()
     await closes(transport, protocol, theirs)
 
@@ -109,7 +109,7 @@ async def an_interrupted_close_closes_its_socket(loop):
             made[0].close()
             assert await loop.sock_recv(client, 1) == b""
     server.close()
-    await asyncio.wait_for(server.wait_closed(), 10)
+    await asyncio.wait_for(server.wait_closed(), 30)
 
 
 @scenario
@@ -139,7 +139,7 @@ async def an_interrupted_accept_costs_one_connection(loop):
                 with contextlib.suppress(ConnectionError):
                     await loop.sock_sendall(client, b"hello")
                 try:
-                    ends.append(await asyncio.wait_for(loop.sock_recv(client, 10), 10))
+                    ends.append(await asyncio.wait_for(loop.sock_recv(client, 10), 30))
                 except ConnectionError:
                     ends.append(b"")
             assert sorted(ends) == [b""] + [b"hello"] * 4, (method, ends)
@@ -147,7 +147,7 @@ async def an_interrupted_accept_costs_one_connection(loop):
                 client.close()
     loop.set_debug(debug)
     server.close()
-    await asyncio.wait_for(server.wait_closed(), 10)
+    await asyncio.wait_for(server.wait_closed(), 30)
     await until(lambda: all(transport._sock is None for transport in served))
 
 
@@ -156,7 +156,7 @@ async def an_interrupted_end_of_a_connect_is_told_again(loop):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         with interrupted(loop, "_connected"):
             connecting = loop.create_connection(Recorder, *listening.getsockname())
-            transport, protocol = await asyncio.wait_for(connecting, 10)
+            transport, protocol = await asyncio.wait_for(connecting, 30)
         transport.abort()
         await protocol.lost
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -166,7 +166,7 @@ async def an_interrupted_end_of_a_connect_is_told_again(loop):
             first, second = (socket.socket() for _ in range(2))
             for client in (first, second):
                 client.connect(listening.getsockname())
-            conn, address = await asyncio.wait_for(accepting, 10)
+            conn, address = await asyncio.wait_for(accepting, 30)
             # The first was whose acceptance was interrupted; it may have been the second as well, had it been faster.
             assert address in (first.getsockname(), second.getsockname())
             for sock in (first, second, conn):

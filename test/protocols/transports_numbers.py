@@ -30,10 +30,10 @@ async def who_has_the_number_of_another_is_served(loop):
         await turns()
         if pauses:
             theirs.close()
-            assert isinstance(await asyncio.wait_for(protocol.lost, 10), ConnectionResetError)
+            assert isinstance(await asyncio.wait_for(protocol.lost, 30), ConnectionResetError)
         else:
             await loop.sock_sendall(theirs, b"hello")
-            assert await asyncio.wait_for(loop.sock_recv(theirs, 10), 10) == b"hello"
+            assert await asyncio.wait_for(loop.sock_recv(theirs, 10), 30) == b"hello"
             await closes(transport, protocol, theirs)
         end.close()
 
@@ -45,7 +45,7 @@ async def a_reader_that_pauses_listens_to_no_stranger(loop):
     robbed._sock.close()
     strangers = reuse(number)
     robbed.pause_reading()
-    assert (await asyncio.wait_for(its.lost, 10)).errno == errno.EBADF
+    assert (await asyncio.wait_for(its.lost, 30)).errno == errno.EBADF
     for sock in (*strangers, end):
         sock.close()
 
@@ -57,7 +57,7 @@ async def a_socket_has_one_transport(loop):
         await loop.connect_accepted_socket(Recorder, transport._sock)
         raise AssertionError("a second one")
     await loop.sock_sendall(theirs, b"hello")
-    assert await asyncio.wait_for(loop.sock_recv(theirs, 10), 10) == b"hello"
+    assert await asyncio.wait_for(loop.sock_recv(theirs, 10), 30) == b"hello"
     # A copy is another socket.
     other, its = await loop.connect_accepted_socket(Recorder, transport._sock.dup())
     other.abort()
