@@ -209,7 +209,7 @@ a_thousand_calls_end_when_those_of_asyncio_do(Config) ->
     end).
 
 calls_that_sleep(Context, Count) ->
-    Ask = fun(N) -> {N, spawn_monitor(fun() -> exit({answer, py:call(Context, awaits, sleep, [0.5, N])}) end)} end,
+    Ask = fun(N) -> {N, spawn_monitor(fun() -> exit({answer, py:call(Context, awaits, sleep, [0.5, N], #{}, 60000)}) end)} end,
     Hear = fun({N, {Pid, Monitor}}) -> receive {'DOWN', Monitor, process, Pid, {answer, Answer}} -> {ok, N} = Answer end end,
     lists:foreach(Hear, [Ask(N) || N <- lists:seq(1, Count)]).
 
