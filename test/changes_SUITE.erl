@@ -19,6 +19,7 @@ groups() ->
         an_attribute_that_code_decides_about,
         another_connection_is_not_concerned,
         other_attributes,
+        an_instance_without_attributes_gets_no_dict,
         a_datagram_received_of_the_instance,
         a_datagram_received_from_the_beginning,
         another_class_on_a_datagram_socket
@@ -88,6 +89,10 @@ other_attributes(Config) ->
         {"some_attributes", "x"}, {"nothing", "x"}, {"own_write_ready", "[x]"}, {"without_own_write_ready", "x"},
         {"many_attributes", "x"}, {"nothing", "x"}, {"own_write_ready", "[x]"}, {"without_own_write_ready", "x"}
     ]).
+
+%% It would be memory for each connection.
+an_instance_without_attributes_gets_no_dict(Config) ->
+    dialogue(Config, "changes.Bare", [{"look", "none"}, {"look", "none"}, {"make", "made"}]).
 
 datagrams(Config, Factory, Lines) ->
     serving(Config, Factory, fun(Context) ->

@@ -4,12 +4,15 @@
 //! names in a table that all instances of the class share, which may grow and never shrinks. To ask for the dict would make it:
 //! memory for each connection, and from then on every access to an attribute would be slower. So that table is looked at:
 //! a name that was not in it is not there as long as it has not grown. How all that lies in memory differs from version to
-//! version. Where it is not known here, the dict is asked for.
+//! version. From 3.14 on CPython is asked as it asks itself before it calls a method, which makes no dict. Where none of this
+//! helps, the dict is asked for.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::cell::Cell;
+#[cfg(Py_3_14)]
+use std::ffi::c_int;
 use std::ptr;
 
 /// The beginning of CPython's `PyDictKeysObject`, in 3.11 and 3.12.
@@ -29,21 +32,34 @@ struct Table {
 #[cfg(not(Py_3_14))]
 const SHARED: u8 = 2;
 
+#[cfg(Py_3_14)]
+unsafe extern "C" {
+    /// 1: `method` is what the class has under that name, a method, and the object has nothing there. Else `method` is what an
+    /// access answers, or null with an exception. Exported for CPython's own modules.
+    fn _PyObject_GetMethod(
+        object: *mut ffi::PyObject,
+        name: *mut ffi::PyObject,
+        method: *mut *mut ffi::PyObject,
+    ) -> c_int;
+}
+
 /// Where an instance has its attributes.
-#[cfg_attr(Py_3_13, allow(dead_code, reason = "each version has some of them"))]
+#[allow(dead_code, reason = "each version has some of them")]
 enum Attributes {
     Nowhere,
     /// In a dict, borrowed.
     Dict(*mut ffi::PyObject),
     /// In an array, under names that are in this table.
     Array(*const Table),
+    /// None of those names, wherever the others are.
+    Elsewhere,
     Unknown,
 }
 
 /// # Safety
 /// Attached; the object has a dict, or may get one.
 #[cfg(not(Py_3_14))]
-unsafe fn attributes(object: *mut ffi::PyObject) -> Attributes {
+unsafe fn attributes(object: *mut ffi::PyObject, _: &[&Bound<'_, PyString>]) -> Attributes {
     // SAFETY: I7, the caller's promise. The type's flag says that the dict is kept three words before the object. Its values are
     // four words before (3.11), or where the dict would be, with a bit set (3.12), or, from 3.13 on, in objects that have no
     // fields of C: not in ours. The type is a heap type then, which has the table of names.
@@ -70,13 +86,31 @@ unsafe fn attributes(object: *mut ffi::PyObject) -> Attributes {
     }
 }
 
+/// # Safety
+/// Attached; the object has a dict, or may get one.
 #[cfg(Py_3_14)]
-unsafe fn attributes(_: *mut ffi::PyObject) -> Attributes {
-    Attributes::Unknown
+unsafe fn attributes(object: *mut ffi::PyObject, wanted: &[&Bound<'_, PyString>]) -> Attributes {
+    // SAFETY: I7, the caller's promise. Where code of the class decides (`__getattr__`), it would be run: nothing is asked. What
+    // is answered is ours to drop: what the class has stays with the class, and what the object has with the object.
+    unsafe {
+        let plain = (*ffi::Py_TYPE(object)).tp_getattro;
+        if !plain.is_some_and(|found| ptr::fn_addr_eq(found, ffi::PyObject_GenericGetAttr as ffi::getattrofunc)) {
+            return Attributes::Unknown;
+        }
+        let lacks = |name: &&Bound<'_, PyString>| {
+            let mut method = ptr::null_mut();
+            let found = _PyObject_GetMethod(object, name.as_ptr(), &raw mut method);
+            ffi::PyErr_Clear();
+            ffi::Py_XDECREF(method);
+            found == 1
+        };
+        if wanted.iter().all(lacks) { Attributes::Elsewhere } else { Attributes::Unknown }
+    }
 }
 
-/// Whether `object`, which has a dict or may get one, has none of the attributes `wanted` in that. `names` says of which names the
-/// caller may ask; `seen`, at first -1, is the caller's, one for all of them and each class.
+/// Whether `object`, which has a dict or may get one, and whose class has methods of the names `wanted`, has no attributes of these
+/// names of its own. `names` says of which names the caller may ask; `seen`, at first -1, is the caller's, one for all of them and
+/// each class.
 #[inline]
 pub fn lacks(
     object: &Bound<'_, PyAny>,
@@ -87,8 +121,8 @@ pub fn lacks(
     // SAFETY: I7, by the token and the caller's promise. A type keeps its table, which is looked at while no code runs. A dict
     // is kept here: a key that is no plain `str` runs code when it is compared, and that may give the object another dict.
     unsafe {
-        match attributes(object.as_ptr()) {
-            Attributes::Nowhere => true,
+        match attributes(object.as_ptr(), wanted) {
+            Attributes::Nowhere | Attributes::Elsewhere => true,
             Attributes::Dict(dict) => {
                 let dict = Bound::from_borrowed_ptr(object.py(), dict);
                 are_not_in(dict.as_ptr(), wanted)

@@ -1,7 +1,20 @@
 """Protocols whose methods, or class, change while they serve."""
 
+import gc
+
 import erlang.reactor as reactor
 import recorder
+
+
+class Bare(reactor.Protocol):
+    """Has no attributes of its own. Answers whether CPython has made a dict for some."""
+
+    def data_received(self, data):
+        if data == b"make":
+            vars(self)
+        dicts = [held for held in gc.get_referents(self) if type(held) is dict and held is not self.client_info]
+        self.write_buffer += b"made" if dicts else b"none"
+        return "write_pending"
 
 
 class Plain(recorder.Recording):
