@@ -61,13 +61,13 @@ class Server:
     #: Why those that were seen not to serve do not: one try is enough.
     unavailable: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, name: str, case: str, **environment: str) -> None:
+    def __init__(self, name: str, case: str, program: str = "run", **environment: str) -> None:
         self.name = name
         self.port = 0
         #: The process whose tree the server is.
         self.pid = 0
         self.process = subprocess.Popen(
-            [SERVERS / "run", name, case],
+            [SERVERS / program, name, case],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -34,8 +34,8 @@ REQUEST = (
 )
 
 
-def listed() -> list[str]:
-    output = subprocess.run([SERVERS / "run", "--list"], check=True, capture_output=True, text=True)
+def listed(program: str = "run") -> list[str]:
+    output = subprocess.run([SERVERS / program, "--list"], check=True, capture_output=True, text=True)
     return [line.split("\t")[0] for line in output.stdout.splitlines()]
 
 
@@ -58,10 +58,10 @@ Start = Callable[..., Server]
 def start() -> Iterator[Start]:
     servers: list[Server] = []
 
-    def start_one(name: str, case: str, **environment: str) -> Server:
+    def start_one(name: str, case: str, program: str = "run", **environment: str) -> Server:
         if name in Server.unavailable:
             pytest.skip(Server.unavailable[name])
-        servers.append(server := Server(name, case, **environment))
+        servers.append(server := Server(name, case, program, **environment))
         server.wait_until_it_serves()
         return server
 
@@ -438,3 +438,20 @@ def test_every_name_has_a_description() -> None:
     pairs = [line.split("\t") for line in output.stdout.splitlines()]
     assert all(len(pair) == 2 and all(pair) for pair in pairs)
     assert len({name for name, _ in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("name", listed("placement"))
+def test_placement_is_what_its_name_says(start: Start, name: str) -> None:
+    server = start(name, "echo", "placement", BACKEND="epoll")
+    _, schedulers, spin, *cpu = name.split("-")
+    arguments = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
+    # `erl` passes +S on as -S. The last one counts.
+    last = dict(zip(arguments, arguments[1:]))
+    assert last["-S"] == f"{schedulers[1:]}:{schedulers[1:]}"
+    assert {last[flag] for flag in ("-sbwt", "-sbwtdcpu", "-sbwtdio")} == {spin}
+    threads = [int(task.name) for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    assert any(os.sched_getaffinity(thread) == {0} for thread in threads) == bool(cpu)
+    with server.connect() as client:
+        client.sendall(b"x")
+        assert receive(client, 1) == b"x"
+        assert server.end(server.close_input) == 0

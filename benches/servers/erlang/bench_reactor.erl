@@ -9,13 +9,14 @@
 -define(DATAGRAM_BUFFER_BYTES, 65536 + 144).
 -define(CONNECTIONS_MAX, 16777216).
 
-%% The case; backend, style and mode of the contexts.
+%% The case; backend, style and mode of the contexts. TICKS and CONTEXT_CPU are for `placement'.
 -spec serve([string()]) -> {ok, inet:port_number(), iodata()} | {unavailable, iodata()}.
 serve([Case, Backend, Style, Mode]) ->
     {ok, _} = application:ensure_all_started(py_reactor),
     Ids = lists:seq(1, bench_server:contexts()),
     case start(Ids, list_to_atom(Mode), options(Case, Backend, Style)) of
         ok ->
+            ok = tick(list_to_integer(os:getenv("TICKS", "0"))),
             {ok, listen(Case, Style, Ids), versions(Mode)};
         {error, {Kind, _, _} = Reason} when Kind =:= unsupported_mode ->
             {unavailable, io_lib:format("~0tp", [Reason])};
@@ -49,7 +50,31 @@ options(Case, Backend, Style) ->
     },
     case Case of
         "udp" -> Common#{buffer_bytes => ?DATAGRAM_BUFFER_BYTES};
-        _ -> Common
+        _ -> maps:merge(Common, cpu(os:getenv("CONTEXT_CPU")))
+    end.
+
+-spec cpu(string() | false) -> map().
+cpu(false) -> #{};
+cpu(Number) -> #{cpu => list_to_integer(Number)}.
+
+%% Starts that many processes, each of which wakes up every millisecond and does a little while somebody is connected: what
+%% keeps schedulers from sleeping for long in a VM that does more than this.
+-spec tick(non_neg_integer()) -> ok.
+tick(Processes) ->
+    _ = [spawn_link(fun ticks/0) || _ <- lists:seq(1, Processes)],
+    ok.
+
+-spec ticks() -> ok.
+ticks() ->
+    case py_reactor_context:stats(1) of
+        #{connections := 0} ->
+            timer:sleep(20),
+            ticks();
+        #{} ->
+            lists:foreach(fun(_) -> timer:sleep(1), lists:sum(lists:seq(1, 1000)) end, lists:seq(1, 50)),
+            ticks();
+        {error, _} ->
+            ok
     end.
 
 %% As many as this process may have descriptors.
