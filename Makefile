@@ -1,7 +1,7 @@
 # Every target first makes sure that what it needs is installed. PYTHON=/path/to/python3 chooses the Python.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup compile run test test-full test-rust test-python test-asyncio test-asyncio-full test-uvloop test-apps test-ct test-ct-full test-matrix test-matrix-full test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms test-kernels clean
+.PHONY: help setup compile run test test-full test-rust test-python test-asyncio test-asyncio-full test-uvloop test-apps test-projects test-ct test-ct-full test-matrix test-matrix-full test-faults test-bench soak bench loom fuzz asan memcheck lint fmt fmt-check structure clippy dialyzer xref test-platforms test-kernels clean
 
 REBAR := rebar3
 FUZZ_SECONDS ?= 60
@@ -49,6 +49,9 @@ test-uvloop: compile ## uvloop's own tests, over our loops (downloads them when 
 
 test-apps: compile ## programs for asyncio from PyPI in a context, a PostgreSQL and a Redis beside it; installs them as root (ARGS="--group epoll")
 	"$$(bash scripts/find_python.sh)" test/apps/run.py $(ARGS)
+
+test-projects: compile ## docs/getting-started.md, followed as it stands, in projects of pytest, rebar3 and Mix, with releases (ARGS="mix")
+	"$$(bash scripts/find_python.sh)" test/projects/run.py $(ARGS)
 
 test-ct: setup ## Common Test, over real sockets
 	$(REBAR) ct
