@@ -12,7 +12,7 @@ use crate::python::types;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::os::fd::IntoRawFd;
 use std::ptr;
 
@@ -171,7 +171,14 @@ pub fn make_handle(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let slots = [
         (ffi::Py_tp_doc, c"The name of the connection, which no later one has.".as_ptr() as *mut c_void),
         (ffi::Py_tp_descr_get, get_handle as *mut c_void),
+        (ffi::Py_tp_traverse, traverse_handle as *mut c_void),
     ];
     let size = size_of::<ffi::PyObject>();
-    types::make(py, c"erlang.reactor.Handle", size, 0, &slots, None)?.call0()
+    types::make(py, c"erlang.reactor.Handle", size, ffi::Py_TPFLAGS_HAVE_GC, &slots, None)?.call0()
+}
+
+/// Without this the collector would not see that the class hangs on what it collects: it would stay when its interpreter ends.
+unsafe extern "C" fn traverse_handle(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: I7: the collector calls this attached, with an instance; nothing is allocated or released.
+    unsafe { visit(ffi::Py_TYPE(object).cast(), arg) }
 }
