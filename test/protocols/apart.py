@@ -49,9 +49,10 @@ def spin(told, over, most_seconds):
 
 def _compute(letter, most_seconds):
     until = time.monotonic() + most_seconds
-    while (now := time.monotonic()) < until and letter[0] != ord("y"):
+    while time.monotonic() < until and letter[0] != ord("y"):
         pass
-    return now
+    # Not the time before the last look: that may be long ago.
+    return time.monotonic()
 
 
 def leave_thread_behind():
