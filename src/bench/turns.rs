@@ -20,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,6 +139,12 @@ impl Driver for Kernel {
         };
         self.ended.push(Event { id, outcome: Outcome::Sent(bytes as u32) });
         None
+    }
+
+    fn leave_input(&mut self, _: ConnId, _: bool) {}
+
+    fn receive_into(&mut self, _: ConnId, _: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+        Ok(0)
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

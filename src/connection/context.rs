@@ -11,6 +11,7 @@ use crate::base::token::ConnId;
 use crate::beam::reply::{OwnedTerm, ReplyTo};
 use crate::connection::callbacks::slow_notice;
 use crate::connection::directory::{self, Entry, Served};
+use crate::connection::intake::Intake;
 use crate::connection::machine::Machine;
 use crate::connection::outbox::{Outbox, Spares, datagram_cost};
 use crate::connection::table::Table;
@@ -94,6 +95,8 @@ pub struct Connection {
     pub datagrams: Option<Box<Datagrams>>,
     /// Accepted bytes that are not sent yet.
     pub outbox: Outbox,
+    /// How much arrives at a time.
+    pub intake: Intake,
     /// The turn in which it last was given data.
     pub turn: u64,
     /// It waits in [`Context::due`].
@@ -128,6 +131,7 @@ impl Connection {
             inbox: VecDeque::new(),
             datagrams: None,
             outbox: Outbox::default(),
+            intake: Intake::default(),
             turn: 0,
             is_due: false,
             pulse: Pulse::new(),

@@ -5,6 +5,7 @@ mod closing;
 pub mod context;
 mod datagrams;
 pub mod directory;
+pub mod intake;
 pub mod machine;
 pub mod outbox;
 pub mod outcome;

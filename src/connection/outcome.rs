@@ -32,7 +32,8 @@ pub fn advance(connection: &mut Connection, outcome: Outcome, context: &Context,
             connection.outbox.sent(0, sent, &mut context.spares.borrow_mut());
             machine.link.send_failed(errno);
         }
-        Outcome::Received { .. } | Outcome::Datagram { .. } | Outcome::Woken | Outcome::Watched => {}
+        Outcome::Received { .. } | Outcome::Readable | Outcome::Datagram { .. } | Outcome::Woken | Outcome::Watched => {
+        }
         Outcome::Accepted(_) | Outcome::AcceptFailed(_) | Outcome::Connected(_) => {}
     }
 }

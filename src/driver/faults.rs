@@ -1,8 +1,8 @@
 //! A driver that makes things go wrong, for tests: built with the feature `faults`, switched on by
 //! `PY_REACTOR_FAULTS=SEED` in the environment of the VM.
 //!
-//! It stands between the reactor and a real driver and does what kernels and networks do, only more often: sends are
-//! short, events come late and in another order (never within one connection), receives end for no reason, connections
+//! It stands between the reactor and a real driver and does what kernels and networks do, only more often: sends and receives
+//! are short, events come late and in another order (never within one connection), receives end for no reason, connections
 //! are reset while they receive. The queues of io_uring are as short as they can be (`uring::probe`), so they are full all
 //! the time; that there are hardly any buffers is up to who starts the VM. Whatever it does is decided by the seed and the
 //! number of the decision. What must hold all the same: bytes that were accepted arrive once and in order, or the
@@ -16,11 +16,13 @@ use crate::buffer::Pool;
 use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Payload, Target};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// One decision in so many goes wrong.
 const SHORT_SEND: u64 = 3;
+const SHORT_RECEIVE: u64 = 3;
 const LATE_EVENT: u64 = 4;
 const ENDED_RECEIVE: u64 = 20;
 const RESET: u64 = 5_000;
@@ -99,6 +101,14 @@ impl Faulty {
                     self.inner.cancel_receive(id);
                 }
             }
+            // It is being cancelled, and stays where it is.
+            Outcome::Readable if self.resetting.contains(&id) => return None,
+            Outcome::Readable if self.one_in(ENDED_RECEIVE) => self.inner.cancel_receive(id),
+            Outcome::Readable if self.one_in(RESET) => {
+                self.resetting.insert(id);
+                self.inner.cancel_receive(id);
+                return None;
+            }
             Outcome::EndOfFile | Outcome::ReceiveFailed(_) if self.resetting.contains(&id) => {
                 return Some(self.reset_done(id));
             }
@@ -155,6 +165,15 @@ impl Driver for Faulty {
             return None;
         }
         Some(outcome)
+    }
+
+    fn leave_input(&mut self, id: ConnId, left: bool) {
+        self.inner.leave_input(id, left);
+    }
+
+    fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+        let len = 1 + if self.one_in(SHORT_RECEIVE) { self.below(room.len()) } else { room.len() - 1 };
+        self.inner.receive_into(id, &mut room[..len])
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

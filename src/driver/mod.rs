@@ -26,6 +26,7 @@ use crate::base::token::ConnId;
 use crate::buffer::Pool;
 use crate::driver::address::Address;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub enum Outcome {
         /// Whether the receive goes on.
         more: bool,
     },
+    /// Something has arrived that [`Driver::receive_into`] takes.
+    Readable,
     /// The peer sends no more. Ends the receive; it must not be started again.
     EndOfFile,
     /// The receive has ended with this `errno` (`ECANCELED` after a cancel).
@@ -155,6 +158,17 @@ pub trait Driver {
     /// # Safety
     /// The memory of `payload` stays valid and unchanged until this answers, or until the event that ends this send.
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome>;
+
+    /// From now on what arrives for `id`, a stream socket, stays where it is if it is `left`: [`Outcome::Readable`] tells of it.
+    /// Otherwise it is received into the pool's buffers, as at first. A receive that runs goes on, that way.
+    fn leave_input(&mut self, id: ConnId, left: bool);
+
+    /// Receives what [`Outcome::Readable`] has told of into `room`. Answers how many bytes the kernel has written there, from the
+    /// first; with 0 there was nothing, and the receive goes on all the same.
+    ///
+    /// # Errors
+    /// How the receive has ended by that: it has no event.
+    fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome>;
 
     /// Asks the receive to end early. Best effort: answers by the receive's own last event, or [`Outcome::CancelMissed`].
     fn cancel_receive(&mut self, id: ConnId);

@@ -7,6 +7,7 @@ use crate::buffer::Pool;
 use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Payload, Target};
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::thread::{self, ThreadId};
@@ -44,6 +45,14 @@ impl Driver for Shared {
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         // SAFETY: I2: the caller's promise.
         unsafe { self.driver.borrow_mut().send(id, target, payload) }
+    }
+
+    fn leave_input(&mut self, id: ConnId, left: bool) {
+        self.driver.borrow_mut().leave_input(id, left);
+    }
+
+    fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+        self.driver.borrow_mut().receive_into(id, room)
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

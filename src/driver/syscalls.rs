@@ -5,6 +5,7 @@ use crate::buffer::datagram;
 use crate::driver::{Io, Outcome, Payload, Target};
 use std::ffi::c_void;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::ptr;
 
@@ -56,6 +57,21 @@ pub unsafe fn receive_gathered(fd: RawFd, buffer: u16, vectors: &mut [libc::iove
     // SAFETY: I2, the caller's promise; the arguments are those of recvmsg(2), and outlive the call.
     let len = unsafe { libc::syscall(libc::SYS_recvmsg, fd, &raw mut message, libc::MSG_DONTWAIT) };
     received(Io::Socket, buffer, usize::try_from(len).map_err(|_| errno()))
+}
+
+/// Receives what is there, from a socket, into `room`. Answers how many bytes have been written there, from the first: 0 where nothing is
+/// there yet.
+///
+/// # Errors
+/// That there will never be, as [`receive`] answers it.
+pub fn receive_into(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+    // SAFETY: I2, kept here: the room is the caller's, and as long as it says.
+    let received = unsafe { raw_recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    match self::received(Io::Socket, 0, usize::try_from(received).map_err(|_| errno())) {
+        None => Ok(0),
+        Some(Outcome::Received { len, .. }) => Ok(len as usize),
+        Some(ended) => Err(ended),
+    }
 }
 
 /// Receives what is there into `buffer` of the pool, which lies at `address`. Answers nothing where nothing is there yet, so

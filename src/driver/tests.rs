@@ -406,6 +406,7 @@ on_every_driver! {
 
 /// The end is heard where nothing is received.
 mod ears;
+mod left;
 mod numbers;
 mod openings;
 mod starved;

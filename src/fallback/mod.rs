@@ -14,6 +14,7 @@ use crate::driver::openings::Openings;
 use crate::driver::syscalls;
 use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Target};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ struct Slot {
     receiving: bool,
     /// Its last receive has filled all that it was given: it gets more the next time.
     floods: bool,
+    /// What arrives is told of, and left.
+    left: bool,
     /// The receive found no buffer: it is not in the set until one comes back (B4).
     starved: bool,
     sending: Option<Payload>,
@@ -40,6 +43,7 @@ const UNUSED: Slot = Slot {
     target: Target { fd: -1, io: Io::Socket },
     receiving: false,
     floods: false,
+    left: false,
     starved: false,
     sending: None,
     ear: Ear::Off,
@@ -163,6 +167,10 @@ impl Epoll {
     fn receive_once(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) -> bool {
         let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return false };
         let target = slot.target;
+        if slot.left {
+            events.push(Event { id, outcome: Outcome::Readable });
+            return false;
+        }
         if slot.floods {
             return self.receive_much(id, pool, events);
         }
@@ -267,6 +275,22 @@ impl Driver for Epoll {
             self.watch(id);
         }
         ended
+    }
+
+    fn leave_input(&mut self, id: ConnId, left: bool) {
+        if let Some(slot) = self.slot(id) {
+            slot.left = left;
+        }
+    }
+
+    fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+        // Otherwise it was cancelled meanwhile.
+        let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return Ok(0) };
+        let received = syscalls::receive_into(slot.target.fd, room);
+        if received.is_err() {
+            self.end_receive(id);
+        }
+        received
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

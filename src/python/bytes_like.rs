@@ -3,6 +3,9 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
 
 /// Calls `f` with the bytes of any bytes-like object.
 ///
@@ -44,5 +47,40 @@ pub fn joined<'py>(py: Python<'py>, pieces: &[&[u8]]) -> PyResult<Bound<'py, PyA
             start = start.add(piece.len());
         }
         Ok(made)
+    }
+}
+
+unsafe extern "C" {
+    /// Of CPython: gives the only reference to a `bytes` another length; fails with null in its place, and an exception set.
+    fn _PyBytes_Resize(object: *mut *mut ffi::PyObject, len: ffi::Py_ssize_t) -> c_int;
+}
+
+/// A `bytes` of what `fill` writes into `room` bytes; none if that is nothing.
+///
+/// # Errors
+/// No memory; what `fill` answers.
+///
+/// # Safety
+/// `fill` writes as many bytes as it answers, from the first.
+pub unsafe fn filled<E>(
+    py: Python<'_>,
+    room: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
+) -> PyResult<Result<Option<Bound<'_, PyBytes>>, E>> {
+    // SAFETY: I7, by the token; a new object, which nobody else has seen, with room for so many bytes, all that are left of which have
+    // been written: the caller's promise. Resizing takes the reference over, and gives one back.
+    unsafe {
+        let made = ffi::PyBytes_FromStringAndSize(std::ptr::null(), room as ffi::Py_ssize_t);
+        let made = Bound::from_owned_ptr_or_err(py, made)?;
+        let start = ffi::PyBytes_AS_STRING(made.as_ptr()).cast_mut().cast::<MaybeUninit<u8>>();
+        let len = match fill(std::slice::from_raw_parts_mut(start, room)) {
+            Ok(0) => return Ok(Ok(None)),
+            Ok(len) => len,
+            Err(error) => return Ok(Err(error)),
+        };
+        assert!(len <= room);
+        let mut object = made.into_ptr();
+        _PyBytes_Resize(&raw mut object, len as ffi::Py_ssize_t);
+        Ok(Ok(Some(Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked())))
     }
 }

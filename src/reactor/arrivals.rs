@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
+use super::direct;
 use crate::base::token::ConnId;
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{Inbound, arrival_cost};
@@ -62,6 +63,7 @@ impl Reactor {
                         continue;
                     }
                 }
+                Outcome::Readable => self.receive_directly(py, id),
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
                 _ => match self.datagram_error(id, outcome) {
@@ -84,6 +86,9 @@ impl Reactor {
         connection.traffic.received(len);
         if !connection.machine.link.received(arrival_cost(len, from.is_some()), more) {
             return pool.release(slot);
+        }
+        if connection.is_transport {
+            direct::arrived(py, &mut self.driver, id, connection, len, pool.capacity());
         }
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);

@@ -9,6 +9,7 @@ pub mod backend;
 mod commands;
 mod datagrams;
 mod deadlines;
+mod direct;
 mod ends;
 mod expiry;
 mod failure;

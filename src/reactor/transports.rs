@@ -14,7 +14,7 @@ use pyo3::types::PyBytes;
 
 /// What one `data_received` gets at most, unless it came at once. The allocator of the VM asks the system for each object from
 /// 128 KiB on, and gives it back: a page fault for every 4 KiB.
-const WHOLE_BYTES_MAX: usize = 112 * 1024;
+pub(super) const WHOLE_BYTES_MAX: usize = 112 * 1024;
 
 /// Whether the socket of a transport was closed by its program: nothing may be sent or received by its number, which may be
 /// a stranger's by now (I4). No system call: its socket says so.

@@ -14,6 +14,7 @@ mod floods;
 mod openings;
 mod probe;
 mod readiness;
+mod receives;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -34,16 +35,13 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use slot::{Cancel, Life, Slot, UNUSED};
 use std::collections::VecDeque;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 use watched::Watched;
 
 pub use probe::{Features, Proven, Refusal, probe};
-
-/// `ioprio` bit of RECV, from `linux/io_uring.h`: keep going after each completion.
-const RECV_MULTISHOT: u16 = 2;
 
 /// As much as one system call moves (MAX_RW_COUNT); the kernel takes a longer SEND for a negative one, and refuses it.
 const SEND_BYTES_MAX: usize = 0x7fff_f000;
@@ -155,23 +153,6 @@ impl Uring {
         let buffer = (&raw mut *self.held.wake_count).cast::<u8>();
         let read = opcode::Read::new(Fd(self.wake_fd.as_raw_fd()), buffer, 8).build().user_data(Token::WAKE.0);
         self.push(read);
-    }
-
-    /// Never with `RECVSEND_POLL_FIRST`: a poll that finds data and the end together is woken for the data alone, and nobody
-    /// tells of the end.
-    fn arm_receive(&mut self, id: ConnId) {
-        let Slot { target: Target { fd, io }, floods, .. } = *self.slot(id);
-        let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
-        let receive = match io {
-            _ if self.receives_by_call(io) => return self.poll_receive(id),
-            Io::Socket if floods => return self.receive_by_calls(id),
-            Io::Datagram => {
-                opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.held.datagram_shape, BUFFER_GROUP).ioprio(0).build()
-            }
-            _ => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).ioprio(multishot).build(),
-        };
-        self.slot(id).receive = Life::Submitted;
-        self.push(receive.flags(squeue::Flags::BUFFER_SELECT).user_data(Token::new(Kind::Receive, id).0));
     }
 
     /// Sends by a call what is much, for now it can be sent, and what must be; submits the rest. `waited` tells whether there
@@ -367,43 +348,6 @@ impl Uring {
         }
         Some(Event { id, outcome })
     }
-
-    fn complete_receive(
-        &mut self,
-        id: ConnId,
-        result: i32,
-        more: bool,
-        buffer: Option<u16>,
-        pool: &mut Pool,
-    ) -> Option<Event> {
-        let slot = self.slot(id);
-        let outcome = match (result, buffer) {
-            (0.., Some(buffer)) if slot.target.io == Io::Datagram => Outcome::Datagram { buffer, more },
-            (1.., Some(buffer)) => Outcome::Received { buffer, len: result as u32, more },
-            (_, unused) => {
-                if let Some(slot) = unused {
-                    pool.release(slot);
-                }
-                match -result {
-                    0 => Outcome::EndOfFile,
-                    libc::ENOBUFS => return self.starve(id),
-                    libc::EAGAIN if !slot.receive.is_cancelling() => {
-                        self.poll_receive(id);
-                        return None;
-                    }
-                    libc::ECANCELED if slot.receive == Life::Renewing => {
-                        self.arm_receive(id);
-                        return None;
-                    }
-                    libc::EAGAIN => Outcome::ReceiveFailed(libc::ECANCELED),
-                    errno => Outcome::ReceiveFailed(errno),
-                }
-            }
-        };
-        slot.place = None;
-        slot.floods &= result < 0 || result as usize == pool.capacity();
-        Some(if more { Event { id, outcome } } else { self.receive_ended(id, outcome) })
-    }
 }
 
 impl Driver for Uring {
@@ -415,6 +359,16 @@ impl Driver for Uring {
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         self.claim(id, target).payload = Some(payload);
         self.try_send(id, false)
+    }
+
+    fn leave_input(&mut self, id: ConnId, left: bool) {
+        let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
+        slot.left = left;
+        self.change_receive(id);
+    }
+
+    fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
+        self.receive_left(id, room)
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

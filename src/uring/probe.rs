@@ -177,7 +177,7 @@ fn self_test(mut ring: IoUring, multishot: bool) -> Result<IoUring, Refusal> {
 
 fn receive(on: &UnixStream, multishot: bool) -> squeue::Entry {
     let receive = opcode::Recv::new(Fd(on.as_raw_fd()), std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP);
-    let receive = receive.ioprio(if multishot { super::RECV_MULTISHOT } else { 0 }).build();
+    let receive = receive.ioprio(if multishot { super::receives::RECV_MULTISHOT } else { 0 }).build();
     receive.flags(squeue::Flags::BUFFER_SELECT).user_data(RECEIVE)
 }
 

@@ -440,4 +440,5 @@ def names():
 import transports_accepted  # noqa: E402, F401
 import transports_ends  # noqa: E402, F401
 import transports_interrupted  # noqa: E402, F401
+import transports_much  # noqa: E402, F401
 import transports_numbers  # noqa: E402, F401
