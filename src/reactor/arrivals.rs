@@ -103,13 +103,19 @@ impl Reactor {
                 connection.inbox.push_back(Inbound { data: data.unbind(), from });
             }
             Err(error) => {
-                // No memory for a copy: the bytes are lost, and so is the connection.
-                connection.machine.link.fail(End::Exception);
                 drop((pool, table));
-                let message = format!("a connection was cut: {}", format_exception(py, &error));
-                self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
+                self.lose_arrived(py, id, &error);
             }
         }
+    }
+
+    /// There was no memory for what has arrived: it is lost, and so is the connection.
+    pub(super) fn lose_arrived(&self, py: Python<'_>, id: ConnId, error: &PyErr) {
+        if let Some(connection) = self.context.table.borrow_mut().get(id) {
+            connection.machine.link.fail(End::Exception);
+        }
+        let message = format!("a connection was cut: {}", format_exception(py, error));
+        self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: None });
     }
 }
 

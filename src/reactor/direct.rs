@@ -9,6 +9,7 @@ use crate::driver::{Driver, Outcome};
 use crate::module::transport_calls;
 use crate::python::bytes_like;
 use pyo3::prelude::*;
+use std::mem::MaybeUninit;
 
 /// So much of a transport has arrived in a buffer: what comes next may be left where it is. A protocol that has a buffer of its own is
 /// given copies anyway.
@@ -31,9 +32,14 @@ impl Reactor {
             drop(table);
             return self.advance(id, Outcome::ReceiveFailed(libc::EBADF));
         }
+        let mut taken = false;
+        let fill = |room: &mut [MaybeUninit<u8>]| {
+            let received = self.driver.receive_into(id, room);
+            taken = received.is_ok_and(|len| len > 0);
+            received
+        };
         // SAFETY: I2: the kernel has written as many bytes as the driver says.
-        let received =
-            unsafe { bytes_like::filled(py, connection.intake.room(), |room| self.driver.receive_into(id, room)) };
+        let received = unsafe { bytes_like::filled(py, connection.intake.room(), fill) };
         match received {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(data))) => {
@@ -50,8 +56,12 @@ impl Reactor {
                 drop(table);
                 self.advance(id, ended);
             }
-            // No memory: with what is left of it, a buffer may do.
-            Err(_) => self.driver.leave_input(id, false),
+            // No memory for what was to be taken: with what is left of it, a buffer may do.
+            Err(_) if !taken => self.driver.leave_input(id, false),
+            Err(error) => {
+                drop(table);
+                self.lose_arrived(py, id, &error);
+            }
         }
     }
 }
