@@ -53,8 +53,9 @@ async def a_reader_that_pauses_listens_to_no_stranger(loop):
 @scenario
 async def a_socket_has_one_transport(loop):
     transport, protocol, theirs = await pair(loop, Echo)
+    # Not by `connect_accepted_socket`, which from 3.14.8 on closes a socket that gets no transport.
     with contextlib.suppress(RuntimeError):
-        await loop.connect_accepted_socket(Recorder, transport._sock)
+        loop._make_socket_transport(transport._sock, Recorder(), loop.create_future())
         raise AssertionError("a second one")
     await loop.sock_sendall(theirs, b"hello")
     assert await asyncio.wait_for(loop.sock_recv(theirs, 10), 30) == b"hello"
