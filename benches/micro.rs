@@ -4,14 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing better to do than to panic")]
 
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use py_reactor_nif::bench::{Batch, Commands, Connections, Lent, Slots, Steps, Taken, serve, start_python};
 use pyo3::prelude::*;
 use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::Instant;
-use timing::{Bench, each, each_with};
-
-mod timing;
 
 #[path = "../src/border/nif_stubs.rs"]
 mod without_vm;
@@ -21,26 +19,24 @@ fn attached<R>(f: impl FnOnce(Python<'_>) -> R) -> R {
     Python::attach(f)
 }
 
-fn buffers(bench: &Bench) {
-    let mut group = bench.group("buffers");
+fn buffers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("buffers");
     let mut slots = Slots::new().unwrap();
-    group.case(
-        "receive and release",
-        each(|| {
+    group.bench_function("receive and release", |bencher| {
+        bencher.iter(|| {
             let slot = slots.receive().unwrap();
             slots.release(black_box(slot));
-        }),
-    );
-    group.case(
-        "receive, lend, give back",
-        each(|| {
+        });
+    });
+    group.bench_function("receive, lend, give back", |bencher| {
+        bencher.iter(|| {
             let lent = slots.receive_and_lend().unwrap();
             slots.give_back(black_box(lent));
-        }),
-    );
+        });
+    });
     // So many that waking the other thread does not count.
     const BURST: u64 = 512;
-    group.elements(BURST);
+    group.throughput(Throughput::Elements(BURST));
     let (to_other, from_us) = mpsc::sync_channel::<Vec<_>>(1);
     let (to_us, from_other) = mpsc::sync_channel(1);
     let other = std::thread::spawn(move || {
@@ -49,62 +45,68 @@ fn buffers(bench: &Bench) {
             to_us.send(()).unwrap();
         }
     });
-    group.case(
-        "lend 512, which another thread gives back",
-        each(|| {
+    group.bench_function("lend 512, which another thread gives back", |bencher| {
+        bencher.iter(|| {
             to_other.send((0..BURST).map(|_| slots.receive_and_lend().unwrap()).collect()).unwrap();
             from_other.recv().unwrap();
             slots.collect();
-        }),
-    );
+        });
+    });
     drop(to_other);
     other.join().unwrap();
+    group.finish();
 }
 
-fn connections(bench: &Bench) {
+fn connections(criterion: &mut Criterion) {
     attached(|py| {
-        let group = bench.group("connections");
+        let mut group = criterion.benchmark_group("connections");
         let mut connections = Connections::new(py, 1000).unwrap();
         // Far apart, as those of a batch are.
         let mut nth = (0..).step_by(389);
-        group.case("get, of 1000", each(|| assert!(connections.get(black_box(nth.next().unwrap())))));
-        group.case("remove and insert, of 1000", each(|| connections.replace(black_box(nth.next().unwrap()))));
+        group.bench_function("get, of 1000", |bencher| {
+            bencher.iter(|| assert!(connections.get(black_box(nth.next().unwrap()))));
+        });
+        group.bench_function("remove and insert, of 1000", |bencher| {
+            bencher.iter(|| connections.replace(black_box(nth.next().unwrap())));
+        });
+        group.finish();
     });
 }
 
-fn commands(bench: &Bench) {
-    let mut group = bench.group("commands");
+fn commands(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("commands");
     let commands = Commands::new().unwrap();
     let mut taken = Taken::default();
-    group.case(
-        "post one, wake, take",
-        each(|| {
+    group.bench_function("post one, wake, take", |bencher| {
+        bencher.iter(|| {
             assert!(commands.post());
             assert_eq!(commands.take(&mut taken), 1);
-        }),
-    );
-    group.elements(64);
-    group.case(
-        "post 64, take",
-        each(|| {
+        });
+    });
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("post 64, take", |bencher| {
+        bencher.iter(|| {
             for _ in 0..64 {
                 assert!(commands.post());
             }
             assert_eq!(commands.take(&mut taken), 64);
-        }),
-    );
-    group.case(
-        "signal 64, take",
-        each(|| {
+        });
+    });
+    group.bench_function("signal 64, take", |bencher| {
+        bencher.iter(|| {
             (0..64).for_each(|index| commands.signal(black_box(index)));
             assert_eq!(commands.take_signals(), 64);
-        }),
-    );
+        });
+    });
+    group.finish();
 }
 
-fn machine(bench: &Bench) {
-    let group = bench.group("machine");
-    group.case("a message echoed in write mode", each_with(Steps::new, |steps| steps.echo(black_box(64))));
+fn machine(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("machine");
+    group.bench_function("a message echoed in write mode", |bencher| {
+        bencher.iter_batched_ref(Steps::new, |steps| steps.echo(black_box(64)), BatchSize::NumIterations(1000));
+    });
+    group.finish();
 }
 
 /// The three ways to write that the servers under test have, too.
@@ -154,22 +156,25 @@ class Bench(erlang.reactor.Protocol):
 ];
 
 /// From completions to payloads: the whole loop, but for the kernel.
-fn dispatch(bench: &Bench) {
+fn dispatch(criterion: &mut Criterion) {
     attached(|py| {
-        let mut group = bench.group("dispatch");
+        let mut group = criterion.benchmark_group("dispatch");
         let batch = Batch { connections: 64, bytes: 64 };
-        group.elements(batch.connections as u64);
+        group.throughput(Throughput::Elements(batch.connections as u64));
         for (style, code) in STYLES {
-            group.case(&format!("64 messages, {style}"), |turns| serve(py, code, batch, turns).unwrap());
+            group.bench_function(format!("64 messages, {style}"), |bencher| {
+                bencher.iter_custom(|turns| serve(py, code, batch, turns).unwrap());
+            });
         }
+        group.finish();
     });
 }
 
 /// What an event loop of ours does for each callback, and what Python itself does for that: the cases and the floors of
 /// `benches/loops/loops.py`, which has other loops beside them.
-fn event_loop(bench: &Bench) {
+fn event_loop(criterion: &mut Criterion) {
     attached(|py| {
-        let mut group = bench.group("event loop");
+        let mut group = criterion.benchmark_group("event loop");
         let path = py.import("sys").unwrap().getattr("path").unwrap();
         for folder in ["python", "benches/loops"] {
             path.call_method1("append", (format!("{}/{folder}", env!("CARGO_MANIFEST_DIR")),)).unwrap();
@@ -177,7 +182,7 @@ fn event_loop(bench: &Bench) {
         let cases = py.import("loops").unwrap();
         let batch: u64 = cases.getattr("BATCH").unwrap().extract().unwrap();
         let event_loop = py.import("erlang").unwrap().call_method0("new_event_loop").unwrap();
-        group.elements(batch);
+        group.throughput(Throughput::Elements(batch));
         for (kind, table) in [("", "CASES"), ("floor of ", "FLOORS")] {
             for entry in cases.getattr(table).unwrap().call_method0("items").unwrap().try_iter().unwrap() {
                 let (case, run): (String, Bound<'_, PyAny>) = entry.unwrap().extract().unwrap();
@@ -190,14 +195,13 @@ fn event_loop(bench: &Bench) {
                     .unwrap();
                     began.elapsed()
                 };
-                group.case(&format!("{kind}{case}"), measure);
+                group.bench_function(format!("{kind}{case}"), |bencher| bencher.iter_custom(measure));
             }
         }
         event_loop.call_method0("close").unwrap();
+        group.finish();
     });
 }
 
-fn main() {
-    let bench = Bench::of_arguments();
-    [buffers, connections, commands, machine, dispatch, event_loop].iter().for_each(|part| part(&bench));
-}
+criterion_group!(benches, buffers, connections, commands, machine, dispatch, event_loop);
+criterion_main!(benches);
