@@ -1,8 +1,8 @@
 //! How much arrives of a connection at a time, and so what it is received into. Pure.
 //!
-//! Most messages are short: they go into the pool's buffers, of which one that waits needs none of its own. To make a `bytes` of
-//! one is to copy it, which is the most expensive step where much arrives. Whoever sends so much is received from into a `bytes` that
-//! is made when something has arrived.
+//! Most messages are short: they go into the pool's buffers, of which one that waits needs none of its own. To make a
+//! `bytes` of one is to copy it, which is the most expensive step where much arrives. Whoever sends so much is received from
+//! into a `bytes` that is made when something has arrived.
 
 #![forbid(unsafe_code)]
 

@@ -59,8 +59,8 @@ pub unsafe fn receive_gathered(fd: RawFd, buffer: u16, vectors: &mut [libc::iove
     received(Io::Socket, buffer, usize::try_from(len).map_err(|_| errno()))
 }
 
-/// Receives what is there, from a socket, into `room`. Answers how many bytes have been written there, from the first: 0 where nothing is
-/// there yet.
+/// Receives what is there, from a socket, into `room`. Answers how many bytes have been written there, from the first: 0
+/// where nothing is there yet.
 ///
 /// # Errors
 /// That there will never be, as [`receive`] answers it.

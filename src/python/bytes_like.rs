@@ -67,8 +67,8 @@ pub unsafe fn filled<E>(
     room: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
 ) -> PyResult<Result<Option<Bound<'_, PyBytes>>, E>> {
-    // SAFETY: I7, by the token; a new object, which nobody else has seen, with room for so many bytes, all that are left of which have
-    // been written: the caller's promise. Resizing takes the reference over, and gives one back.
+    // SAFETY: I7, by the token; a new object, which nobody else has seen, with room for so many bytes, all that are left of
+    // which have been written: the caller's promise. Resizing takes the reference over, and gives one back.
     unsafe {
         let made = ffi::PyBytes_FromStringAndSize(std::ptr::null(), room as ffi::Py_ssize_t);
         let made = Bound::from_owned_ptr_or_err(py, made)?;

@@ -11,8 +11,8 @@ use crate::python::bytes_like;
 use pyo3::prelude::*;
 use std::mem::MaybeUninit;
 
-/// So much of a transport has arrived in a buffer: what comes next may be left where it is. A protocol that has a buffer of its own is
-/// given copies anyway.
+/// So much of a transport has arrived in a buffer: what comes next may be left where it is. A protocol that has a buffer of
+/// its own is given copies anyway.
 #[inline]
 pub(super) fn arrived(py: Python<'_>, driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
     if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) && !transport_calls::is_buffered(of.protocol.bind(py)) {
