@@ -34,7 +34,8 @@ RUST_FLOORS = (
     ("python",),
     ("mail",),
     ("uring", "fallback"),
-    ("driver", "buffer"),
+    ("driver",),
+    ("buffer",),
     ("beam",),
     ("base",),
 )

@@ -6,6 +6,7 @@
 //! from the one reactor thread (I1).
 
 pub mod address;
+pub mod datagram;
 pub mod descriptor;
 pub mod epoll;
 #[cfg(feature = "faults")]
@@ -43,7 +44,7 @@ pub enum Outcome {
         /// Whether the receive goes on.
         more: bool,
     },
-    /// A datagram arrived, perhaps an empty one: pool buffer `buffer` holds it as [`crate::buffer::datagram`] lays it
+    /// A datagram arrived, perhaps an empty one: pool buffer `buffer` holds it as [`crate::driver::datagram`] lays it
     /// out, and belongs to whoever holds this event. Unless `more`, the receive has ended and may be started again.
     Datagram {
         /// Index of the buffer in the pool.

@@ -1,7 +1,7 @@
 //! The system calls that move data, without waiting, and what their errors mean: the epoll driver's way, and the io_uring
 //! driver's for pipes, terminals and outgoing datagrams.
 
-use crate::buffer::datagram;
+use crate::driver::datagram;
 use crate::driver::{Io, Outcome, Payload, Target};
 use std::ffi::c_void;
 use std::io;

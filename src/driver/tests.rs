@@ -2,8 +2,9 @@
 
 use crate::base::token::ConnId;
 use crate::base::wake::Wake;
-use crate::buffer::{Pool, datagram};
+use crate::buffer::Pool;
 use crate::driver::address::Meaning;
+use crate::driver::datagram;
 use crate::driver::{Driver, Event, Io, Outcome, Payload, Target};
 use crate::fallback::Epoll;
 use crate::uring::{self, Features, Uring};

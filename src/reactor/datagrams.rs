@@ -3,9 +3,9 @@
 use super::Reactor;
 use super::arrivals::Part;
 use crate::base::token::ConnId;
-use crate::buffer::datagram;
 use crate::connection::callbacks::{Fault, nothing};
 use crate::driver::Outcome;
+use crate::driver::datagram;
 use crate::mail::notice::Notice;
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
