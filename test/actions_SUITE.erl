@@ -22,6 +22,11 @@ groups() ->
         signal_from_a_thread_before_the_callback_returns,
         signal_from_a_thread_after_the_callback_returned,
         signal_without_a_wait_does_nothing,
+        late_signal_loses_no_answer,
+        signal_within_a_callback_is_for_its_answer,
+        signal_while_a_task_holds_is_for_its_answer,
+        signal_before_a_half_closed_connection_ends,
+        signal_before_a_drain,
         write_ready_continue,
         write_ready_write_pending,
         write_ready_read_pending,
@@ -151,6 +156,101 @@ signal_without_a_wait_does_nothing(Config) ->
         ?assertEqual([<<"connection_made">>, <<"data_received">>], methods(Context, Tag)),
         ?assertEqual({ok, false}, py:call(Context, 'erlang.reactor', signal_write_ready, [1000000])),
         ?assertEqual({ok, false}, py:call(Context, 'erlang.reactor', signal_write_ready, [-1]))
+    end).
+
+%% Somebody else's signal, as one by the number of a connection that is gone, ends a wait before there is an answer. That comes in
+%% read mode then.
+late_signal_loses_no_answer(Config) ->
+    [loses_no_answer(Config, Info, By, Where) || Info <- [inherited, by_hand], By <- [method, handle, number], Where <- [here, thread]].
+
+loses_no_answer(Config, Writes, By, Where) ->
+    serving(Config, "signals.Silent", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"one">>),
+        wait_received(Context, Tag, <<"one">>),
+        _ = [{ok, _} = py:call(Context, signals, write_by_hand, [Tag]) || Writes =:= by_hand],
+        {ok, true} = py:call(Context, recorder, signal_from_thread, [Tag]),
+        wait_state(Context, read),
+        {ok, true} = py:call(Context, signals, answer, [Tag, By, Where, <<"first">>]),
+        expect(Client, <<"first">>),
+        wait_state(Context, read),
+        %% What is more than there is room for, too.
+        Large = binary:copy(<<"large">>, 1000000),
+        {ok, true} = py:call(Context, signals, answer, [Tag, By, Where, Large]),
+        send(Client, <<"two">>),
+        expect(Client, Large),
+        wait_received(Context, Tag, <<"onetwo">>),
+        {ok, true} = py:call(Context, signals, answer, [Tag, By, Where, <<"last">>]),
+        expect(Client, <<"last">>),
+        gen_tcp:close(Client),
+        wait_lost(Context, Tag)
+    end).
+
+wait_state(Context, State) ->
+    wait_until(fun() -> [S || #{state := S} <- py_reactor_context:connections(Context)] =:= [State] end).
+
+signal_within_a_callback_is_for_its_answer(Config) ->
+    serving(Config, "signals.Within", fun(Context) ->
+        [
+            begin
+                {Client, Tag} = client(Context, Config, #{answer => Answer, first => First}),
+                expect(Client, <<"made ">>),
+                send(Client, <<"data ">>),
+                expect(Client, <<"data ">>),
+                wait_until(fun() -> [Fd || #{fd := Fd, state := read} <- py_reactor_context:connections(Context)] =/= [] end),
+                [#{connection := Connection}] = py_reactor_context:connections(Context),
+                ok = py_reactor_context:notify(Context, Connection, hello),
+                expect(Client, <<"message ">>),
+                gen_tcp:close(Client),
+                wait_lost(Context, Tag),
+                wait_until(fun() -> py_reactor_context:connections(Context) =:= [] end)
+            end
+         || Answer <- [continue, read_pending, write_pending, async_pending], First <- [true, false]
+        ]
+    end).
+
+%% Whoever signals meanwhile, has what the task answers followed by what stands in write_buffer then.
+signal_while_a_task_holds_is_for_its_answer(Config) ->
+    serving(Config, "signals.Holding", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        send(Client, <<"one">>),
+        wait_received(Context, Tag, <<"one">>),
+        {ok, true} = py:call(Context, signals, answer, [Tag, handle, thread, <<"answer">>]),
+        [#{connection := Connection, state := async}] = py_reactor_context:connections(Context),
+        ok = py_reactor_context:notify(Context, Connection, go_on),
+        expect(Client, <<"answer">>),
+        gen_tcp:close(Client),
+        wait_lost(Context, Tag)
+    end).
+
+signal_before_a_half_closed_connection_ends(Config) ->
+    serving(Config, "signals.Within", fun(Context) ->
+        [
+            begin
+                {Client, Tag} = client(Context, Config, #{answer => Answer, first => false}),
+                expect(Client, <<"made ">>),
+                ok = gen_tcp:shutdown(Client, write),
+                expect(Client, <<"end">>),
+                expect_eof(Client),
+                wait_lost(Context, Tag)
+            end
+         || Answer <- [continue, read_pending, write_pending, async_pending]
+        ]
+    end).
+
+%% The drain comes first, if both wait for the thread.
+signal_before_a_drain(Config) ->
+    serving(Config, "signals.Silent", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}),
+        Gate = reactor_test:hold(Context),
+        ok = py:cast(Context, signals, answer, [Tag, method, thread, <<"answer">>]),
+        {Drain, Monitor} = spawn_monitor(fun() -> ok = py_reactor_context:drain(Context, 30000) end),
+        reactor_test:wait_queued(Context, 2),
+        Gate ! open,
+        expect(Client, <<"answer">>),
+        expect_eof(Client),
+        gen_tcp:close(Client),
+        receive {'DOWN', Monitor, process, Drain, Reason} -> ?assertEqual(normal, Reason) end
     end).
 
 write_ready_continue(Config) ->

@@ -59,7 +59,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 32 {
+        let happening = match what % 33 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
@@ -82,6 +82,7 @@ impl Context {
             29 => Happening::TaskBegins,
             30 => Happening::TaskEnds(how),
             31 => Happening::TasksGivenUp,
+            32 => Happening::Buffers(flag),
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

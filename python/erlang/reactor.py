@@ -119,7 +119,7 @@ def get_protocol(connection: Connection) -> Protocol | None:
 def signal_write_ready(connection: Connection) -> bool:
     """End the wait that ``"async_pending"`` began: the reactor calls ``write_ready`` next.
 
-    May be called from any thread. A number may be another connection's by then: a protocol calls
+    So it does in read mode, if something stands in ``write_buffer``; else a signal has no effect there. May be called from any thread. A number may be another connection's by then: a protocol calls
     its own :meth:`Protocol.signal_write_ready`. Served by hand, nothing is called: the caller goes
     on with :func:`on_write_ready`.
 

@@ -154,6 +154,10 @@ class Peer:
             return False
         if _by_hand.find(self._served.handle) is not self._served:
             self._forget()
+        elif self._served.signalled:
+            self._served.signalled = False
+            if self.mode == "async" or (self.mode == "read" and (self._end_told or self._buffers())):
+                self.mode = "write"
         elif self._served.messages:
             self._call(reactor.on_message)
         elif self.mode == "read" and self._input:
@@ -166,17 +170,13 @@ class Peer:
         elif self._end_told and self.ended:
             # Both have said all that they had to say.
             self._lose()
-        elif (self.mode == "write" and len(self._output) < self._high) or (
-            self.mode == "async" and self._served.signalled
-        ):
-            self.mode = "write"
+        elif self.mode == "write" and len(self._output) < self._high:
             self._call(reactor.on_write_ready)
         else:
             return False
         return True
 
     def _call(self, event: Callable[..., str], *args: Any) -> None:
-        self._served.signalled = False
         before = len(self._output)
         try:
             action = event(self._served.handle, *args)
@@ -193,12 +193,20 @@ class Peer:
         match action:
             case "write_pending":
                 self.mode = "write"
+            case "read_pending" if self._end_told and not (self._served.signalled and self._buffers()):
+                # Nothing can come any more.
+                self._lose()
             case "read_pending":
                 self.mode = "read"
             case "async_pending":
                 self.mode = "async"
             case "close":
                 self._lose()
+
+    def _buffers(self) -> bool:
+        """Whether something stands in ``write_buffer`` that can be written: it is, when somebody signals."""
+        buffer: object = getattr(self.protocol, "write_buffer", None)
+        return not self.ended and isinstance(buffer, bytearray | bytes) and len(buffer) > 0
 
     def _lose(self) -> None:
         self._forget()

@@ -103,7 +103,7 @@ impl Steps {
     /// A connection that has begun to receive.
     pub fn new() -> Self {
         let mut machine = Machine::new(STREAM);
-        machine.made();
+        machine.made(|| false);
         machine.next(&LIMITS, true);
         Steps(machine)
     }
@@ -118,11 +118,11 @@ impl Steps {
                 match machine.next(&LIMITS, true) {
                     Next::DataReceived => {
                         machine.link.delivered(bytes);
-                        machine.acted(Action::WritePending);
+                        machine.acted(Action::WritePending, || false);
                     }
                     Next::WriteReady => {
                         machine.offered(bytes, true, &LIMITS);
-                        machine.acted(Action::ReadPending);
+                        machine.acted(Action::ReadPending, || false);
                     }
                     Next::Nothing => break,
                     _ => {}
@@ -200,7 +200,7 @@ fn connection(mailbox: &Arc<Mailbox>, protocol: &Bound<'_, PyAny>) -> PyResult<C
         .map_err(|unfit| PyRuntimeError::new_err(format!("{unfit:?}")))?;
     let place = Place::take(&mailbox.stats, usize::MAX).ok_or_else(|| PyRuntimeError::new_err("no place"))?;
     let mut machine = Machine::new(STREAM);
-    machine.made();
+    machine.made(|| false);
     Ok(Connection::new(machine, descriptor, protocol.clone().unbind(), Some(place)))
 }
 

@@ -417,7 +417,7 @@ impl Context {
     }
 
     /// `signal_write_ready` on this context's own thread: as from any other, but nothing has to be queued.
-    pub fn signal(&self, id: ConnId) {
+    pub fn signal(&self, py: Python<'_>, id: ConnId) {
         let Ok(mut table) = self.table.try_borrow_mut() else {
             return self.mailbox.inbox.signal(id, Signal::WriteReady);
         };
@@ -426,7 +426,7 @@ impl Context {
             // The callback has not answered yet that it will wait.
             return connection.machine.signalled_early();
         }
-        connection.machine.signalled();
+        connection.signalled(py);
         drop(table);
         self.touch(id);
     }

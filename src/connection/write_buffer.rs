@@ -1,18 +1,38 @@
 //! What the base class's `write_ready` does: the protocol's `write_buffer` is written, and cut by what was taken.
 //!
+//! Whether there is something in it is asked when somebody signals.
+//!
 //! What was taken must be gone from it, or it would be sent again. So nothing is taken of one that cannot be cut, and it
 //! is cut by means of `bytearray` itself, whatever a subclass makes of them.
 
 use crate::base::config::{GIVEN_BYTES_MIN, KEPT_BUFFER_BYTES};
 use crate::base::token::ConnId;
-use crate::connection::context::Context;
-use crate::connection::machine::End;
+use crate::connection::context::{Connection, Context};
+use crate::connection::machine::{Action, End};
 use crate::python::instance;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyByteArrayMethods, PyBytes, PySlice};
 use std::ptr;
+
+impl Connection {
+    /// `signal_write_ready` was called, not by a callback whose answer is awaited.
+    pub fn signalled(&mut self, py: Python<'_>) {
+        self.machine.signalled(|| instance::holds_output(self.protocol.bind(py)));
+    }
+
+    /// A callback answered.
+    #[inline]
+    pub fn acted(&mut self, py: Python<'_>, action: Action) {
+        self.machine.acted(action, || instance::holds_output(self.protocol.bind(py)));
+    }
+
+    /// `connection_made`, or another callback that answers nothing, returned.
+    pub fn made(&mut self, py: Python<'_>) {
+        self.machine.made(|| instance::holds_output(self.protocol.bind(py)));
+    }
+}
 
 impl Context {
     /// Queues what there is room for of the protocol's `write_buffer`, and answers whether that emptied it. A large one that

@@ -108,7 +108,7 @@ pub fn boolean(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
 pub fn signal(py: Python<'_>, connection: Option<Served>, signal: Signal) -> bool {
     let Some(Served { mailbox, id, .. }) = connection else { return false };
     match (context::current(py), signal) {
-        (Some(context), Signal::WriteReady) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(id),
+        (Some(context), Signal::WriteReady) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.signal(py, id),
         (Some(context), Signal::Close) if Arc::ptr_eq(&context.mailbox, &mailbox) => context.close(py, id),
         _ => mailbox.inbox.signal(id, signal),
     }

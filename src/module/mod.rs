@@ -100,7 +100,7 @@ static METHODS: Static<[ffi::PyMethodDef; 25]> = Static([
         c"signal_write_ready",
         connections::signal_write_ready,
         ffi::METH_O,
-        c"Wakes a protocol that waits; False if no reactor serves the descriptor.",
+        c"Wakes a protocol that waits, or whose write_buffer is not empty; False if no reactor serves the descriptor.",
     ),
     method(
         c"close_connection",

@@ -260,7 +260,7 @@ static METHODS: Static<[ffi::PyMethodDef; 19]> = Static([
         ml_flags: ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         ml_doc: c"read($self, size=65536)\n--\n\nBytes that arrived and were not delivered; b\"\" at the end; None if there are none now.".as_ptr(),
     },
-    method(c"signal_write_ready", own_connection::signal_write_ready, ffi::METH_NOARGS, c"signal_write_ready($self, /)\n--\n\nEnds the wait of this connection; answers whether it is there. From any thread."),
+    method(c"signal_write_ready", own_connection::signal_write_ready, ffi::METH_NOARGS, c"signal_write_ready($self, /)\n--\n\nEnds the wait of this connection, or has what stands in its write_buffer written; answers whether it is there. From any thread."),
     method(c"close", own_connection::close, ffi::METH_NOARGS, c"close($self, /)\n--\n\nCloses this connection gracefully. From any thread."),
     method(c"create_task", tasks::create_task, ffi::METH_O, c"create_task($self, coro, /)\n--\n\nBegins a task that ends with the connection; answers it. On the thread of the context only."),
     method(c"call_later", tasks::call_later, ffi::METH_VARARGS, c"call_later($self, delay, callback, /, *args)\n--\n\nHas a callback called, unless the connection ends before; answers its handle."),

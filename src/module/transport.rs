@@ -92,7 +92,7 @@ unsafe extern "C" fn begin(this: Object, _: Object) -> Object {
         // SAFETY: I7: CPython calls attached; its argument lives through the call.
         let transport = unsafe { argument(py, this) };
         if let Some((context, id)) = reach(&transport)? {
-            context.with_own(id, |connection| connection.machine.made());
+            context.with_own(id, |connection| connection.machine.made(|| false));
             context.touch(id);
         }
         none(py)

@@ -200,6 +200,18 @@ pub fn write_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
     Err(PyTypeError::new_err(format!("write_buffer must be a bytearray, not {wrong}")))
 }
 
+/// Whether something stands in the `write_buffer` of `protocol` (a `Protocol`), be it a `bytes` that was put there by mistake:
+/// `write_ready` says so. No Python code runs.
+pub fn holds_output(protocol: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; only instances of our type get here; of both types the size stands in the header.
+    unsafe {
+        let buffer = (*instance(protocol)).write_buffer;
+        !buffer.is_null()
+            && (ffi::PyByteArray_Check(buffer) != 0 || ffi::PyBytes_Check(buffer) != 0)
+            && ffi::Py_SIZE(buffer) > 0
+    }
+}
+
 /// An empty one.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ impl Reactor {
         for wanted in [Signal::WriteReady, Signal::Close] {
             for (id, _) in signals.iter().filter(|(_, signal)| *signal == wanted) {
                 self.with(*id, |connection| match wanted {
-                    Signal::WriteReady => connection.machine.signalled(),
+                    Signal::WriteReady => connection.signalled(py),
                     Signal::Close => connection.machine.link.close(End::Closed),
                 });
                 self.settle(py, *id);
@@ -124,6 +124,8 @@ impl Reactor {
     }
 
     fn drain(&mut self, py: Python<'_>, deadline: Instant, reply: ReplyTo) {
+        // Who was signalled before has something to write, in whatever mode it is.
+        self.take_signals(py);
         self.context.mailbox.inbox.drain();
         let ids = self.context.table.borrow().ids();
         for id in ids {

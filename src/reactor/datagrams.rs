@@ -87,6 +87,6 @@ impl Reactor {
             self.failed(&protocol, id, "error_received", fault);
         }
         // A signal from within it is as one that comes just after.
-        self.with(id, |connection| connection.machine.made());
+        self.with(id, |connection| connection.made(py));
     }
 }

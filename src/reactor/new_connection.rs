@@ -32,7 +32,7 @@ impl Reactor {
                 let make = || protocol.call_method1("connection_made", (fd, info));
                 let made = self.context.callback(&protocol, Some(id), "connection_made", make);
                 match nothing(made) {
-                    Ok(()) => self.with(id, |connection| connection.machine.made()),
+                    Ok(()) => self.with(id, |connection| connection.made(py)),
                     Err(fault) => {
                         self.fault(&protocol, "connection_made", fault);
                         self.with(id, |connection| connection.machine.link.never_made())

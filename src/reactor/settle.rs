@@ -84,7 +84,7 @@ impl Reactor {
         let mut table = self.context.table.borrow_mut();
         let connection = table.get(id)?;
         if let Some(action) = course.answer.take() {
-            connection.machine.acted(action);
+            connection.acted(py, action);
         }
         if course.share.is_none() && std::mem::take(&mut connection.rests) {
             // It will be looked at again.
@@ -250,7 +250,7 @@ impl Reactor {
         answer: Result<Action, Fault>,
     ) {
         if let Some(action) = self.action(protocol, id, method, answer) {
-            self.with(id, |connection| connection.machine.acted(action));
+            self.with(id, |connection| connection.acted(protocol.py(), action));
         }
     }
 

@@ -154,7 +154,7 @@ impl Reactor {
             Err(error) => {
                 close_coroutine(coroutine);
                 let action = self.failed(protocol, id, method, Fault::Raised(error));
-                self.with(id, |connection| connection.machine.acted(action));
+                self.with(id, |connection| connection.acted(protocol.py(), action));
             }
         }
     }
@@ -190,7 +190,7 @@ impl Reactor {
             Some(Err(fault)) if !is_open => self.fault(&protocol, method, fault),
             Some(answer) => {
                 let action = answer.unwrap_or_else(|fault| self.failed(&protocol, id, method, fault));
-                self.with(id, |connection| connection.machine.acted(action));
+                self.with(id, |connection| connection.acted(py, action));
             }
         }
         self.settle(py, id);

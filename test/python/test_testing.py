@@ -158,6 +158,54 @@ def test_a_wait_ends_by_a_signal(early):
         assert (peer.receive(), peer.mode) == (b"done", "read")
 
 
+@pytest.mark.parametrize("answer", ["continue", "read_pending", "write_pending", "async_pending"])
+def test_a_signal_is_for_what_stands_in_write_buffer_whatever_is_answered(answer):
+    class Signals(reactor.Protocol):
+        def data_received(self, data):
+            self.write_buffer += data
+            reactor.signal_write_ready(self.handle)
+            return answer
+
+    with connect(Signals) as peer:
+        peer.send(b"x" * 16384 + b"y")
+        assert (peer.receive(), peer.mode) == (b"x" * 16384 + b"y", "read")
+
+
+def test_a_late_signal_does_not_lose_the_answer_of_another():
+    with connect(Shout) as peer:
+        peer.protocol.data_received = lambda data: "async_pending"
+        peer.send(b"x")
+        for answer in (b"", b"late"):
+            peer.protocol.write_buffer += answer
+            assert reactor.notify(peer.protocol.handle, "hello")
+            peer.protocol.signal_write_ready()
+            peer.run()
+            assert (peer.receive(), peer.mode) == (answer, "read")
+        peer.protocol.signal_write_ready()
+        peer.run()
+        peer.protocol.write_buffer += b"an old signal is not kept"
+        assert (peer.receive(), peer.mode) == (b"", "read")
+
+
+def test_what_stands_in_write_buffer_is_written_before_a_half_closed_connection_ends():
+    class Ending(reactor.Protocol):
+        def eof_received(self):
+            self.write_buffer += b"bye"
+            self.signal_write_ready()
+            return "read_pending"
+
+    with connect(Ending) as peer:
+        peer.end()
+        assert peer.closed and peer.receive() == b"bye"
+    # A half-closed connection that is held waits for a signal, and for nothing else.
+    with connect(lambda: Recording(eof_received="continue")) as peer:
+        peer.end()
+        assert peer.mode == "read"
+        peer.protocol.signal_write_ready()
+        peer.run()
+        assert peer.closed and [call[0] for call in peer.protocol.calls[-2:]] == ["write_ready", "connection_lost"]
+
+
 def test_messages_come_in_every_mode_and_leave_it():
     with connect(lambda: Recording(data_received="async_pending")) as peer:
         peer.send(b"x")

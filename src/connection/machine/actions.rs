@@ -66,49 +66,70 @@ impl ActionPolicy {
         self.blocked == Blocked::No && link.queued_bytes() < limits.write_high_bytes
     }
 
-    /// A callback answered.
+    /// A callback answered. `buffers`: as for [`ActionPolicy::signalled`].
     #[inline]
-    pub(super) fn acted(&mut self, link: &mut Link, action: Action) {
+    pub(super) fn acted(&mut self, link: &mut Link, action: Action, buffers: impl FnOnce() -> bool) {
         // A signal while a task holds the connection is for what that answers.
-        let signalled = !self.tasks.hold() && std::mem::take(&mut self.signalled_early);
+        if self.signalled_early && !self.tasks.hold() {
+            self.signalled_early = false;
+            self.acted_and_signalled(link, action, buffers);
+        } else {
+            self.answered(link, action);
+        }
+    }
+
+    /// A callback answered, and has signalled: as a signal that comes just after, but that what stands in `write_buffer` is
+    /// written even if the answer would end the connection for want of anything to do.
+    #[cold]
+    fn acted_and_signalled(&mut self, link: &mut Link, action: Action, buffers: impl FnOnce() -> bool) {
+        if action != Action::Close && link.takes_output() && buffers() {
+            self.mode = Mode::Write;
+        } else {
+            self.answered(link, action);
+            self.signalled(link, || false);
+        }
+    }
+
+    #[inline]
+    fn answered(&mut self, link: &mut Link, action: Action) {
         if !link.is_open() {
             return;
         }
         match action {
-            Action::AsyncPending if signalled => self.mode = Mode::Write,
-            Action::Continue if signalled => self.signalled(link),
             Action::Continue => {}
             Action::WritePending => self.mode = Mode::Write,
             // Nothing can arrive any more, so there is nothing left to do but to deliver what was written (B2).
             Action::ReadPending if link.has_told_eof() => link.close(End::PeerClosed),
-            Action::ReadPending => {
-                self.mode = Mode::Read;
-                if signalled {
-                    self.signalled(link);
-                }
-            }
+            Action::ReadPending => self.mode = Mode::Read,
             Action::AsyncPending => self.mode = Mode::Async,
             Action::Close if link.has_told_eof() => link.close(End::PeerClosed),
             Action::Close => link.close(End::Closed),
         }
     }
 
-    /// `signal_write_ready` was called. Does nothing unless the protocol waits for it or holds a half-closed connection.
-    pub(super) fn signalled(&mut self, link: &Link) {
+    /// `signal_write_ready` was called. Does nothing unless the protocol waits for it, or holds a half-closed connection, or
+    /// `buffers`: something stands in its `write_buffer`. For a signal that comes late, as one by the number of a connection
+    /// that is gone, may have ended the wait of the next one's, and whoever has put something there has no other to give.
+    pub(super) fn signalled(&mut self, link: &Link, buffers: impl FnOnce() -> bool) {
         if self.tasks.hold() {
             self.signalled_early = true;
             return;
         }
         let nothing_to_read = !link.directions().readable || link.has_told_eof();
-        if self.mode == Mode::Async || (self.mode == Mode::Read && nothing_to_read) {
+        let goes_on = match self.mode {
+            Mode::Async => true,
+            Mode::Read => nothing_to_read || (link.takes_output() && buffers()),
+            Mode::Write | Mode::Held => false,
+        };
+        if goes_on {
             self.mode = Mode::Write;
         }
     }
 
     /// `connection_made` returned. A signal from within it is as one that comes just after.
-    pub(super) fn made(&mut self, link: &Link) {
+    pub(super) fn made(&mut self, link: &Link, buffers: impl FnOnce() -> bool) {
         if std::mem::take(&mut self.signalled_early) {
-            self.signalled(link);
+            self.signalled(link, buffers);
         }
     }
 

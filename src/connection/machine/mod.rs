@@ -91,10 +91,10 @@ impl Machine {
         }
     }
 
-    /// `connection_made` returned.
-    pub fn made(&mut self) {
+    /// `connection_made` returned. `buffers`: as for [`Machine::signalled`].
+    pub fn made(&mut self, buffers: impl FnOnce() -> bool) {
         match &mut self.contract {
-            Contract::Actions(actions) => actions.made(&self.link),
+            Contract::Actions(actions) => actions.made(&self.link, buffers),
             Contract::Transport(transport) => transport.made(),
         }
     }
@@ -125,11 +125,11 @@ impl Machine {
         }
     }
 
-    /// A callback answered.
+    /// A callback answered. `buffers`: as for [`Machine::signalled`].
     #[inline]
-    pub fn acted(&mut self, action: Action) {
+    pub fn acted(&mut self, action: Action, buffers: impl FnOnce() -> bool) {
         if let Some((actions, link)) = self.actions() {
-            actions.acted(link, action);
+            actions.acted(link, action, buffers);
         }
     }
 
@@ -166,10 +166,11 @@ impl Machine {
         }
     }
 
-    /// `signal_write_ready` was called, not by a callback whose answer is awaited.
-    pub fn signalled(&mut self) {
+    /// `signal_write_ready` was called, not by a callback whose answer is awaited. `buffers` tells whether something stands in the
+    /// protocol's `write_buffer`: it is asked only of a protocol, and only where that matters.
+    pub fn signalled(&mut self, buffers: impl FnOnce() -> bool) {
         if let Some((actions, link)) = self.actions() {
-            actions.signalled(link);
+            actions.signalled(link, buffers);
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod signals;
 mod tasks;
 mod transports;
 
@@ -38,6 +39,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<bool>().prop_map(WritesObjects),
         1 => any::<bool>().prop_map(Reads),
         1 => any::<bool>().prop_map(SignalsItself),
+        2 => any::<bool>().prop_map(Buffers),
         2 => prop_oneof![Just(None), Just(Some(Task::InTurn)), Just(Some(Task::Message)), Just(Some(Task::Datagram))]
             .prop_map(Awaits),
         1 => Just(TaskBegins),
@@ -81,10 +83,10 @@ fn an_echo_takes_no_detour() {
     assert!(machine.link.received(10, true));
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(10);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine), []);
@@ -94,18 +96,18 @@ fn an_echo_takes_no_detour() {
 fn data_waits_while_the_protocol_writes() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.received(10, true);
     assert_eq!(settled(&mut machine), []);
     machine.link.received(45, true);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "the inbox is full");
     machine.link.receive_cancelled();
-    machine.signalled();
+    machine.signalled(|| false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(55);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine), [Next::Receive], "there is room again");
 }
 
@@ -113,10 +115,10 @@ fn data_waits_while_the_protocol_writes() {
 fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(500, 100);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(70, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::Send], "30 left: more than the mark");
@@ -128,11 +130,11 @@ fn write_ready_waits_for_the_low_water_mark_after_a_refusal() {
 fn an_object_is_taken_whole_where_nothing_waits() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     assert_eq!(machine.offered(5000, true, &LIMITS), 5000);
     assert_eq!((machine.offered(1, true, &LIMITS), machine.offered(1, false, &LIMITS)), (0, 0), "something waits");
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(4950, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::Send], "50 left: there is room, but more than the low mark");
@@ -145,10 +147,10 @@ fn a_large_object_of_which_a_part_was_taken_is_asked_for_again_when_nothing_wait
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
     machine.offered(10, true, &LIMITS);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     assert_eq!(machine.offered(5000, true, &LIMITS), 90);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(99, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::Send], "1 is left: below the low mark");
@@ -165,12 +167,12 @@ fn what_is_written_after_the_peers_half_close_is_delivered() {
     machine.link.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(5);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(50, 50);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.acted(Action::Close);
+    machine.acted(Action::Close, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(50, &LIMITS);
     assert_eq!(settled(&mut machine)[..3], [Next::ShutdownWrite, Next::ConnectionLost, Next::Close]);
@@ -184,7 +186,7 @@ fn a_close_lingers_until_the_peer_is_done() {
     machine.next(&LIMITS, true);
     machine.link.delivered(5);
     machine.wrote(5, 5);
-    machine.acted(Action::Close);
+    machine.acted(Action::Close, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(5, &LIMITS);
     assert_eq!(settled(&mut machine), [Next::ShutdownWrite, Next::ConnectionLost]);
@@ -206,22 +208,13 @@ fn a_connection_that_was_never_made_is_never_lost() {
 fn a_write_only_end_is_asked_for_output_and_never_read() {
     let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
-    machine.signalled();
+    machine.signalled(|| false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::Close);
+    machine.acted(Action::Close, || false);
     let end = [Next::ShutdownWrite, Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close];
     assert_eq!(settled(&mut machine)[..4], end);
-}
-
-#[test]
-fn a_signal_of_ones_own_counts_where_nothing_can_be_read() {
-    let mut machine = Machine::new(Directions { readable: false, writable: true, half_closes: false });
-    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.signalled_early();
-    machine.acted(Action::ReadPending);
-    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
 }
 
 #[test]
@@ -231,7 +224,7 @@ fn who_hangs_up_while_a_waiting_protocol_is_drained_ends_it() {
     machine.link.received(5, true);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(5);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.retire();
     assert_eq!(settled(&mut machine)[0], Next::CancelReceive);
     machine.link.receive_cancelled();
@@ -255,14 +248,14 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
     machine.link.retire();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(10);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     assert_eq!(settled(&mut machine), [Next::CancelReceive], "nothing new is read");
     machine.link.receive_cancelled();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)], "the answer is awaited");
-    machine.signalled();
+    machine.signalled(|| false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 10);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
@@ -272,17 +265,17 @@ fn a_retired_connection_answers_what_has_arrived_and_closes() {
 fn a_stopped_connection_writes_what_it_has_and_closes() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     machine.stop();
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.offered(500, false, &LIMITS);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine), [Next::Send, Next::CancelReceive], "nothing new is read");
     machine.link.receive_cancelled();
     machine.sent(100, &LIMITS);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.offered(10, false, &LIMITS);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(settled(&mut machine), [Next::Send]);
     machine.sent(10, &LIMITS);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
@@ -290,63 +283,10 @@ fn a_stopped_connection_writes_what_it_has_and_closes() {
     for answer in [Action::Continue, Action::AsyncPending] {
         let mut machine = Machine::new(SOCKET);
         settled(&mut machine);
-        machine.acted(answer);
+        machine.acted(answer, || false);
         machine.stop();
         assert_eq!(machine.next(&LIMITS, true), Next::ShutdownWrite, "it is not waited for");
     }
-}
-
-#[test]
-fn a_signal_from_within_the_callback_counts() {
-    let mut machine = Machine::new(SOCKET);
-    settled(&mut machine);
-    machine.signalled_early();
-    machine.acted(Action::AsyncPending);
-    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::ReadPending);
-    machine.signalled_early();
-    machine.acted(Action::Continue);
-    machine.acted(Action::AsyncPending);
-    assert_eq!(settled(&mut machine), [], "an old signal is not kept");
-}
-
-#[test]
-fn a_signal_from_within_connection_made_is_not_kept_for_later() {
-    let mut machine = Machine::new(SOCKET);
-    machine.signalled_early();
-    machine.made();
-    settled(&mut machine);
-    machine.acted(Action::AsyncPending);
-    assert_eq!(settled(&mut machine), []);
-}
-
-#[test]
-fn a_signal_from_within_eof_received_counts() {
-    let mut machine = Machine::new(SOCKET);
-    settled(&mut machine);
-    machine.link.received_eof();
-    assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.signalled_early();
-    machine.acted(Action::Continue);
-    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-}
-
-#[test]
-fn a_message_leaves_the_mode_unless_it_signals() {
-    let mut machine = Machine::new(SOCKET);
-    settled(&mut machine);
-    machine.acted(Action::AsyncPending);
-    machine.acted(Action::Continue);
-    assert_eq!(machine.mode(), Some(Mode::Async));
-    machine.signalled_early();
-    machine.acted(Action::Continue);
-    assert_eq!(machine.mode(), Some(Mode::Write));
-    machine.acted(Action::Continue);
-    assert_eq!(machine.mode(), Some(Mode::Write));
-    machine.acted(Action::ReadPending);
-    assert_eq!(machine.mode(), Some(Mode::Read));
-    machine.acted(Action::Close);
-    assert_eq!(machine.mode(), None);
 }
 
 #[test]
@@ -359,7 +299,7 @@ fn the_first_cause_of_the_end_counts() {
         machine.link.fail(End::Killed);
         machine.link.end()
     };
-    assert_eq!(ended(|machine| machine.acted(Action::Close)), End::Closed);
+    assert_eq!(ended(|machine| machine.acted(Action::Close, || false)), End::Closed);
     assert_eq!(ended(|machine| machine.link.receive_failed(libc::ETIMEDOUT)), End::Reset(Some(libc::ETIMEDOUT)));
     assert_eq!(
         ended(|machine| {
@@ -374,7 +314,7 @@ fn the_first_cause_of_the_end_counts() {
         ended(|machine| {
             machine.link.received_eof();
             assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-            machine.acted(Action::Close);
+            machine.acted(Action::Close, || false);
         }),
         End::PeerClosed
     );
@@ -392,7 +332,7 @@ fn the_first_cause_of_the_end_counts() {
 fn an_ear_listens_while_nothing_is_received() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.received(55, true);
     assert_eq!(settled(&mut machine), [Next::CancelReceive]);
     machine.link.receive_cancelled();
@@ -413,7 +353,7 @@ fn an_ear_listens_while_nothing_is_received() {
 fn who_hangs_up_is_gone_once_all_that_came_is_dealt_with() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.received(10, true);
     machine.link.received_eof();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
@@ -427,19 +367,19 @@ fn who_hangs_up_is_gone_once_all_that_came_is_dealt_with() {
 fn a_hang_up_comes_after_the_end_of_file() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.received(10, true);
     machine.link.received_eof();
     settled(&mut machine);
     machine.link.heard(Heard::HungUp);
-    machine.signalled();
+    machine.signalled(|| false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(10);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
 }
 
@@ -448,16 +388,16 @@ fn a_hang_up_comes_after_the_end_of_file() {
 fn a_writer_that_hangs_up_has_its_end_of_file_first() {
     let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
     settled(&mut machine);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     machine.link.received_eof();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
     machine.link.heard(Heard::HungUp);
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off)], "its protocol waits for somebody else");
-    machine.signalled();
+    machine.signalled(|| false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
-    machine.acted(Action::ReadPending);
+    machine.acted(Action::ReadPending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::ConnectionLost);
 }
 
@@ -465,10 +405,10 @@ fn a_writer_that_hangs_up_has_its_end_of_file_first() {
 fn where_nothing_can_be_written_who_tries_waits_for_room_until_the_writer_is_gone() {
     let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
     settled(&mut machine);
-    machine.acted(Action::WritePending);
+    machine.acted(Action::WritePending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
     machine.wrote(10, 0);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     machine.link.received_eof();
     assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
     machine.link.heard(Heard::HungUp);

@@ -312,7 +312,7 @@ impl TransportWorld {
         match happening {
             Happening::Made => {
                 self.made = true;
-                self.machine.made();
+                self.machine.made(|| false);
             }
             Happening::Received { bytes, more } if self.receiving => {
                 self.receiving = more;

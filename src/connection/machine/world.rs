@@ -48,6 +48,8 @@ pub enum Happening {
     Reads(bool),
     /// Whether each callback signals its own connection.
     SignalsItself(bool),
+    /// Whether something stands in the protocol's `write_buffer`.
+    Buffers(bool),
     /// Whether callbacks answer by tasks from now on, and of what kind.
     Awaits(Option<Task>),
     /// The protocol begins a task of its own.
@@ -81,6 +83,9 @@ pub struct World {
     writes_objects: bool,
     reads: bool,
     signals_itself: bool,
+    /// Something stands in `write_buffer`, until `write_ready` is called; and somebody has signalled meanwhile.
+    buffers: bool,
+    signalled: bool,
     awaits: Option<Task>,
     tasks: Vec<Task>,
     /// They were told that the connection has ended.
@@ -118,6 +123,8 @@ impl World {
             writes_objects: false,
             reads: false,
             signals_itself: false,
+            buffers: false,
+            signalled: false,
             awaits: None,
             tasks: Vec::new(),
             tasks_cancelled: false,
@@ -140,7 +147,7 @@ impl World {
         };
         world.write();
         if made {
-            world.machine.made();
+            world.machine.made(|| false);
         } else {
             world.machine.link.never_made();
         }
@@ -221,6 +228,7 @@ impl World {
             self.read();
         }
         if self.signals_itself {
+            self.signalled |= self.buffers;
             self.machine.signalled_early();
         }
         match self.awaits {
@@ -232,7 +240,7 @@ impl World {
     /// A callback answers: what it may not, closes.
     fn act(&mut self, of: Task) {
         if self.machine.permits(of, self.answer) {
-            self.machine.acted(self.answer);
+            self.machine.acted(self.answer, || self.buffers);
         } else {
             self.machine.link.close(End::Exception);
         }
@@ -300,6 +308,7 @@ impl World {
                 }
                 Next::WriteReady => {
                     self.check_tasks();
+                    (self.buffers, self.signalled) = (false, false);
                     self.call();
                 }
                 Next::Drained => panic!("a protocol has no marks of its own"),
@@ -334,9 +343,9 @@ impl World {
                 }
                 Next::Yield => {
                     assert_eq!(calls, 0, "yields only when its turn is over");
-                    return self.check_ear();
+                    return self.check();
                 }
-                Next::Nothing => return self.check_ear(),
+                Next::Nothing => return self.check(),
             }
             if self.hung_up && self.machine.link.is_finished() {
                 self.fail();
@@ -348,8 +357,10 @@ impl World {
         }
     }
 
-    /// B11: whatever state it is in, the end of its peer is heard.
-    fn check_ear(&self) {
+    /// Nothing follows, for now. B11: whatever state it is in, the end of its peer is heard.
+    fn check(&self) {
+        let is_asked = matches!(self.machine.mode(), None | Some(Mode::Write | Mode::Held));
+        assert!(is_asked || !self.signalled || !self.directions.writable, "what stands in write_buffer is left lying");
         if self.machine.link.is_open() && !self.hung_up {
             assert!(self.receiving || self.ear != Ear::Off, "nobody would hear its end: {:?}", self.machine);
         }
@@ -378,13 +389,17 @@ impl World {
                 self.machine.link.send_failed(ERRNO);
             }
             Happening::Message if self.machine.link.is_open() => self.pass_message(),
-            Happening::Signalled => self.machine.signalled(),
+            Happening::Signalled => {
+                self.signalled |= self.buffers;
+                self.machine.signalled(|| self.buffers);
+            }
             Happening::LingerExpired => self.machine.link.linger_expired(),
             Happening::Answer(action) => self.answer = action,
             Happening::Writes(bytes) => self.writes = bytes,
             Happening::WritesObjects(objects) => self.writes_objects = objects,
             Happening::Reads(reads) => self.reads = reads,
             Happening::SignalsItself(signals) => self.signals_itself = signals,
+            Happening::Buffers(buffers) => (self.buffers, self.signalled) = (buffers, self.signalled && buffers),
             Happening::Awaits(awaits) => self.awaits = awaits,
             Happening::TaskBegins if self.made && self.machine.link.is_open() => self.begin(Task::Own),
             Happening::TaskEnds(nth) if !self.tasks.is_empty() => self.end_task(usize::from(nth) % self.tasks.len()),

@@ -16,11 +16,11 @@ fn a_task_holds_the_connection_and_answers_when_it_ends() {
     machine.link.received(10, true);
     assert_eq!(settled(&mut machine), [], "it holds");
     assert!(!machine.permits(Task::Message, Action::WritePending) && machine.permits(Task::Message, Action::Close));
-    machine.acted(Action::Continue);
-    machine.signalled();
+    machine.acted(Action::Continue, || false);
+    machine.signalled(|| false);
     assert_eq!(machine.mode(), Some(Mode::Held), "neither a message nor a signal ends that");
     machine.task_ended(Task::InTurn);
-    machine.acted(Action::AsyncPending);
+    machine.acted(Action::AsyncPending, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::WriteReady, "the signal came early");
 }
 
@@ -35,7 +35,7 @@ fn who_is_gone_is_lost_when_the_tasks_have_ended() {
     machine.task_ended(Task::Own);
     assert_eq!(settled(&mut machine), []);
     machine.task_ended(Task::InTurn);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Close]);
 }
 
@@ -50,7 +50,7 @@ fn a_stop_waits_for_the_task_that_holds_and_for_no_other() {
     machine.link.receive_cancelled();
     assert!(machine.link.is_open());
     machine.task_ended(Task::InTurn);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::CancelTasks]);
     machine.give_up_tasks();
     assert_eq!(settled(&mut machine)[0], Next::ConnectionLost);
@@ -70,6 +70,6 @@ fn datagrams_have_tasks_up_to_a_bound() {
     machine.link.received(1, true);
     assert_eq!(settled(&mut machine), [], "it waits");
     machine.task_ended(Task::Datagram);
-    machine.acted(Action::Continue);
+    machine.acted(Action::Continue, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
 }

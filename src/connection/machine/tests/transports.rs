@@ -55,7 +55,7 @@ proptest! {
 fn made() -> Machine {
     let mut machine = Machine::of_transport(SOCKET, MARKS);
     assert_eq!(settled(&mut machine), [], "connection_made comes first");
-    machine.made();
+    machine.made(|| false);
     assert_eq!(settled(&mut machine), [Next::Receive]);
     machine
 }
@@ -217,7 +217,7 @@ fn a_protocol_ends_its_output_too_and_the_connection_with_both_ends() {
     assert_eq!(settled(&mut machine), [Next::ShutdownWrite]);
     machine.link.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    machine.acted(super::Action::Continue);
+    machine.acted(super::Action::Continue, || false);
     assert_eq!(settled(&mut machine)[..2], [Next::ShutdownWrite, Next::ConnectionLost]);
     assert_eq!(machine.link.end(), End::PeerClosed);
 }
