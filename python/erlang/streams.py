@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import types
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,24 @@ class StreamReader(_Stream, asyncio.StreamReader):  # type: ignore[misc]
     def __init__(self, limit: int = _LIMIT, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._begin(limit, self._loop.create_future)
-        self._limit = limit
+
+    # Programs set them.
+
+    @property
+    def _limit(self) -> int:
+        return self._get_limit()
+
+    @_limit.setter
+    def _limit(self, limit: int) -> None:
+        self._set_limit(limit)
+
+    @property
+    def _transport(self) -> Any:
+        return self._get_transport()
+
+    @_transport.setter
+    def _transport(self, transport: Any) -> None:
+        self.set_transport(transport)
 
     def __repr__(self) -> str:
         exc = self.exception()
@@ -61,26 +79,52 @@ class StreamWriter(asyncio.StreamWriter):
     def __init__(
         self,
         transport: asyncio.WriteTransport,
-        protocol: StreamProtocol,
-        reader: StreamReader,
+        protocol: asyncio.BaseProtocol,
+        reader: asyncio.StreamReader | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(transport, protocol, reader, loop)
-        self._serve(transport, reader)
+        self._serve()
 
-    def _serve(self, transport: asyncio.WriteTransport, reader: StreamReader) -> None:
-        # They shadow the methods.
-        self.write = transport.write  # type: ignore[method-assign]
-        slowly = functools.partial(asyncio.StreamWriter.drain, self)
-        self.drain = functools.partial(reader._drain, transport, slowly)  # type: ignore[method-assign]
+    @property
+    def _transport(self) -> Any:
+        return self._through
+
+    @_transport.setter
+    def _transport(self, transport: Any) -> None:
+        # Programs set it, too, to go on with TLS.
+        self._through = transport
+        self._serve()
+
+    def _serve(self) -> None:
+        """Shadow the methods, unless a subclass has its own."""
+        own, has = type(self), self.__dict__
+        if own.write is StreamWriter.write:
+            has["write"] = self._through.write
+        protocol, reader = has.get("_protocol"), has.get("_reader")
+        if not isinstance(reader, StreamReader) or own.drain is not StreamWriter.drain:
+            return
+        # Only of what feeds and drains this reader it is known whether there is anything to wait for.
+        if isinstance(protocol, StreamProtocol) and protocol._feeds(reader):
+            # They do not keep the writer, which ends as asyncio's does when nobody has it any more.
+            slowly = functools.partial(_drain, self._through, protocol, reader)
+            has["drain"] = functools.partial(reader._drain, self._through, slowly)
 
     async def start_tls(self, sslcontext: ssl.SSLContext, **options: Any) -> None:
         """Go on with TLS."""
         await super().start_tls(sslcontext, **options)
-        transport = self.transport
         reader: Any = self._reader  # type: ignore[attr-defined]
-        reader.set_transport(transport)
-        self._serve(transport, reader)
+        if reader is not None:
+            reader._transport = self.transport
+
+
+def _drain(transport: Any, protocol: StreamProtocol, reader: StreamReader) -> Awaitable[None]:
+    writer: Any = types.SimpleNamespace(_transport=transport, _protocol=protocol, _reader=reader)
+    return asyncio.StreamWriter.drain(writer)
+
+
+# Before 3.13 the protocol of a server keeps the writer.
+_KEEPS_WRITER = hasattr(asyncio.StreamReaderProtocol, "_replace_writer")
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):
@@ -93,7 +137,11 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(reader, client_connected_cb, loop)  # type: ignore[arg-type]
-        self.data_received = reader.feed_data  # type: ignore[method-assign, assignment]
+        if type(reader).feed_data is StreamReader.feed_data:
+            self.data_received = reader._feeder()  # type: ignore[method-assign, assignment]
+
+    def _feeds(self, reader: StreamReader) -> bool:
+        return self._stream_reader is reader  # type: ignore[attr-defined]
 
     def connection_made(self, transport: Any) -> None:
         """Have the callback of a server run."""
@@ -105,6 +153,8 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         # `start_tls` asks which side it is.
         self._client_connected_cb = connected
         writer = StreamWriter(transport, self, reader, self._loop)  # type: ignore[attr-defined]
+        if _KEEPS_WRITER:
+            self._stream_writer = writer
         ended = functools.partial(_ended, transport)
         answer = connected(reader, writer)
         if asyncio.iscoroutine(answer):
@@ -125,8 +175,6 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._set_busy(True)
-        # It would keep the reader.
-        self.__dict__.pop("data_received", None)
         super().connection_lost(exc)
 
     def _set_busy(self, busy: bool) -> None:

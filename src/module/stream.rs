@@ -133,13 +133,18 @@ impl Stream {
         if self.has_ended.get() {
             return Err(PyAssertionError::new_err("feed_data after feed_eof"));
         }
-        match data.cast_exact::<PyBytes>() {
-            Ok(bytes) if bytes.as_bytes().is_empty() => return Ok(()),
-            Ok(bytes) => self.input.borrow_mut().push_whole(bytes),
+        let len = match data.cast_exact::<PyBytes>() {
+            Ok(bytes) => {
+                self.input.borrow_mut().push_whole(bytes);
+                bytes.as_bytes().len()
+            }
             Err(_) => with_bytes(data, |bytes| {
                 self.input.borrow_mut().push(py, bytes);
-                Ok(())
+                Ok(bytes.len())
             })?,
+        };
+        if len == 0 {
+            return Ok(());
         }
         self.wake(py, None)?;
         if !self.is_paused.get() && self.input.borrow().len(py) > 2 * self.limit.get() {

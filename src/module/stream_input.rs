@@ -139,10 +139,10 @@ fn find(bytes: &[u8], from: usize, what: &[u8]) -> Option<usize> {
     (!found.is_null()).then(|| found as usize - bytes.as_ptr() as usize)
 }
 
-/// Looks for the first that ends, from `from` on, before which none begins.
+/// Looks for the first that ends, from `from` on, before which none begins; of several that end there, the shortest.
 pub fn find_end(bytes: &[u8], from: usize, separators: &Separators) -> End {
     let ends = separators.0.iter().filter_map(|one| find(bytes, from, one).map(|start| (start + one.len(), start)));
-    match ends.min() {
+    match ends.min_by_key(|(end, _)| *end) {
         Some((end, start)) => End::Found { start, end },
         None => End::NotBefore(from.max((bytes.len() + 1).saturating_sub(separators.longest()))),
     }
@@ -165,6 +165,12 @@ mod tests {
         assert_eq!(find_end(b"", 0, &newline), End::NotBefore(0));
         let two = several(&[b"\r", b"\r\n\r\n"]);
         assert_eq!(find_end(b"x\r\n\r\n", 0, &two), End::Found { start: 1, end: 2 });
+    }
+
+    #[test]
+    fn of_separators_that_end_at_one_place_the_shortest_is_found() {
+        let two = several(&[b"\n", b"\r\n"]);
+        assert_eq!(find_end(b"x\r\n", 0, &two), End::Found { start: 2, end: 3 });
     }
 
     #[test]

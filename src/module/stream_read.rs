@@ -19,7 +19,7 @@ pub enum Kind {
     /// Up to so many bytes; less than none: all.
     Some(isize),
     /// So many.
-    Exactly(isize),
+    Exactly(usize),
     /// All up to a separator, and that.
     Until(Separators),
     /// The same, but that an end without one is none worth an error.
@@ -100,6 +100,9 @@ impl Read {
             State::Fresh => stream.check(py)?,
         }
         self.state.set(State::Ended);
+        if matches!(self.kind, Kind::Some(..0)) {
+            stream.check(py)?;
+        }
         if let Some(result) = self.attempt(py, stream)? {
             return Ok(Step::Ends(result));
         }
@@ -108,6 +111,8 @@ impl Read {
             let message = format!("{method}() called while another coroutine is already waiting for incoming data");
             return Err(PyRuntimeError::new_err(message));
         }
+        // Failed after it was woken for what came before: nobody would wake it again.
+        stream.check(py)?;
         let future = stream.wait(py)?;
         self.future.replace(Some(future.clone().unbind()));
         self.state.set(State::Waits);
@@ -135,14 +140,12 @@ impl Read {
                 take(py, stream, there.min(*most as usize)).map(Some)
             }
             Kind::Exactly(len) => {
-                let wrong = |_| PyValueError::new_err("readexactly size can not be less than zero");
-                let len = usize::try_from(*len).map_err(wrong)?;
-                if stream.input.borrow().len(py) >= len {
-                    return take(py, stream, len).map(Some);
+                if stream.input.borrow().len(py) >= *len {
+                    return take(py, stream, *len).map(Some);
                 }
                 match stream.has_ended.get() {
                     false => Ok(None),
-                    true => Err(incomplete(py, stream, Some(len))),
+                    true => Err(incomplete(py, stream, Some(*len))),
                 }
             }
             Kind::Until(separators) => self.attempt_until(py, stream, separators),

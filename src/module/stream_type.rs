@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 /// Defines a method without arguments.
 macro_rules! asks {
@@ -44,6 +44,33 @@ macro_rules! takes {
 
 takes!(feed_data, |py, stream, data| stream.feed(&data));
 
+/// What is received for a reader that nobody has any more is nobody's.
+unsafe extern "C" fn feed_if_there(reader: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, with the object that `feeder` has made this of, a weak reference.
+        let (reader, data) =
+            unsafe { (argument(py, reader).cast_into_unchecked::<PyWeakrefReference>(), argument(py, data)) };
+        if let Some(reader) = reader.upgrade() {
+            // SAFETY: I7, by the token: it is of an instance, which is kept here.
+            unsafe { stream(reader.as_ptr()) }.feed(&data)?;
+        }
+        Ok(py.None().into_bound(py))
+    })
+}
+
+asks!(feeder, |py, this, stream| {
+    static DEFINITION: Static<ffi::PyMethodDef> =
+        Static(method(c"feed_data", feed_if_there, ffi::METH_O, c"This was received."));
+    // SAFETY: I7: CPython calls attached, a method with an instance of its type; the definition is static; a new reference, or
+    // null with an exception.
+    unsafe {
+        let reader = PyWeakrefReference::new(&argument(py, this))?;
+        let function =
+            ffi::PyCFunction_NewEx((&raw const DEFINITION.0).cast_mut(), reader.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, function)
+    }
+});
+
 takes!(set_transport, |py, stream, transport| {
     let before = stream.parts.borrow_mut().transport.replace(transport.unbind());
     drop(before);
@@ -58,10 +85,24 @@ takes!(set_exception, |py, stream, exception| {
 
 takes!(set_busy, |py, stream, busy| busy.is_truthy().map(|busy| stream.is_busy.set(busy)));
 
+takes!(set_limit, |py, stream, limit| {
+    clamped(&limit).map(|limit| stream.limit.set(usize::try_from(limit).unwrap_or_default()))
+});
+
+asks!(get_limit, |py, this, stream| Ok(stream.limit.get().into_pyobject(py)?.into_any()));
+
+asks!(get_transport, |py, this, stream| {
+    let transport = stream.parts.borrow().transport.as_ref().map(|transport| transport.bind(py).clone());
+    Ok(transport.unwrap_or_else(|| py.None().into_bound(py)))
+});
+
 takes!(begin, |py, stream, args| {
-    let (limit, create_future): (isize, Bound<'_, PyAny>) = args.cast::<PyTuple>()?.extract()?;
-    let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
-    stream.limit.set(limit.ok_or_else(|| PyValueError::new_err("Limit cannot be <= 0"))?);
+    let (limit, create_future): (Bound<'_, PyAny>, Bound<'_, PyAny>) = args.cast::<PyTuple>()?.extract()?;
+    let limit = clamped(&limit)?;
+    if limit <= 0 {
+        return Err(PyValueError::new_err("Limit cannot be <= 0"));
+    }
+    stream.limit.set(limit as usize);
     let types = stream_types(py)?;
     let parts = Parts {
         create_future: Some(create_future.unbind()),
@@ -99,6 +140,19 @@ asks!(itself, |py, this, stream| {
     // SAFETY: I7: CPython calls attached, a method with an instance of its type.
     Ok(unsafe { argument(py, this) })
 });
+
+/// An integer, or the nearest one that there is room for, as slices take theirs.
+///
+/// # Errors
+/// It is none.
+fn clamped(given: &Bound<'_, PyAny>) -> PyResult<isize> {
+    // SAFETY: I7, by the token; without an error to raise for what is too much.
+    let number = unsafe { ffi::PyNumber_AsSsize_t(given.as_ptr(), std::ptr::null_mut()) };
+    match PyErr::take(given.py()) {
+        Some(error) if number == -1 => Err(error),
+        _ => Ok(number),
+    }
+}
 
 /// # Errors
 /// No memory, or it was never begun.
@@ -176,16 +230,17 @@ macro_rules! may_take {
     };
 }
 
-may_take!(read, "n", |given| Kind::Some(given.map_or(Ok(-1), |n| n.extract())?));
+may_take!(read, "n", |given| Kind::Some(given.map_or(Ok(-1), |n| clamped(&n))?));
 may_take!(readexactly, "n", |given| {
     let missing = || PyTypeError::new_err("readexactly() missing 1 required positional argument: 'n'");
-    Kind::Exactly(given.ok_or_else(missing)?.extract()?)
+    let wrong = |_| PyValueError::new_err("readexactly size can not be less than zero");
+    Kind::Exactly(usize::try_from(clamped(&given.ok_or_else(missing)?)?).map_err(wrong)?)
 });
 may_take!(readuntil, "separator", |given| {
     Kind::Until(given.map_or_else(|| Ok(Separators::newline()), |given| Separators::of(&given))?)
 });
 
-static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
     entry(c"read", read, c"read($self, /, n=-1)\n--\n\nAwait up to n bytes, or all that come."),
     entry(c"readexactly", readexactly, c"readexactly($self, /, n)\n--\n\nAwait exactly n bytes."),
     entry(
@@ -208,6 +263,10 @@ static METHODS: Static<[ffi::PyMethodDef; 18]> = Static([
     method(c"feed_data", feed_data, ffi::METH_O, c"feed_data($self, data, /)\n--\n\nThis was received."),
     method(c"feed_eof", feed_eof, ffi::METH_NOARGS, c"feed_eof($self, /)\n--\n\nNo more comes."),
     method(c"_begin", begin, ffi::METH_VARARGS, c"Of a limit, and create_future of a loop."),
+    method(c"_set_limit", set_limit, ffi::METH_O, c"Another limit."),
+    method(c"_get_limit", get_limit, ffi::METH_NOARGS, c"The limit."),
+    method(c"_get_transport", get_transport, ffi::METH_NOARGS, c"Whose reader it is, or None."),
+    method(c"_feeder", feeder, ffi::METH_NOARGS, c"feed_data once more, which does not keep the reader."),
     method(c"_set_busy", set_busy, ffi::METH_O, c"Whether there is something to drain, or to tell there."),
     method(c"_is_busy", is_busy, ffi::METH_NOARGS, c"Whether there is."),
     method(c"_unread", unread, ffi::METH_NOARGS, c"How much is received and not read."),
