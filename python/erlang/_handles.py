@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 from asyncio import base_events, format_helpers, futures, isfuture, tasks
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,13 +37,27 @@ def failed(handle: Any, exc: BaseException) -> None:
     handle._loop.call_exception_handler(context)
 
 
+_repeatable: set[Callable[..., None]] = set()
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+def repeatable(function: _Function) -> _Function:
+    """Mark a method that somebody waits for: if it is interrupted, it is called once more at once, and goes on."""
+    _repeatable.add(function)
+    return function
+
+
 def interrupted(handle: Any, exc: BaseException) -> None:
     """See to it that nobody waits for ever for what an interrupt has kept ``handle`` from doing.
 
     It may have come in asyncio's own code: before a task's step, or after it, where the next one is
-    scheduled. Then the task ends by it, at its next step. What ends a sleep is done again.
+    scheduled. Then the task ends by it, at its next step. What ends a sleep is done again, and what is `repeatable`.
     """
     callback, loop = handle._callback, handle._loop
+    if getattr(callback, "__func__", None) in _repeatable:
+        callback(*handle._args)
+        return
     if callback is futures._set_result_unless_cancelled:  # type: ignore[attr-defined]
         if not handle._args[0].done():
             callback(*handle._args)

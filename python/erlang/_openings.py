@@ -14,6 +14,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from erlang._handles import repeatable
 from erlang._transports import COUNTS_BY_ITSELF, SocketTransport
 
 if TYPE_CHECKING:
@@ -163,17 +164,21 @@ class Openings(_Base):
                 context["protocol"] = protocol
             self.call_exception_handler(context)
 
+    @repeatable
     def _accept_failed(self, number: int, code: int) -> None:
         if number in self._accepting:
-            waiting, _ = self._accepting.pop(number)
-            for fut in waiting:
+            for fut in self._accepting[number][0]:
                 if not fut.done():
                     fut.set_exception(OSError(code, os.strerror(code)))
+            self._accepting.pop(number, None)
             return
-        serving = self._served.pop(number, None)
+        serving = self._served.get(number)
         if serving is None:
             return
+        # First of all: interrupted after that, it serves again all the same, and does so once.
+        self.call_later(constants.ACCEPT_RETRY_DELAY, self._serve_again, serving)
         self._serving_numbers.pop(serving.fd, None)
+        self._served.pop(number, None)
         short = code in _OUT_OF_RESOURCES
         self.call_exception_handler(
             {
@@ -182,8 +187,8 @@ class Openings(_Base):
                 "socket": trsock.TransportSocket(serving.sock),
             }
         )
-        self.call_later(constants.ACCEPT_RETRY_DELAY, self._serve_again, serving)
 
+    @repeatable
     def _serve_again(self, serving: _Serving) -> None:
         if serving.sock.fileno() == serving.fd and serving.fd not in self._serving_numbers:
             self._serve(serving)
@@ -192,10 +197,9 @@ class Openings(_Base):
 
     def _sock_accept(self, fut: asyncio.Future[Any], sock: socket.socket) -> None:
         fd = sock.fileno()
-        if arrived := self._arrived.pop(sock, None):
-            fut.set_result(arrived.pop(0))
-            if arrived:
-                self._arrived[sock] = arrived
+        if arrived := self._arrived.get(sock):
+            fut.set_result(arrived[0])
+            del arrived[0]
             return
         try:
             conn, address = sock.accept()
@@ -218,34 +222,47 @@ class Openings(_Base):
     def _accepting_number(self, sock: socket.socket) -> int | None:
         return next((number for number, (_, of) in self._accepting.items() if of is sock), None)
 
+    # An interrupt may come between any two steps of these. Who is told stays among those who wait until then, and is taken off
+    # once more when that is done.
+
     def _accepted_once(self, number: int, conn: socket.socket, peer: Any) -> None:
-        fut, sock = self._next_accepting(number)
-        # After what was ready before: a task that is told, and only then cancelled, would lose it.
-        self.call_soon(self._hand_over, fut, sock, (conn, peer))
-
-    def _hand_over(self, fut: asyncio.Future[Any], sock: socket.socket, arrived: tuple[socket.socket, Any]) -> None:
-        # Given up in this very turn: whoever else accepts, or does so next, has it.
-        while fut.done():
-            number = self._accepting_number(sock)
-            if number is None:
-                self._arrived.setdefault(sock, []).append(arrived)
-                return
-            fut, _ = self._next_accepting(number)
-        fut.set_result(arrived)
-
-    def _next_accepting(self, number: int) -> tuple[asyncio.Future[Any], socket.socket]:
-        waiting, sock = self._accepting[number]
+        waiting, sock = self._accepting.get(number, ([], None))
+        if not waiting or sock is None:
+            # The accept was interrupted before anybody waited for it.
+            self._stop_opening(number)
+            conn.close()
+            return
         fut = waiting[0]
+        # After what was ready before: a task that is told, and only then cancelled, would lose it.
+        self.call_soon(self._hand_over, fut, sock, [(conn, peer)])
         self._stop_accepting_once(number, fut)
-        return fut, sock
+
+    @repeatable
+    def _hand_over(self, fut: asyncio.Future[Any], sock: socket.socket, arrived: list[tuple[socket.socket, Any]]) -> None:
+        if not arrived:
+            return
+        number = self._accepting_number(sock)
+        others = [] if number is None else list(self._accepting[number][0])
+        # Given up in this very turn: whoever else accepts, or does so next, has it.
+        for taker in (fut, *others):
+            if not taker.done():
+                taker.set_result(arrived[0])
+            elif taker.cancelled() or taker.exception() is not None or taker.result() is not arrived[0]:
+                continue
+            del arrived[0]
+            if number is not None:
+                self._stop_accepting_once(number, taker)
+            return
+        kept = self._arrived.setdefault(sock, [])
+        if arrived[0] not in kept:
+            kept.append(arrived[0])
 
     def _stop_accepting_once(self, number: int, fut: asyncio.Future[Any]) -> None:
-        if number not in self._accepting or fut not in self._accepting[number][0]:
-            return
-        waiting, _ = self._accepting[number]
-        waiting.remove(fut)
-        if not waiting:
-            del self._accepting[number]
+        waiting, _ = self._accepting.get(number, ([], None))
+        if fut in waiting and len(waiting) > 1:
+            waiting.remove(fut)
+        elif fut in waiting or not waiting:
+            self._accepting.pop(number, None)
             self._stop_opening(number)
 
     # Connects.
@@ -279,13 +296,15 @@ class Openings(_Base):
         if self._connecting.pop(number, None) is not None:
             self._stop_opening(number)
 
+    @repeatable
     def _connected(self, number: int, code: int) -> None:
-        fut, address = self._connecting.pop(number, (None, None))
+        fut, address = self._connecting.get(number, (None, None))
         if fut is not None and not fut.done():
             if code:
                 fut.set_exception(OSError(code, f"Connect call failed {address}"))
             else:
                 fut.set_result(None)
+        self._connecting.pop(number, None)
 
 
 def _name_of_all(sock: socket.socket) -> Any:

@@ -3,8 +3,13 @@ meant to end a loop ends the run of one's own, which is begun again; a context s
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import socket
+import sys
+from asyncio import constants
 
+from erlang._openings import Openings
 from endpoints import Interrupt, until
 from transports import Buffered, Echo, Recorder, closes, pair, scenario
 
@@ -171,3 +176,133 @@ async def an_interrupted_end_of_a_connect_is_told_again(loop):
             assert address in (first.getsockname(), second.getsockname())
             for sock in (first, second, conn):
                 sock.close()
+
+
+class Interrupting:
+    """The nth step of these functions of Openings, as CPython counts them, is interrupted."""
+
+    def __init__(self, names, nth):
+        self.codes = {getattr(Openings, name).__code__ for name in names}
+        self.left = nth
+
+    def begin(self, frame, event, arg):
+        if frame.f_code not in self.codes:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self.step
+
+    def step(self, frame, event, arg):
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise Interrupt
+        return self.step
+
+
+async def accepts_although_interrupted(loop, names, nth, given_up, spare):
+    """Two of three that accept get a client each, whoever gives up. Answers whether there was a step to interrupt."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.setblocking(False)
+        tasks = [loop.create_task(loop.sock_accept(listening)) for _ in range(3 if given_up else 2)]
+        await asyncio.sleep(0)
+        clients = [stack.enter_context(socket.create_connection(listening.getsockname())) for _ in range(2 + spare)]
+        interrupting = Interrupting(names, nth)
+        sys.settrace(interrupting.begin)
+        try:
+            if given_up:
+                # In the turn in which it is told of the first client.
+                with called_before(loop, "_hand_over", tasks.pop(0).cancel):
+                    await until(lambda: all(task.done() for task in tasks))
+            else:
+                await until(lambda: all(task.done() for task in tasks))
+        finally:
+            sys.settrace(None)
+        accepted = [task.result() for task in tasks]
+        for conn, _ in accepted + loop._arrived.pop(listening, []):
+            stack.enter_context(conn)
+        names_of_clients = [client.getsockname() for client in clients]
+        peers = [peer for _, peer in accepted]
+        assert len(set(peers)) == 2 and set(peers) <= set(names_of_clients), (nth, peers, names_of_clients)
+        assert not loop._accepting, (nth, loop._accepting)
+        return interrupting.left <= 0
+
+
+@contextlib.contextmanager
+def called_before(of, method, first):
+    """When that method is to be called, `first` is called before, once."""
+    genuine = getattr(of, method)
+    genuine_soon = of.call_soon
+
+    def call_soon(callback, *args, **kwargs):
+        if callback == genuine:
+            del of.call_soon
+            genuine_soon(first)
+        return genuine_soon(callback, *args, **kwargs)
+
+    of.call_soon = call_soon
+    yield
+    of.__dict__.pop("call_soon", None)
+
+
+@scenario
+async def an_accept_that_is_interrupted_anywhere_loses_nobody(loop):
+    """Before a client is noted down, it is lost with the interrupt, and nobody waits for ever."""
+    for names, spare in ((("_hand_over", "_stop_accepting_once"), 0), (("_accepted_once",), 1)):
+        for given_up in (False, True):
+            for nth in itertools.count(1):
+                if not await accepts_although_interrupted(loop, names, nth, given_up, spare):
+                    break
+
+
+@scenario
+async def a_connect_whose_end_is_interrupted_anywhere_ends(loop):
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as gone:
+        nobody = gone.getsockname()
+        gone.close()
+        for nth in itertools.count(1):
+            interrupting = Interrupting(("_connected",), nth)
+            with socket.socket() as client, socket.socket() as refused, contextlib.suppress(ConnectionRefusedError):
+                client.setblocking(False)
+                refused.setblocking(False)
+                sys.settrace(interrupting.begin)
+                try:
+                    await asyncio.wait_for(loop.sock_connect(client, listening.getsockname()), 30)
+                    await asyncio.wait_for(loop.sock_connect(refused, nobody), 30)
+                finally:
+                    sys.settrace(None)
+                raise AssertionError("nobody listens there")
+            assert not loop._connecting
+            if interrupting.left > 0:
+                break
+
+
+@scenario
+async def a_server_whose_failure_is_interrupted_anywhere_serves_again(loop):
+    delay, constants.ACCEPT_RETRY_DELAY = constants.ACCEPT_RETRY_DELAY, 0.001
+    loop.set_exception_handler(lambda *_: None)
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    try:
+        for nth in itertools.count(1):
+            interrupting = Interrupting(("_accept_failed",), nth)
+            (number,) = loop._served
+            # As the driver does, where no descriptor is left.
+            loop._stop_opening(number)
+            sys.settrace(interrupting.begin)
+            loop.call_soon(loop._accept_failed, number, errno.EMFILE)
+            await until(lambda number=number: loop._served and number not in loop._served)
+            sys.settrace(None)
+            assert len(loop._served) == len(loop._serving_numbers) == 1
+            with socket.create_connection(server.sockets[0].getsockname()) as client:
+                client.setblocking(False)
+                await loop.sock_sendall(client, b"hello")
+                assert await asyncio.wait_for(loop.sock_recv(client, 10), 30) == b"hello"
+            if interrupting.left > 0:
+                break
+    finally:
+        sys.settrace(None)
+        loop.set_exception_handler(None)
+        constants.ACCEPT_RETRY_DELAY = delay
+    server.close()
+    await asyncio.wait_for(server.wait_closed(), 30)
