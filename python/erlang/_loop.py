@@ -6,18 +6,20 @@ Imports asyncio: nobody may import this who does not use it.
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
+import functools
 import selectors
 import socket
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from erlang._datagrams import DatagramTransport
 from erlang import _handles as _handles  # native code finds it where it may not import
+from erlang import _tls
 from erlang._native import native
 from erlang._openings import Openings
 from erlang._transports import SocketTransport as _Transport, TransportsOfLoop
@@ -135,10 +137,35 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
         context: Context | None = None,
         **timeouts: float | None,
     ) -> Any:
-        make: Any = asyncio.sslproto.SSLProtocol
-        ssl_protocol = make(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
+        ssl_protocol = _tls.TlsProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
         return ssl_protocol._app_transport
+
+    async def start_tls(  # type: ignore[override]
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        **timeouts: float | None,
+    ) -> asyncio.Transport | None:
+        """Go on with TLS; answer the transport to use from now on."""
+        tls: asyncio.Transport | None = await _tls.start(
+            self, transport, protocol, sslcontext, server_side, server_hostname, timeouts
+        )
+        return tls
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, *addresses: Any, reuse_address: bool | None = None, **options: Any
+    ) -> Any:
+        """Make a datagram endpoint. ``reuse_address`` is gone since 3.11: as with uvloop, ``False`` is taken, with a warning."""
+        if reuse_address:
+            raise ValueError("reuse_address=True: with SO_REUSEADDR others could take datagrams away; see reuse_port")
+        if reuse_address is not None:
+            warnings.warn("reuse_address has no effect any more, leave it out", DeprecationWarning, stacklevel=2)
+        return await super().create_datagram_endpoint(protocol_factory, *addresses, **options)
 
     def _make_datagram_transport(
         self,
@@ -149,6 +176,11 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport:
         return DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    @property
+    def _child_watcher_callback(self) -> Callable[..., None]:
+        # Asked for by who starts a process: its end is told in their context, whichever thread waits for it.
+        return functools.partial(copy_context().run, super()._child_watcher_callback)  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the loop: nothing that waits will be run."""

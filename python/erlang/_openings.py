@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import functools
 import os
 import socket
+import sys
 import weakref
 from asyncio import constants, trsock
 from asyncio.log import logger
@@ -93,6 +95,8 @@ class Openings(_Base):
         # Who was accepted for one that had just given up, of listening sockets that are still there.
         self._arrived: weakref.WeakKeyDictionary[socket.socket, list[tuple[socket.socket, Any]]] = weakref.WeakKeyDictionary()
         self._connecting: dict[int, tuple[asyncio.Future[None], Any]] = {}
+        # Of listening sockets, what is to be removed with them.
+        self._paths: dict[int, tuple[Any, int]] = {}
 
     # Servers.
 
@@ -124,8 +128,39 @@ class Openings(_Base):
             self._stop_opening(number)
 
     def _stop_serving(self, sock: socket.socket) -> None:
-        self._stop_accepting(sock.fileno())
+        fd = sock.fileno()
+        self._stop_accepting(fd)
         super()._stop_serving(sock)  # type: ignore[misc]
+        self._unlink_path(fd)
+
+    if sys.version_info < (3, 13):
+
+        async def create_unix_server(
+            self, protocol_factory: Callable[[], Any], path: Any = None, *, cleanup_socket: bool = False, **options: Any
+        ) -> asyncio.Server:
+            """Serve a Unix socket. ``cleanup_socket`` is Python 3.13's: its path is removed when the server is closed."""
+            server: asyncio.Server = await super().create_unix_server(protocol_factory, path, **options)
+            if cleanup_socket:
+                for sock in server.sockets:
+                    name = sock.getsockname()
+                    # Not an abstract name.
+                    if name and name[0] not in (0, "\0"):
+                        with contextlib.suppress(FileNotFoundError):
+                            self._paths[sock.fileno()] = (name, os.stat(name).st_ino)
+            return server
+
+    def _unlink_path(self, fd: int) -> None:
+        path, inode = self._paths.pop(fd, (None, 0))
+        if path is None:
+            return
+        try:
+            # Another one may be served there by now.
+            if os.stat(path).st_ino == inode:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            logger.error("Unable to clean up listening UNIX socket %r: %r", path, exc)
 
     def _accepted(self, number: int, conn: socket.socket, peer: Any) -> None:
         serving = self._served.get(number)

@@ -87,9 +87,7 @@ class SocketTransport(_Native):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol served from now on."""
-        # As with uvloop, what has its methods will do.
-        is_buffered = isinstance(protocol, protocols.BufferedProtocol) or not hasattr(protocol, "data_received")
-        self._set_protocol(protocol, is_buffered)
+        self._set_protocol(protocol, is_buffered(protocol))
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Answer the low and the high mark."""
@@ -173,7 +171,7 @@ class SocketTransport(_Native):
 
     def _end_unattached(self) -> None:
         """Close what no reactor serves any more, as its loop is closed or runs on another thread now."""
-        self._loop.call_soon(self._call_connection_lost, None)
+        self._loop.call_soon(self._call_connection_lost, None, context=self._context)
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         try:
@@ -197,6 +195,12 @@ class SocketTransport(_Native):
     def _reset_empty_waiter(self) -> None:
         self._empty_waiter = None
         self._lend(False)
+
+
+def is_buffered(protocol: Any) -> bool:
+    """Whether it has buffers of its own: as with uvloop, what has the methods of such a protocol will do."""
+    is_one = isinstance(protocol, protocols.BufferedProtocol)
+    return is_one or (hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received"))
 
 
 def _closed_socket() -> socket.socket:

@@ -43,6 +43,7 @@ use crate::python::instance;
 use crate::python::interpreter::{self, Builtin};
 use crate::python::reactor_buffer;
 use crate::python::types::Types;
+use crate::python::variables;
 use pyo3::exceptions::{PyImportError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -82,7 +83,7 @@ static mut DEFINITION: ffi::PyModuleDef = ffi::PyModuleDef {
     m_free: None,
 };
 
-static METHODS: Static<[ffi::PyMethodDef; 25]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 26]> = Static([
     method(
         c"set_protocol_factory",
         set_protocol_factory,
@@ -159,6 +160,12 @@ static METHODS: Static<[ffi::PyMethodDef; 25]> = Static([
         c"The native half of a reader of erlang.streams.",
     ),
     method(c"loop_type", event_loop::loop_type, ffi::METH_NOARGS, c"The native half of an event loop."),
+    method(
+        c"within",
+        variables::call_within,
+        ffi::METH_VARARGS,
+        c"Calls a function in a contextvars.Context, unless that is entered already.",
+    ),
     method(c"transport_type", transport::transport_type, ffi::METH_NOARGS, c"The native half of a stream transport."),
     method(c"own_pid", messages::own_pid, ffi::METH_NOARGS, c"The pid of this thread's context, or None."),
     method(

@@ -164,8 +164,12 @@ fn write_piece(transport: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResul
 
 fn pause_protocol(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: I7, by the token; methods of the type are called with its instances only.
-    unsafe { (*layout(transport)).protocol_paused = 1 };
-    transport.call_method0("_pause_protocol").map(drop)
+    let variables = unsafe {
+        (*layout(transport)).protocol_paused = 1;
+        (*layout(transport)).variables
+    };
+    // Whoever writes may be in another context.
+    variables::within(transport.py(), variables, || transport.call_method0("_pause_protocol").map(drop))
 }
 
 unsafe extern "C" fn write(this: Object, data: Object) -> Object {

@@ -1,5 +1,6 @@
 //! Context variables: each connection has a `contextvars.Context`, as in asyncio, and so a decimal context of its own.
 
+use crate::python::glue::{argument, guarded_object};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -50,4 +51,14 @@ pub fn within<R>(_py: Python<'_>, variables: *mut ffi::PyObject, f: impl FnOnce(
         None
     };
     f()
+}
+
+/// `within(context, function)`: calls it in a `contextvars.Context`, or as the thread is where that is entered already.
+pub unsafe extern "C" fn call_within(_: *mut ffi::PyObject, args: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, with a tuple that lives through the call.
+        let args = unsafe { argument(py, args) };
+        let (variables, function): (Bound<'_, PyAny>, Bound<'_, PyAny>) = args.extract()?;
+        within(py, variables.as_ptr(), || function.call0())
+    })
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -25,22 +26,32 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--module", action="append")
     made.add_argument("-k", metavar="TEXT", default="", help="only tests whose name contains this")
     made.add_argument("-v", action="store_true", help="say why tests were skipped")
+    made.add_argument("--left-out-too", action="store_true", help="run those of the list in left_out.py as well")
     return made
 
 
 class Suite:
     """Modules of tests, and how it went."""
 
-    def __init__(self, name: str, package: str, left_out: Mapping[str, str], python: str, path: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        package: str,
+        left_out: Mapping[str, str],
+        python: str,
+        path: Iterable[Path] = (),
+        not_applicable: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = name
         self.package = package
         self.left_out = left_out
+        self.not_applicable = not_applicable
         self.python = python
         where = [ROOT / "python", ROOT / "priv" / "alone", *path]
         self.environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, where)))
         self.began = time.monotonic()
         self.failed: list[str] = []
-        self.counts = {"ok": 0, "skipped": 0, "failed": 0, "left out": 0}
+        self.counts = {"ok": 0, "skipped": 0, "failed": 0, "left out": 0, "not applicable": 0}
 
     def run(self, args: argparse.Namespace, modules: Iterable[str], chosen: Iterable[str] = ("*",)) -> None:
         """Run what is ``chosen`` (patterns of "module:class.test") of the modules."""
@@ -50,8 +61,8 @@ class Suite:
                     continue
                 names = [name for name in self._listed(module, backend) if args.k in name]
                 names = [name for name in names if matches(f"{module}:{name}", chosen)]
-                here = [name for name in names if not matches(f"{module}:{name}", self.left_out)]
-                self.counts["left out"] += len(names) - len(here)
+                asked = self._without(names, module, self.not_applicable, "not applicable")
+                here = asked if args.left_out_too else self._without(asked, module, self.left_out, "left out")
                 for name, how, text in self._run_module(module, backend, here):
                     self.counts[how] += 1
                     if how == "failed":
@@ -62,10 +73,20 @@ class Suite:
 
     def report(self) -> int:
         took = time.monotonic() - self.began
-        print(f"{self.name} on {sys.version.split()[0]}: {self.counts}, {took:.0f} s")
+        counts = self.counts
+        print(f"{self.name} on {sys.version.split()[0]}: {counts}, {took:.0f} s")
+        applicable = counts["ok"] + counts["failed"] + counts["left out"]
+        if self.not_applicable and applicable:
+            every = applicable + counts["not applicable"]
+            print(f"{counts['ok'] / applicable:.1%} of what is applicable passed, {counts['ok'] / every:.1%} of all")
         for name in self.failed:
             print(f"failed: {name}")
         return bool(self.failed)
+
+    def _without(self, names: list[str], module: str, patterns: Iterable[str], count: str) -> list[str]:
+        left = [name for name in names if not matches(f"{module}:{name}", patterns)]
+        self.counts[count] += len(names) - len(left)
+        return left
 
     def _child(self, module: str, backend: str, *args: str) -> subprocess.CompletedProcess[str]:
         command = [self.python, str(HERE / "child.py"), f"{self.package}.{module}", backend, *args]

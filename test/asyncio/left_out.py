@@ -1,5 +1,7 @@
 """Tests of others that are not run over our loops: pattern of "module:class.test", and the reason."""
 
+import sys
+
 CPYTHON: dict[str, str] = {
     "test_events:*.test_internal_fds": "asks for a pair of sockets in every loop: ours makes it when it is first used",
     "test_base_events:*.test_create_server_soreuseport_only_defined": "expects what asyncio says of the number of a double of a socket",
@@ -13,37 +15,30 @@ CPYTHON: dict[str, str] = {
     ),
 }
 
-_UVLOOPS_OWN = "asks for what only uvloop has"
-_AS_ASYNCIO = "as asyncio's loops do, for which the suite makes the same exception"
-_TLS_IS_ASYNCIOS = "TLS is asyncio's, for which the suite makes the same exception"
-
-UVLOOP: dict[str, str] = {
-    "test_base:*.test_thread_name_prefix_in_default_executor": "the threads of the executor are called after asyncio",
-    "test_context:*.test_create_connection_protocol": _AS_ASYNCIO,
-    "test_context:*.test_create_ssl_server_*": _TLS_IS_ASYNCIOS,
-    "test_context:*.test_datagram_protocol": _AS_ASYNCIO,
-    "test_context:*.test_subprocess_protocol": _AS_ASYNCIO,
-    "test_fs_event:*": _UVLOOPS_OWN,
-    "test_libuv_api:*": _UVLOOPS_OWN,
-    "test_process:Test_UV_Process_Delayed.*": _UVLOOPS_OWN,
+# What a test asks for that is no loop's but uvloop's.
+UVLOOPS_OWN: dict[str, str] = {
+    "test_fs_event:*": "uvloop watches files, by a method of its own",
+    "test_libuv_api:*": "libuv",
+    "test_process:Test_UV_Process_Delayed.*__paused_*": "an argument of uvloop's own, for its tests",
     "test_signals:*.test_signals_no_SIGCHLD": "uvloop needs the signal for itself, and refuses it",
-    "test_sockets:*.test_pseudosocket": "the text of asyncio's TransportSocket is another one",
-    "test_sockets:*.test_socket_sync_remove": _UVLOOPS_OWN,
+    "test_sockets:*.test_socket_sync_remove": "looks into libuv's epoll set",
+}
+
+# Where uvloop does otherwise than asyncio, we do as asyncio. The suite itself makes the same exceptions for that, or runs these
+# tests for uvloop only.
+UVLOOP: dict[str, str] = {
+    "test_base:*.test_thread_name_prefix_in_default_executor": "the executor is asyncio's, whose threads are called after it",
     **{
-        f"test_sockets:*.test_socket_{what}_and_close": "a socket is closed at once, as asyncio's loops do; uvloop keeps it until nobody waits for it"
+        f"test_sockets:*.test_socket_{what}_and_close": "a socket that is closed is closed at once; uvloop keeps it until nobody waits for it"
         for what in ("close_loop", "connect", "recv", "recv_into")
     },
-    "test_udp:*.test_create_datagram_endpoint_reuse_address_*": "an argument that asyncio has no more since 3.11",
-    "test_udp:*.test_socketpair": "a peer without a name is none to send to, as with asyncio's loops",
-    "test_udp:*.test_udp_sendto_dns": "uvloop's message for a name in the place of an address",
-    "test_unix:*.test_create_unix_server_path_stream_bittype": "an argument that asyncio has since 3.13",
-    "test_unix:*.test_epollhup": "asyncio's servers wait for their connections since 3.12",
-    "test_tcp:*.test_create_server_buffered_2": "uvloop's words for what a protocol raises",
-    "test_tcp:*.test_tcp_handle_abort_in_connection_made": "asyncio's transports have a socket to show when they are closed, too",
-    "test_tcp:*.test_bpo_39951_discard_trailing_data": "fails with asyncio's TLS, on its own loops, too",
-    "test_tcp:*.test_start_tls_client_buf_proto_1": _TLS_IS_ASYNCIOS,
-    "test_tcp:*.test_first_data_after_wakeup": _TLS_IS_ASYNCIOS,
-    "test_tcp:*.test_flush_before_shutdown": _TLS_IS_ASYNCIOS,
-    "test_tcp:*.test_shutdown_timeout_handler_not_set": _TLS_IS_ASYNCIOS,
-    "test_tcp:*.test_shutdown_while_pause_reading": _TLS_IS_ASYNCIOS,
+    "test_sockets:*.test_pseudosocket": "asyncio's TransportSocket has another text, and no methods that it refuses",
+    "test_tcp:*.test_create_server_buffered_2": "connection_lost gets what the protocol has raised; uvloop wraps it",
+    "test_tcp:*.test_shutdown_timeout_handler_not_set": (
+        "what came before the end of a connection is delivered when reading goes on; uvloop throws it away"
+    ),
+    "test_tcp:*.test_tcp_handle_abort_in_connection_made": "a transport has a socket to show when it is closed, too",
+    "test_udp:*.test_udp_sendto_dns": "sendto looks a name up; uvloop refuses it",
 }
+if sys.version_info < (3, 12):
+    UVLOOP["test_unix:*.test_epollhup"] = "a server waits for its connections since 3.12 only"

@@ -158,6 +158,34 @@ class OwnLoops:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 
+    def test_the_end_of_a_process_is_told_in_the_context_of_who_started_it(self) -> None:
+        variable = contextvars.ContextVar("variable", default="outside")
+        seen = []
+
+        class Looks(asyncio.SubprocessProtocol):
+            def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+                seen.append(("lost", variable.get()))
+
+            def process_exited(self) -> None:
+                seen.append(("exited", variable.get()))
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                seen.append(("over", variable.get()))
+
+        async def main() -> None:
+            variable.set("given")
+            transport, _ = await loop.subprocess_exec(Looks, "cat", stdin=asyncio.subprocess.PIPE)
+            stdin = transport.get_pipe_transport(0)
+            assert isinstance(stdin, asyncio.WriteTransport)
+            stdin.close()
+            await until(lambda: "over" in dict(seen))
+
+        with asyncio.Runner(loop_factory=self.new_loop) as runner:
+            loop = runner.get_loop()
+            runner.run(main())
+        self.assertEqual({value for _, value in seen}, {"given"})
+        self.assertLessEqual({"exited", "over"}, {name for name, _ in seen})
+
     def test_it_may_be_run_by_one_thread_after_the_other(self) -> None:
         loop = self.new_loop()
         # What is waited for before goes on: the selector, and a timer.

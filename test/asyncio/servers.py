@@ -342,6 +342,33 @@ class Servers:
 
             self.run_for(main())
 
+    def test_the_path_of_a_unix_server_goes_with_it(self) -> None:
+        """If that is asked for: as asyncio's is by itself since 3.13."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/socket"
+
+            async def serve(path: str, **options: Any) -> asyncio.AbstractServer:
+                return await self.loop.create_unix_server(Greet, path, **options)
+
+            self.run_for(serve(path, cleanup_socket=False)).close()
+            self.assertTrue(os.path.exists(path))
+            self.run_for(serve(path, cleanup_socket=True)).close()
+            self.assertFalse(os.path.exists(path))
+            self.run_for(asyncio.start_unix_server(lambda *ends: None, path, cleanup_socket=True)).close()
+            self.assertFalse(os.path.exists(path))
+            self.run_for(serve(f"\0{path}", cleanup_socket=True)).close()
+            # What is another's by then is left alone, and what is gone is gone.
+            server = self.run_for(serve(path, cleanup_socket=True))
+            os.rename(path, f"{path}.old")
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(path)
+                server.close()
+            self.assertTrue(os.path.exists(path))
+            server = self.run_for(serve(path, cleanup_socket=True))
+            os.unlink(path)
+            server.close()
+            self.assertEqual(self.errors, [])
+
 
 for _backend in filter(works, ("epoll", "uring")):
     _name = f"Servers_{_backend}"

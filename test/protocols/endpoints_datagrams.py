@@ -54,6 +54,14 @@ def named_pair():
     return ours, theirs
 
 
+def nameless_pair():
+    """Two datagram sockets that are connected to each other, and have no names."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+
 async def endpoint(loop, **options):
     transport, protocol = await loop.create_datagram_endpoint(Datagrams, **options)
     assert protocol.transport is transport
@@ -312,21 +320,41 @@ async def unix_datagrams(loop):
 
 @scenario
 async def a_full_socket_pauses_writing_and_close_delivers(loop):
-    ours, theirs = named_pair()
-    transport, told = await endpoint(loop, sock=ours)
-    all = [b"%d " % nth + bytes(1000) for nth in range(1500)]
-    for data in all:
-        transport.sendto(data)
-    assert told.marks == ["pause"] and transport.get_write_buffer_size() > 65536
+    for ours, theirs in (named_pair(), nameless_pair()):
+        transport, told = await endpoint(loop, sock=ours)
+        all = [b"%d " % nth + bytes(1000) for nth in range(1500)]
+        for nth, data in enumerate(all):
+            # However it is sent.
+            transport.sendto(memoryview(data) if nth % 100 == 7 else data)
+        assert told.marks == ["pause"] and transport.get_write_buffer_size() > 65536
+        transport.close()
+        assert told.lost == []
+        got = []
+        while len(got) < len(all):
+            got.append(await loop.sock_recv(theirs, 2000))
+        assert got == all
+        await until(lambda: told.lost)
+        assert told.marks == ["pause", "resume"] and told.lost == [None]
+        theirs.close()
+
+
+@scenario
+async def reuse_address_is_taken_as_uvloop_takes_it(loop):
+    import warnings
+
+    for addresses in ((("127.0.0.1", 0),), ()):
+        try:
+            await loop.create_datagram_endpoint(Datagrams, *addresses, reuse_address=True)
+        except ValueError as exc:
+            assert "reuse_port" in str(exc)
+        else:
+            raise AssertionError("it was taken")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        transport, _ = await loop.create_datagram_endpoint(Datagrams, ("127.0.0.1", 0), reuse_address=False)
+    assert [warning.category for warning in warned] == [DeprecationWarning]
     transport.close()
-    assert told.lost == []
-    got = []
-    while len(got) < len(all):
-        got.append(await loop.sock_recv(theirs, 2000))
-    assert got == all
-    await until(lambda: told.lost)
-    assert told.marks == ["pause", "resume"] and told.lost == [None]
-    theirs.close()
+    await turns()
 
 
 @scenario

@@ -397,6 +397,45 @@ async def context_variables_are_those_of_its_making(loop):
 
 
 @scenario
+async def who_writes_in_another_context_does_not_pause_the_protocol_there(loop):
+    variable = contextvars.ContextVar("variable", default="outside")
+
+    class Looking(Recorder):
+        def pause_writing(self):
+            self.told.append(f"pause {variable.get()}")
+
+        def resume_writing(self):
+            self.told.append(f"resume {variable.get()}")
+
+        def data_received(self, data):
+            # In its own one already.
+            self.transport.write(bytes(8_000_000))
+
+    async def make():
+        variable.set("made")
+        return await pair(loop, Looking)
+
+    async def read_all():
+        while len(await loop.sock_recv(theirs, 65536)):
+            pass
+
+    transport, protocol, theirs = await loop.create_task(make())
+    transport.write(bytes(8_000_000))
+    transport.set_write_buffer_limits(high=10_000_000)
+    transport.set_write_buffer_limits(high=0)
+    reading = loop.create_task(read_all())
+    await until(lambda: len(protocol.told) == 3)
+    await loop.sock_sendall(theirs, b"x")
+    transport.set_write_buffer_limits(high=10)
+    await until(lambda: len(protocol.told) == 5)
+    transport.close()
+    await protocol.lost
+    await reading
+    assert protocol.told == ["made", *["pause made", "resume made"] * 2, "lost"], protocol.told
+    theirs.close()
+
+
+@scenario
 async def a_write_of_another_task_leaves_in_its_turn(loop):
     transport, protocol, theirs = await pair(loop)
 
@@ -442,3 +481,4 @@ import transports_ends  # noqa: E402, F401
 import transports_interrupted  # noqa: E402, F401
 import transports_much  # noqa: E402, F401
 import transports_numbers  # noqa: E402, F401
+import transports_tls  # noqa: E402, F401
