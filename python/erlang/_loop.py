@@ -167,6 +167,25 @@ class Loop(Openings, _Native, asyncio.SelectorEventLoop):
             warnings.warn("reuse_address has no effect any more, leave it out", DeprecationWarning, stacklevel=2)
         return await super().create_datagram_endpoint(protocol_factory, *addresses, **options)
 
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        if not isinstance(transp, _Transport):
+            return int(await super()._sendfile_native(transp, file, offset, count))  # type: ignore[misc]
+        waiter = transp._make_empty_waiter()
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        try:
+            # Who is cancelled here, or whose transport is closed, gives it back, too.
+            await waiter
+            if transp.is_closing():
+                raise ConnectionError("Connection is closed by peer")
+            if transp._eof:
+                raise RuntimeError("Cannot call sendfile() after write_eof()")
+            return await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
     def _make_datagram_transport(
         self,
         sock: socket.socket,

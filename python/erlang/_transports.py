@@ -151,9 +151,13 @@ class SocketTransport(_Native):
             logger.warning("socket.send() raised exception.")
         self._count_lost()
 
-    def _tell_if_empty(self) -> None:
+    def _tell_waiter(self, is_over: bool) -> None:
         waiter = self._empty_waiter
-        if waiter is not None and not waiter.done() and not self.get_write_buffer_size():
+        if waiter is None or waiter.done():
+            return
+        if is_over:
+            waiter.set_exception(ConnectionError("Connection is closed by peer"))
+        elif not self.get_write_buffer_size():
             waiter.set_result(None)
 
     def _close_socket(self) -> None:
@@ -189,7 +193,7 @@ class SocketTransport(_Native):
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._empty_waiter = waiter
         self._lend(True)
-        self._tell_if_empty()
+        self._tell_waiter(is_over=False)
         return waiter
 
     def _reset_empty_waiter(self) -> None:

@@ -130,8 +130,8 @@ impl Context {
     /// Answers whether anything is to be delivered.
     pub fn end_transport(&self, id: ConnId, at_once: bool) -> bool {
         let ended = self.with_own(id, |connection| {
-            if connection.machine.is_lent() {
-                // Whoever writes to it is to hear of its end.
+            if connection.machine.is_lent() && !connection.machine.link.has_output() {
+                // Whoever writes to it is to hear of its end. Who still waits to do so is told.
                 connection.descriptor.shut_down(libc::SHUT_RDWR);
             }
             match at_once {

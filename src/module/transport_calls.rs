@@ -135,11 +135,19 @@ impl<'py> Serving<'_, 'py> {
         }
     }
 
-    /// Its queue has fallen.
+    /// Its queue has fallen, or will not any more.
     ///
     /// # Errors
     /// What is meant to end a loop.
     pub fn drained(&self) -> PyResult<()> {
+        let waits = field(self.transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none());
+        let tell = |is_over: bool| match waits {
+            true => self.transport.call_method1("_tell_waiter", (is_over,)).map(drop),
+            false => Ok(()),
+        };
+        if waits && self.context.with_own(self.id, |it| it.machine.link.is_finished()).unwrap_or(true) {
+            return tell(true);
+        }
         // SAFETY: I7, by the token; a transport.
         let was_paused = unsafe { std::mem::take(&mut (*self.it()).protocol_paused) } != 0;
         let resumed = match was_paused {
@@ -147,10 +155,7 @@ impl<'py> Serving<'_, 'py> {
             false => Ok(()),
         };
         // Whatever that has raised: somebody waits.
-        if field(self.transport, |it| it.empty_waiter).is_some_and(|waiter| !waiter.is_none()) {
-            return resumed.and(self.transport.call_method0("_tell_if_empty").map(drop));
-        }
-        resumed
+        resumed.and(tell(false))
     }
 
     /// Tells the protocol, for the first and last time, that its connection is gone: by the system's `errno`, unless there

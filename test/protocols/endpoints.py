@@ -101,5 +101,6 @@ import endpoints_datagrams  # noqa: E402, F401
 import endpoints_descriptors  # noqa: E402, F401
 import endpoints_exhausted  # noqa: E402, F401
 import endpoints_pairs  # noqa: E402, F401
+import endpoints_sendfile  # noqa: E402, F401
 import endpoints_sockets  # noqa: E402, F401
 import endpoints_streams  # noqa: E402, F401

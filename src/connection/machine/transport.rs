@@ -24,7 +24,7 @@ pub(super) struct TransportPolicy {
     paused: bool,
     /// `pause_writing` was called, and `resume_writing` not yet.
     holds_writer: bool,
-    /// Somebody waits for an empty queue.
+    /// Somebody waits for an empty queue, or to hear that there will be none.
     awaits_empty: bool,
     /// Somebody else writes to the socket, or waits until they may: it is not closed meanwhile.
     lent: bool,
@@ -46,13 +46,14 @@ impl TransportPolicy {
         if !self.made {
             return Some(Next::Nothing);
         }
-        if (self.holds_writer || self.awaits_empty) && !link.is_finished() {
-            let queued = link.queued_bytes();
-            let resumes = self.holds_writer && queued <= self.marks.low;
-            let is_empty = self.awaits_empty && queued == 0;
+        if self.holds_writer || self.awaits_empty {
+            let (queued, is_over) = (link.queued_bytes(), link.is_finished());
+            let resumes = self.holds_writer && !is_over && queued <= self.marks.low;
+            // It will not be empty any more where the link is over: whoever waits ends the loan, without which nothing ends.
+            let is_told = self.awaits_empty && (is_over || queued == 0);
             self.holds_writer &= !resumes;
-            self.awaits_empty &= !is_empty;
-            return (resumes || is_empty).then_some(Next::Drained);
+            self.awaits_empty &= !is_told;
+            return (resumes || is_told).then_some(Next::Drained);
         }
         None
     }

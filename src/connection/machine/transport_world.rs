@@ -261,10 +261,10 @@ impl TransportWorld {
 
     fn drained(&mut self) {
         let resumes = self.writer_paused && self.queued <= self.marks.low;
-        let is_empty = self.awaits_empty && self.queued == 0;
-        assert!(resumes || is_empty, "told of nothing, with {} queued", self.queued);
+        let is_told = self.awaits_empty && (self.queued == 0 || self.failed);
+        assert!(resumes || is_told, "told of nothing, with {} queued", self.queued);
         self.writer_paused &= !resumes;
-        self.awaits_empty &= !is_empty;
+        self.awaits_empty &= !is_told;
         if resumes && !self.closing {
             self.write(self.answers);
         }
@@ -292,7 +292,7 @@ impl TransportWorld {
             !self.writer_paused || self.queued > self.marks.low || self.lost || self.failed,
             "a writer is forgotten"
         );
-        assert!(!self.awaits_empty || self.queued > 0 || self.lost || self.failed, "who waits is forgotten");
+        assert!(!self.awaits_empty || (self.queued > 0 && !self.failed), "who waits is forgotten");
         let may_receive = is_open && !self.paused && !self.machine.link.peer_closed();
         let may_receive = may_receive && self.failing.is_none();
         assert!(!may_receive || self.receiving || !self.inbox.is_empty(), "nothing is received");

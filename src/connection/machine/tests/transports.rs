@@ -206,6 +206,32 @@ fn who_waits_for_an_empty_queue_is_told_once_and_the_socket_left_open() {
 }
 
 #[test]
+fn who_waits_for_an_empty_queue_hears_that_there_will_be_none() {
+    let close = |machine: &mut Machine| {
+        machine.link.close(End::Closed);
+        machine.sent(10, &LIMITS);
+    };
+    let abort = |machine: &mut Machine| {
+        machine.link.fail(End::Closed);
+        machine.link.send_failed(libc::ECANCELED);
+    };
+    let reset = |machine: &mut Machine| machine.link.send_failed(libc::ECONNRESET);
+    for end in [close as fn(&mut Machine), abort, reset] {
+        let mut machine = made();
+        machine.queued(10);
+        machine.lend(true);
+        assert_eq!(settled(&mut machine), [Next::Send]);
+        end(&mut machine);
+        assert_eq!(machine.next(&LIMITS, true), Next::Drained);
+        assert!(!settled(&mut machine).contains(&Next::ConnectionLost), "not before it has ended the loan");
+        machine.link.receive_cancelled();
+        assert_eq!(settled(&mut machine), []);
+        machine.lend(false);
+        assert_eq!(settled(&mut machine).last(), Some(&Next::Close));
+    }
+}
+
+#[test]
 fn a_protocol_ends_its_output_too_and_the_connection_with_both_ends() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
