@@ -15,6 +15,7 @@ groups() ->
         all_scenarios,
         a_thousand_leave_nothing,
         stop_closes_what_is_left_of_them,
+        stop_closes_who_is_paused,
         tasks_have_their_transports_until_they_end,
         a_stop_waits_for_no_reader_for_ever,
         a_kill_closes_them,
@@ -42,6 +43,16 @@ stop_closes_what_is_left_of_them(Config) ->
     {Context, Client} = with_echo(Config),
     ok = gen_tcp:send(Client, "still there"),
     {ok, <<"still there">>} = gen_tcp:recv(Client, 11, 30000),
+    ok = py_reactor_context:stop(Context),
+    ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)),
+    ?assertEqual([<<"lost None">>], said()).
+
+%% One that its program alone keeps.
+stop_closes_who_is_paused(Config) ->
+    {Context, Client} = with_echo(Config),
+    ok = py:exec(Context, <<"import transports_ending; transports_ending.pause()">>),
+    % A turn later its connection has let go of it.
+    ok = py:exec(Context, <<"import gc; gc.collect()">>),
     ok = py_reactor_context:stop(Context),
     ?assertEqual({error, closed}, gen_tcp:recv(Client, 0, 30000)),
     ?assertEqual([<<"lost None">>], said()).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import warnings
 from asyncio import base_events, constants, futures, protocols, trsock
@@ -73,9 +74,10 @@ class SocketTransport(_Native):
             info.append("closing")
         info.append(f"fd={self._sock_fd}")
         if self._attached:
-            size = self.get_write_buffer_size()
             info.append("read=polling" if self.is_reading() else "read=idle")
-            info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
+            with contextlib.suppress(RuntimeError):  # It is another thread's.
+                size = self.get_write_buffer_size()
+                info.append(f"write=<{'polling' if size else 'idle'}, bufsize={size}>")
         return f"<{' '.join(info)}>"
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -111,8 +113,11 @@ class SocketTransport(_Native):
         return sock
 
     def _unclosed(self, _warn: Any = warnings.warn) -> None:
-        _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        self._close_socket()
+        try:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:
+            if not self._abandon():
+                self._close_socket()
 
     def _pause_protocol(self) -> None:
         self._paused_protocol = self._protocol

@@ -89,6 +89,8 @@ pub struct Connection {
     pub protocol: Py<PyAny>,
     /// It is a transport's.
     pub is_transport: bool,
+    /// `protocol` is a weak reference to its transport: see [`Connection::loosen`].
+    pub is_loose: bool,
     /// What arrived and the protocol has not seen, oldest first.
     pub inbox: VecDeque<Inbound>,
     /// What a datagram socket has besides.
@@ -128,6 +130,7 @@ impl Connection {
             descriptor,
             protocol,
             is_transport: false,
+            is_loose: false,
             inbox: VecDeque::new(),
             datagrams: None,
             outbox: Outbox::default(),

@@ -11,11 +11,48 @@ use crate::mail::notice::Notice;
 use crate::python::bytes_like;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A transport is kept by its connection as long as something may come of that. Else, as one of asyncio is, by its program alone:
+/// it goes with the last reference that the program has, and by it its connection is abandoned.
+impl Connection {
+    /// Whoever it serves: its protocol, or its transport, unless nobody has that any more.
+    pub fn served<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let served = self.protocol.bind(py);
+        match self.is_loose {
+            false => Some(served.clone()),
+            true => served.cast::<PyWeakrefReference>().ok()?.upgrade(),
+        }
+    }
+
+    /// Keeps its transport no longer, to which this is a weak reference. Answers the reference that it had, which is to be
+    /// dropped when nothing is borrowed.
+    pub fn loosen(&mut self, weakly: Py<PyAny>) -> Py<PyAny> {
+        self.is_loose = true;
+        std::mem::replace(&mut self.protocol, weakly)
+    }
+
+    /// Has its transport kept again.
+    pub fn hold(&mut self, transport: Bound<'_, PyAny>) {
+        self.protocol = transport.unbind();
+        self.is_loose = false;
+        self.machine.hold();
+    }
+
+    /// Whatever happens to it: its transport is there meanwhile, or it is abandoned.
+    #[cold]
+    pub fn hold_or_abandon(&mut self, py: Python<'_>) {
+        match self.served(py) {
+            Some(transport) => self.hold(transport),
+            None => self.machine.link.abandon(),
+        }
+    }
+}
 
 impl Context {
     /// A connection for `transport`, which waits until it is made.
@@ -41,7 +78,12 @@ impl Context {
     /// The transport whose socket has that number, unless that is lent to who writes to it themselves.
     pub fn transport_of(&self, py: Python<'_>, fd: RawFd) -> Option<Py<PyAny>> {
         let id = self.transports.borrow().get(&fd).copied()?;
-        self.with_own(id, |connection| (!connection.machine.is_lent()).then(|| connection.protocol.clone_ref(py)))?
+        let found = self.with_own(id, |connection| {
+            let machine = &connection.machine;
+            let is_found = !machine.is_lent() && machine.link.end() != End::Abandoned;
+            if is_found { connection.served(py) } else { None }
+        });
+        found.flatten().map(Bound::unbind)
     }
 
     /// A transport's connection has gone.
@@ -145,6 +187,25 @@ impl Context {
         let (has_output, unread): (bool, VecDeque<Inbound>) = ended.unwrap_or_default();
         drop(unread);
         has_output
+    }
+
+    /// Nobody has `transport` any more, unless the connection `id` still keeps it. If not, it does until it is closed, which begins
+    /// with the next turn. Answers whether that is so. On any thread: nothing is borrowed while another one is attached.
+    pub fn abandon_transport(&self, id: ConnId, transport: &Bound<'_, PyAny>) -> bool {
+        let abandoned = self.with_own(id, |connection| {
+            if connection.is_loose {
+                connection.hold(transport.clone());
+                connection.machine.link.abandon();
+                return true;
+            }
+            false
+        });
+        let abandoned = abandoned.unwrap_or_default();
+        if abandoned {
+            self.touch(id);
+            self.mailbox.inbox.wake();
+        }
+        abandoned
     }
 
     /// Runs the factory of a server's protocols.

@@ -28,6 +28,7 @@ pub mod stream_type;
 pub mod tasks;
 pub mod thread_context;
 pub mod transport;
+pub mod transport_abandoned;
 pub mod transport_accepted;
 pub mod transport_calls;
 pub mod transport_layout;

@@ -4,9 +4,11 @@
 use crate::driver::descriptor::{Descriptor, Unfit};
 use crate::module::event_loop::{context_of, is_loop};
 use crate::module::loop_calls::call_soon_natively;
+use crate::module::transport_abandoned;
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
-    Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, is_robbed, layout, marks, put, reach, traverse,
+    Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, find, is_robbed, layout, marks, put, reach,
+    traverse,
 };
 use crate::module::transport_socket;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
@@ -348,9 +350,9 @@ fn set_paused(transport: &Bound<'_, PyAny>, paused: bool) -> PyResult<()> {
 unsafe extern "C" fn get_write_buffer_size(this: Object, _: Object) -> Object {
     guarded_object(|py| {
         // SAFETY: I7: CPython calls attached; its argument lives through the call.
-        let reached = reach(&unsafe { argument(py, this) })?;
+        let found = find(&unsafe { argument(py, this) })?;
         let queued =
-            reached.and_then(|(context, id)| context.with_own(id, |connection| connection.machine.link.queued_bytes()));
+            found.and_then(|(context, id)| context.with_own(id, |connection| connection.machine.link.queued_bytes()));
         Ok(queued.unwrap_or_default().into_pyobject(py)?.into_any())
     })
 }
@@ -416,7 +418,7 @@ unsafe extern "C" fn let_go(this: Object, _: Object) -> Object {
 
 const DOC: &CStr = c"The native half of a stream transport. See erlang._transports.";
 
-static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 24]> = Static([
     method(c"write", write, ffi::METH_O, c"write($self, data, /)\n--\n\nWrites all of it, in time."),
     method(c"writelines", writelines, ffi::METH_O, c"writelines($self, list_of_data, /)\n--\n\nWrites all of them."),
     method(c"write_eof", write_eof, ffi::METH_NOARGS, c"write_eof($self, /)\n--\n\nEnds the output; reading goes on."),
@@ -453,6 +455,12 @@ static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
     method(c"_set_marks", set_marks, ffi::METH_VARARGS, c"High and low."),
     method(c"_lend", lend, ffi::METH_O, c"_empty_waiter waits, to write to the socket; or has done so."),
     method(c"_count_lost", count_lost, ffi::METH_NOARGS, c"Something was written in vain."),
+    method(
+        c"_abandon",
+        transport_abandoned::abandon,
+        ffi::METH_NOARGS,
+        c"Nobody has it any more; whether it has a connection.",
+    ),
     method(c"_let_go", let_go, ffi::METH_NOARGS, c"It is closed, and holds nothing any more."),
     ffi::PyMethodDef::zeroed(),
 ]);
@@ -472,7 +480,7 @@ fn make_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         (ffi::Py_tp_methods, METHODS.0.as_ptr() as *mut c_void),
         (ffi::Py_tp_members, MEMBERS.0.as_ptr() as *mut c_void),
         (ffi::Py_tp_getset, transport_socket::PROPERTIES.0.as_ptr() as *mut c_void),
-        (ffi::Py_tp_finalize, transport_socket::finalize as *mut c_void),
+        (ffi::Py_tp_finalize, transport_abandoned::finalize as *mut c_void),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     types::make(py, c"erlang._Transport", size_of::<Transport>(), flags, &slots, Some(&base))

@@ -3,7 +3,7 @@
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::module::transport_layout::{Transport, detach, field, layout, put, word};
-use crate::module::{transport_accepted, transport_socket};
+use crate::module::{transport_abandoned, transport_accepted, transport_socket};
 use crate::python::variables;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
@@ -253,7 +253,16 @@ pub fn let_go(transport: &Bound<'_, PyAny>) {
     put(transport, |it| &mut it.failure, None);
 }
 
-/// Its loop is driven no more: it keeps its socket, and has no connection.
-pub fn orphaned(transport: &Bound<'_, PyAny>) {
-    detach(transport);
+/// Its loop is driven no more: it keeps its socket, and has no connection. One that nobody has is closed.
+///
+/// # Errors
+/// What is meant to end a loop; it is closed all the same.
+pub fn orphaned(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    match transport_abandoned::is_abandoned(transport) {
+        true => closed(transport, false),
+        false => {
+            detach(transport);
+            Ok(())
+        }
+    }
 }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
 
@@ -58,6 +59,8 @@ pub struct Transport {
     pub sock_fd: c_int,
     /// Whether a reactor serves it: `id` names its connection.
     attached: c_char,
+    /// Its connection may not keep it.
+    pub loose: c_char,
     /// It had a connection once.
     pub opened: c_char,
     pub closing: c_char,
@@ -213,26 +216,55 @@ pub fn detach(transport: &Bound<'_, PyAny>) {
     unsafe { (*layout(transport)).attached = 0 };
 }
 
-/// Its connection, and the context of that; `None` if it has none any more.
+/// Its connection, and the context of that; `None` if it has none any more. That keeps it until the next turn has looked.
 ///
 /// # Errors
 /// This is not the thread of its loop.
 pub fn reach(transport: &Bound<'_, PyAny>) -> PyResult<Option<(Rc<Context>, ConnId)>> {
+    let found = find(transport)?;
+    // SAFETY: I7, by the token; only transports get here.
+    if unsafe { (*layout(transport)).loose } != 0
+        && let Some((context, id)) = &found
+    {
+        // SAFETY: I7, by the token; as above.
+        unsafe { (*layout(transport)).loose = 0 };
+        context.with_own(*id, |connection| connection.hold(transport.clone()));
+        context.touch(*id);
+    }
+    Ok(found)
+}
+
+/// The same, only to look at it.
+///
+/// # Errors
+/// This is not the thread of its loop.
+pub fn find(transport: &Bound<'_, PyAny>) -> PyResult<Option<(Rc<Context>, ConnId)>> {
+    let found = find_anywhere(transport);
+    // SAFETY: I7, by the token; only transports get here; what is found has a loop of ours.
+    let runs_on = unsafe {
+        match &found {
+            Some(_) => core((*layout(transport)).event_loop.cast::<LoopObject>()).thread.get(),
+            None => 0,
+        }
+    };
+    if runs_on != 0 && runs_on != this_thread() {
+        return Err(PyRuntimeError::new_err(
+            "a transport may be used on the thread of its loop only: loop.call_soon_threadsafe(transport.write, data)",
+        ));
+    }
+    Ok(found)
+}
+
+/// The same, on any thread.
+pub fn find_anywhere(transport: &Bound<'_, PyAny>) -> Option<(Rc<Context>, ConnId)> {
     // SAFETY: I7, by the token; only transports get here; what is attached has a loop of ours.
     unsafe {
         let this = layout(transport);
         if (*this).attached == 0 || (*this).event_loop.is_null() {
-            return Ok(None);
+            return None;
         }
-        let core = core((*this).event_loop.cast::<LoopObject>());
-        let runs_on = core.thread.get();
-        if runs_on != 0 && runs_on != this_thread() {
-            return Err(PyRuntimeError::new_err(
-                "a transport may be used on the thread of its loop only: loop.call_soon_threadsafe(transport.write, data)",
-            ));
-        }
-        let context = core.context.borrow().clone();
-        Ok(context.map(|context| (context, ConnId::from_bits((*this).id))))
+        let context = core((*this).event_loop.cast::<LoopObject>()).context.borrow().clone();
+        context.map(|context| (context, ConnId::from_bits((*this).id)))
     }
 }
 
@@ -280,6 +312,10 @@ pub unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         }
         clear(object);
         drop((*object.cast::<Transport>()).names.take());
+        if (*object.cast::<Transport>()).owns_number != 0 {
+            // I4: its connection keeps it as long as an operation names the number.
+            drop(OwnedFd::from_raw_fd((*object.cast::<Transport>()).sock_fd));
+        }
         let class = ffi::Py_TYPE(object);
         if let Some(free) = (*class).tp_free {
             free(object.cast());

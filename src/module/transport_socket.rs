@@ -2,7 +2,7 @@
 //! as the kernel wrote them, until somebody asks for more: Python's socket objects cost more than all else of a connection.
 
 use crate::driver::address::Address;
-use crate::module::transport_layout::{Transport, field, has_socket, layout, put};
+use crate::module::transport_layout::{field, has_socket, layout, put};
 use crate::python::addresses;
 use crate::python::glue::{Static, argument, guarded, guarded_object};
 use crate::python::sockets;
@@ -148,25 +148,3 @@ pub static PROPERTIES: Static<[ffi::PyGetSetDef; 4]> = Static([
     property(c"_sock", get_sock, None),
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
-
-/// `tp_finalize`: a transport that nobody has closed says so, and closes its socket.
-pub unsafe extern "C" fn finalize(object: Object) {
-    // SAFETY: I7: CPython calls attached, with an instance.
-    let is_closed =
-        unsafe { (*object.cast::<Transport>()).owns_number == 0 && (*object.cast::<Transport>()).sock.is_null() };
-    if is_closed {
-        return;
-    }
-    guarded((), |py| {
-        let raised = PyErr::take(py);
-        // SAFETY: I7: CPython calls attached, with an instance.
-        let transport = unsafe { argument(py, object) };
-        if let Err(error) = transport.call_method0("_unclosed") {
-            error.write_unraisable(py, Some(&transport));
-        }
-        if let Some(raised) = raised {
-            raised.restore(py);
-        }
-        Ok(())
-    });
-}

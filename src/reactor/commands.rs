@@ -101,10 +101,12 @@ impl Reactor {
         let robbed = self.with(id, |connection| {
             connection.descriptor.is_robbed().then(|| {
                 connection.machine.link.fail(End::Exception);
-                connection.descriptor.number()
+                // That of a transport which nobody has, its socket has closed: it went, too.
+                let is_told = connection.machine.link.end() != End::Abandoned;
+                is_told.then(|| connection.descriptor.number())
             })
         });
-        if let Some(Some(fd)) = robbed {
+        if let Some(Some(Some(fd))) = robbed {
             let mailbox = &self.context.mailbox;
             mailbox.stats.exceptions.add(1);
             let message = format!(

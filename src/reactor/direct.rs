@@ -15,7 +15,8 @@ use std::mem::MaybeUninit;
 /// its own is given copies anyway.
 #[inline]
 pub(super) fn arrived(py: Python<'_>, driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
-    if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) && !transport_calls::is_buffered(of.protocol.bind(py)) {
+    let leaves = of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) && !of.is_loose;
+    if leaves && !transport_calls::is_buffered(of.protocol.bind(py)) {
         driver.leave_input(id, true);
     }
 }
@@ -27,6 +28,9 @@ impl Reactor {
         let mut table = self.context.table.borrow_mut();
         // One that ends reads no more: its receive is cancelled.
         let Some(connection) = table.get(id).filter(|connection| connection.machine.link.is_open()) else { return };
+        if connection.is_loose {
+            connection.hold_or_abandon(py);
+        }
         if is_robbed(py, connection) {
             self.driver.cancel_receive(id);
             drop(table);

@@ -124,28 +124,31 @@ impl Reactor {
     }
 
     fn info(&self, py: Python<'_>, whole: bool, id: ConnId) -> Option<ConnectionInfo> {
-        self.with(id, |connection| ConnectionInfo {
-            fd: connection.descriptor.number(),
-            serial: connection.entry.as_ref().map(Entry::serial).unwrap_or_default(),
-            protocol: connection.protocol.clone_ref(py),
-            is_transport: connection.is_transport,
-            state: match connection.machine.mode() {
-                Some(Mode::Read) => atoms::read(),
-                Some(Mode::Write) => atoms::write(),
-                Some(Mode::Async | Mode::Held) => atoms::r#async(),
-                None => atoms::closing(),
-            },
-            peer_closed: connection.machine.link.peer_closed(),
-            unread: connection.inbox.iter().map(Inbound::len).sum(),
-            unsent: match connection.datagrams {
-                Some(_) => connection.outbox.datagram_bytes(),
-                None => connection.machine.link.queued_bytes(),
-            },
-            traffic: connection.traffic,
-            monitors: connection.monitors.len(),
-            operations: connection.machine.link.operations().collect(),
-            machine: whole.then(|| format!("{:?}", connection.machine)),
+        self.with(id, |connection| {
+            connection.served(py).map(|protocol| ConnectionInfo {
+                fd: connection.descriptor.number(),
+                serial: connection.entry.as_ref().map(Entry::serial).unwrap_or_default(),
+                protocol: protocol.unbind(),
+                is_transport: connection.is_transport,
+                state: match connection.machine.mode() {
+                    Some(Mode::Read) => atoms::read(),
+                    Some(Mode::Write) => atoms::write(),
+                    Some(Mode::Async | Mode::Held) => atoms::r#async(),
+                    None => atoms::closing(),
+                },
+                peer_closed: connection.machine.link.peer_closed(),
+                unread: connection.inbox.iter().map(Inbound::len).sum(),
+                unsent: match connection.datagrams {
+                    Some(_) => connection.outbox.datagram_bytes(),
+                    None => connection.machine.link.queued_bytes(),
+                },
+                traffic: connection.traffic,
+                monitors: connection.monitors.len(),
+                operations: connection.machine.link.operations().collect(),
+                machine: whole.then(|| format!("{:?}", connection.machine)),
+            })
         })
+        .flatten()
     }
 
     fn info_term<'a>(&self, py: Python<'_>, env: Env<'a>, info: &ConnectionInfo) -> Term<'a> {
@@ -189,7 +192,7 @@ pub(super) fn tell_monitors(connection: &mut Connection) {
         return;
     }
     let reason = match connection.machine.link.end() {
-        End::Closed => atoms::closed(),
+        End::Closed | End::Abandoned => atoms::closed(),
         End::PeerClosed => atoms::peer_closed(),
         End::Reset(_) => atoms::reset(),
         End::Idle => atoms::idle(),

@@ -71,6 +71,7 @@ impl Reactor {
                     }
                 }
                 Next::Nothing => return,
+                Next::LetGo => return self.let_go(py, id),
                 Next::Yield => return self.context.touch(id),
                 Next::Close => return self.close(py, id),
                 next => self.follow(py, id, next),
@@ -85,6 +86,9 @@ impl Reactor {
         let connection = table.get(id)?;
         if let Some(action) = course.answer.take() {
             connection.acted(py, action);
+        }
+        if connection.is_loose {
+            connection.hold_or_abandon(py);
         }
         if course.share.is_none() && std::mem::take(&mut connection.rests) {
             // It will be looked at again.
@@ -145,7 +149,7 @@ impl Reactor {
                 self.driver.cancel_send(id);
             }
             Next::DataReceived | Next::EofReceived | Next::WriteReady | Next::Send => {}
-            Next::Close | Next::Yield | Next::Nothing => {}
+            Next::Close | Next::Yield | Next::LetGo | Next::Nothing => {}
         }
     }
 

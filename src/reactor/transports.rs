@@ -6,6 +6,7 @@ use super::Reactor;
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound};
 use crate::connection::machine::End;
+use crate::module::transport_abandoned;
 use crate::module::transport_calls::{self, Serving};
 use crate::module::transport_layout;
 use crate::python::bytes_like;
@@ -17,10 +18,10 @@ use pyo3::types::PyBytes;
 pub(super) const WHOLE_BYTES_MAX: usize = 112 * 1024;
 
 /// Whether the socket of a transport was closed by its program: nothing may be sent or received by its number, which may be
-/// a stranger's by now (I4). No system call: its socket says so.
+/// a stranger's by now (I4). No system call: its socket says so, unless nobody has that any more.
 #[inline]
 pub(super) fn is_robbed(py: Python<'_>, connection: &Connection) -> bool {
-    connection.is_transport && transport_layout::is_robbed(connection.protocol.bind(py))
+    connection.is_transport && (connection.is_loose || transport_layout::is_robbed(connection.protocol.bind(py)))
 }
 
 impl Reactor {
@@ -30,7 +31,7 @@ impl Reactor {
 
     /// The transport of a connection. It cannot go away while its callback runs: only `settle` removes connections.
     fn transport<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Bound<'py, PyAny>> {
-        self.with(id, |connection| connection.protocol.clone_ref(py).into_bound(py))
+        self.with(id, |connection| connection.served(py)).flatten()
     }
 
     /// Runs `f` for the transport of a connection. What is meant to end the loop does so in the next turn.
@@ -140,11 +141,22 @@ impl Reactor {
         self.serving(py, id, |serving| serving.lost(errno));
     }
 
+    /// Nothing follows for a transport but what its program begins: that alone keeps it from now on.
+    pub(super) fn let_go(&mut self, py: Python<'_>, id: ConnId) {
+        let Some(transport) = self.transport(py, id) else { return };
+        let weakly = transport_abandoned::loosened(&transport);
+        let kept = weakly.and_then(|weakly| self.with(id, |connection| connection.loosen(weakly)));
+        // It may go here: nothing is borrowed.
+        drop((kept, transport));
+    }
+
     /// The thread of its context ends, or its loop is driven no more.
-    pub(super) fn cut_transport(&self, py: Python<'_>, connection: Connection) {
-        let Connection { protocol, descriptor, .. } = connection;
-        drop(descriptor);
-        transport_calls::orphaned(protocol.bind(py));
+    pub(super) fn cut_transport(&mut self, py: Python<'_>, connection: Connection) {
+        let transport = connection.served(py);
+        drop(connection);
+        if let Some(Err(error)) = transport.as_ref().map(transport_calls::orphaned) {
+            self.raised.get_or_insert(error);
+        }
     }
 
     /// Has what is left of the transports of a context that ends closed, once its tasks have ended. Answers whether none is.
@@ -171,10 +183,10 @@ impl Reactor {
 
     /// Its connection has been removed: the descriptor is the socket's alone again.
     pub(super) fn transport_closed(&mut self, py: Python<'_>, connection: Connection) {
-        let Connection { protocol, descriptor, .. } = connection;
-        let was_robbed = descriptor.was_robbed();
-        drop(descriptor);
-        if let Err(error) = transport_calls::closed(protocol.bind(py), was_robbed) {
+        let (transport, was_robbed) = (connection.served(py), connection.descriptor.was_robbed());
+        drop(connection);
+        let closed = transport.as_ref().map(|transport| transport_calls::closed(transport, was_robbed));
+        if let Some(Err(error)) = closed {
             self.raised.get_or_insert(error);
         }
     }

@@ -476,6 +476,7 @@ def names():
     return list(SCENARIOS)
 
 
+import transports_abandoned  # noqa: E402, F401
 import transports_accepted  # noqa: E402, F401
 import transports_ends  # noqa: E402, F401
 import transports_interrupted  # noqa: E402, F401

@@ -39,5 +39,9 @@ def say_goodbye():
     reactor.on_stop(goodbye)
 
 
+def pause():
+    connected[erlang.event_loop()].transport.pause_reading()
+
+
 def write_much():
     connected[erlang.event_loop()].transport.write(bytes(50_000_000))

@@ -86,7 +86,10 @@ impl Machine {
             }
             Contract::Transport(transport) => match transport.comes_first(&self.link) {
                 Some(next) => next,
-                None => self.link.next(limits, transport.wish(&self.link), may_call),
+                None => match self.link.next(limits, transport.wish(&self.link), may_call) {
+                    Next::Nothing if transport.lets_go(&self.link) => Next::LetGo,
+                    next => next,
+                },
             },
         }
     }
@@ -250,6 +253,13 @@ impl Machine {
     /// Whether that is so.
     pub fn is_lent(&self) -> bool {
         matches!(&self.contract, Contract::Transport(transport) if transport.is_lent())
+    }
+
+    /// The transport is kept again, by more than its program.
+    pub fn hold(&mut self) {
+        if let Some((transport, _)) = self.transport() {
+            transport.hold();
+        }
     }
 
     /// The marks have changed. Answers whether `pause_writing` is to be called.

@@ -28,11 +28,21 @@ pub(super) struct TransportPolicy {
     awaits_empty: bool,
     /// Somebody else writes to the socket, or waits until they may: it is not closed meanwhile.
     lent: bool,
+    /// It is kept by more than its program.
+    held: bool,
 }
 
 impl TransportPolicy {
     pub(super) fn new(marks: Marks) -> Self {
-        TransportPolicy { marks, made: false, paused: false, holds_writer: false, awaits_empty: false, lent: false }
+        TransportPolicy {
+            marks,
+            made: false,
+            paused: false,
+            holds_writer: false,
+            awaits_empty: false,
+            lent: false,
+            held: true,
+        }
     }
 
     /// Whether it waits for input and for nothing else.
@@ -66,6 +76,17 @@ impl TransportPolicy {
             () => Next::Nothing,
         };
         Wish { callback, mode: self.mode(), reads: !self.paused, may_end: !self.lent }
+    }
+
+    /// Whether it is kept no longer, for nothing follows: it reads no more, and has nothing to write. Answers so once.
+    #[cold]
+    pub(super) fn lets_go(&mut self, link: &Link) -> bool {
+        let is_idle = (self.paused || link.has_told_eof()) && link.is_open() && !link.has_output() && !self.lent;
+        is_idle && std::mem::take(&mut self.held)
+    }
+
+    pub(super) fn hold(&mut self) {
+        self.held = true;
     }
 
     pub(super) fn mode(&self) -> Mode {

@@ -51,6 +51,8 @@ pub enum Happening {
     Closes,
     /// `abort`.
     Aborts,
+    /// Its program has no reference to it any more.
+    Forgets,
 }
 
 /// Everything around the machine of one transport.
@@ -84,6 +86,8 @@ pub struct TransportWorld {
     failing: Option<bool>,
     /// It was heard that the peer is gone, which is to be told by a receive.
     drains: bool,
+    /// It is kept by more than its program.
+    held: bool,
     lost: bool,
     closed: bool,
 }
@@ -117,6 +121,7 @@ impl TransportWorld {
             failed: false,
             failing: None,
             drains: false,
+            held: true,
             lost: false,
             closed: false,
         }
@@ -124,8 +129,29 @@ impl TransportWorld {
 
     /// Something happens, and what follows is done.
     pub fn happen(&mut self, happening: Happening) {
-        if !self.closed {
-            self.take(happening);
+        if self.closed {
+            return;
+        }
+        if matches!(happening, Happening::Forgets) {
+            return self.forget();
+        }
+        self.hold();
+        self.take(happening);
+        self.settle();
+    }
+
+    fn hold(&mut self) {
+        self.machine.hold();
+        self.held = true;
+    }
+
+    /// Whoever is still kept is in no danger.
+    fn forget(&mut self) {
+        if !self.held {
+            self.hold();
+            self.fail();
+            self.lost = true;
+            self.machine.link.abandon();
             self.settle();
         }
     }
@@ -253,7 +279,14 @@ impl TransportWorld {
                     assert_eq!(calls, 0, "yields only when its turn is over");
                     return self.check();
                 }
-                Next::Nothing => return self.check(),
+                Next::LetGo => {
+                    assert!(std::mem::take(&mut self.held), "let go twice");
+                    assert!(self.is_idle(), "let go although something is due to it");
+                }
+                Next::Nothing => {
+                    assert_ne!(self.held, self.is_idle(), "kept although nothing is due to it, or not kept");
+                    return self.check();
+                }
                 Next::WriteReady | Next::CancelTasks => panic!("a transport has neither"),
             }
         }
@@ -277,6 +310,12 @@ impl TransportWorld {
         if !self.closing || (self.failing == Some(true) && self.queued > 0) {
             self.fail();
         }
+    }
+
+    /// Whether it is open, and nothing happens but what its program or its peer begins.
+    fn is_idle(&self) -> bool {
+        let reads = !self.paused && !self.told_eof;
+        self.made && self.machine.link.is_open() && !reads && self.queued == 0 && !self.sending && !self.lent
     }
 
     /// What holds while nothing happens.

@@ -46,6 +46,8 @@ pub enum Next {
     CancelTasks,
     /// Shut both directions down and cancel what runs: nothing is to be saved any more.
     Abort,
+    /// Nothing is due to a transport but what its program begins: keep it no longer. Whoever deals with it next holds it first.
+    LetGo,
     /// Close the descriptor and forget the connection; no operation names it any more (I4).
     Close,
     /// A callback is due, but its turn is over.
@@ -102,6 +104,8 @@ pub enum End {
     Stalled,
     /// A callback raised, or answered no action.
     Exception,
+    /// Nobody has its transport any more.
+    Abandoned,
     /// Its context was drained or stopped.
     Stopped,
     /// Its context was killed, or failed.
@@ -118,6 +122,7 @@ impl End {
             End::Idle => "idle",
             End::Stalled => "stalled",
             End::Exception => "exception",
+            End::Abandoned => "abandoned",
             End::Stopped => "stopped",
             End::Killed => "killed",
         }

@@ -312,6 +312,7 @@ impl World {
                     self.call();
                 }
                 Next::Drained => panic!("a protocol has no marks of its own"),
+                Next::LetGo => panic!("a protocol is kept as long as its connection"),
                 Next::CancelTasks => self.cancel_tasks(),
                 Next::ConnectionLost => self.lose(),
                 Next::Receive => assert!(!std::mem::replace(&mut self.receiving, true), "two receives"),

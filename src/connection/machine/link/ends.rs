@@ -154,6 +154,12 @@ impl Link {
         self.queued_bytes = 0;
     }
 
+    /// Nobody has the transport any more who might be told: it is dead without `connection_lost`.
+    pub fn abandon(&mut self) {
+        self.owes_lost = false;
+        self.fail(End::Abandoned);
+    }
+
     /// `connection_made` did not return: `connection_lost` must not be called (B9).
     pub fn never_made(&mut self) {
         self.owes_lost = false;

@@ -30,6 +30,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => any::<bool>().prop_map(Lends),
         1 => Just(Closes),
         1 => Just(Aborts),
+        1 => Just(Forgets),
     ]
 }
 
@@ -80,19 +81,45 @@ fn a_reader_that_pauses_is_called_no_more_and_hears_the_end() {
     let mut machine = made();
     machine.pause_reading(true);
     machine.link.received(55, true);
-    assert_eq!(settled(&mut machine), [Next::CancelReceive], "the inbox is full");
+    assert_eq!(settled(&mut machine), [Next::CancelReceive, Next::LetGo], "the inbox is full");
+    machine.hold();
     machine.link.receive_cancelled();
-    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input)]);
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Input), Next::LetGo]);
     machine.pause_reading(false);
+    machine.hold();
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(55);
     machine.pause_reading(true);
-    assert_eq!(settled(&mut machine), []);
+    assert_eq!(settled(&mut machine), [Next::LetGo]);
+    machine.hold();
     machine.link.heard(Heard::Failed);
-    assert_eq!(settled(&mut machine), [Next::Receive, Next::Listen(Ear::Off)], "which will say why");
+    let looks = [Next::Receive, Next::Listen(Ear::Off), Next::LetGo];
+    assert_eq!(settled(&mut machine), looks, "which will say why");
     machine.link.receive_failed(libc::ETIMEDOUT);
     assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Close]);
     assert_eq!(machine.link.end(), End::Reset(Some(libc::ETIMEDOUT)));
+}
+
+#[test]
+fn who_reads_no_more_and_writes_nothing_is_kept_by_its_program_alone() {
+    let mut machine = made();
+    machine.queued(10);
+    machine.pause_reading(true);
+    assert_eq!(settled(&mut machine), [Next::Send], "what was written leaves first");
+    machine.sent(10, &LIMITS);
+    assert_eq!(settled(&mut machine), [Next::LetGo]);
+    assert_eq!(settled(&mut machine), [], "once");
+    machine.hold();
+    machine.lend(true);
+    assert_eq!(settled(&mut machine), [Next::Drained], "somebody else writes");
+    machine.lend(false);
+    assert_eq!(settled(&mut machine), [Next::LetGo]);
+    machine.hold();
+    machine.link.abandon();
+    assert_eq!(settled(&mut machine), [Next::Abort], "the receive");
+    machine.link.receive_cancelled();
+    assert_eq!(machine.next(&LIMITS, true), Next::Close, "nobody is told");
+    assert_eq!(machine.link.end(), End::Abandoned);
 }
 
 #[test]
@@ -102,7 +129,8 @@ fn what_came_before_a_reset_is_delivered() {
     machine.link.receive_failed(libc::ECONNRESET);
     assert_eq!(machine.next(&LIMITS, false), Next::Yield, "in its turn");
     machine.pause_reading(true);
-    assert_eq!(settled(&mut machine), [], "and when its reader wants it");
+    assert_eq!(settled(&mut machine), [Next::LetGo], "and when its reader wants it");
+    machine.hold();
     machine.pause_reading(false);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(30);
@@ -182,9 +210,10 @@ fn output_ends_when_all_is_out_and_input_goes_on() {
     machine.link.delivered(5);
     machine.link.received_eof();
     assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
-    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)], "whoever stays closes it");
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone), Next::LetGo], "whoever stays closes it");
+    machine.hold();
     machine.link.heard(Heard::HungUp);
-    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off)]);
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Off), Next::LetGo]);
     machine.link.close(End::Closed);
     assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Close]);
 }
