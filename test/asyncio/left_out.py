@@ -42,3 +42,7 @@ UVLOOP: dict[str, str] = {
 }
 if sys.version_info < (3, 12):
     UVLOOP["test_unix:*.test_epollhup"] = "a server waits for its connections since 3.12 only"
+if sys.version_info >= (3, 13):
+    UVLOOP["test_udp:*.test_create_datagram_endpoint_wrong_sock"] = "asyncio has other words for it since 3.13"
+if (3, 13) <= sys.version_info < (3, 13, 3):
+    UVLOOP["test_base:*.test_loop_create_task_eager_start"] = "asyncio's create_task has that argument since 3.13.3 only"
