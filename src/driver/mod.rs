@@ -134,11 +134,23 @@ pub enum Opening {
     Accept {
         /// At least 1.
         most: usize,
-        /// Somebody sees to it that another one looks where a driver was woken for a connection and is held up: so one is enough.
-        relayed: bool,
+        /// Where it stands among those that wait for the same socket.
+        queue: Queue,
     },
     /// The end of a connect.
     Connect,
+}
+
+/// Where an accept stands among those that wait for the same socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// At the end. Somebody sees to it that another one looks where a driver was woken for a connection and is held up: so one is
+    /// enough.
+    Relayed,
+    /// At the end; nobody does.
+    Last,
+    /// Where it stood when it accepted last, if it is begun before the next wait: that costs no calls.
+    Kept,
 }
 
 /// A connection that was accepted: non-blocking, closed on `exec`.
@@ -192,7 +204,7 @@ pub trait Driver {
 
     /// Waits for connections to a listening socket, or for the end of a connect that was begun, and tells of that by one
     /// [`Outcome::Accepted`], [`Outcome::AcceptFailed`] or [`Outcome::Connected`]. `id` is no connection's, and no other opening's
-    /// before. Of those that wait to accept from one socket, also by other drivers, one is woken for each connection, whoever has
+    /// before, but that of an accept that has ended, which goes on. Of those that wait to accept from one socket, also by other drivers, one is woken for each connection, whoever has
     /// waited longest: unless that might be one that is held up, and nobody sees to it.
     fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening);
 

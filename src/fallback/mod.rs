@@ -12,7 +12,7 @@ use crate::driver::epoll::{Interest, Set};
 use crate::driver::gathered::{self, Gathered};
 use crate::driver::openings::Openings;
 use crate::driver::syscalls;
-use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Target};
+use crate::driver::{Arrival, Driver, Event, Io, Opening, Outcome, Payload, Queue, Target};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -62,6 +62,8 @@ pub struct Epoll {
     made: Vec<Event>,
     /// Accepts and connects.
     openings: Openings,
+    /// Accepts that have ended in the last wait, and are still in the set: most are begun again before the next.
+    resting: Vec<(ConnId, RawFd)>,
 }
 
 impl Epoll {
@@ -80,6 +82,7 @@ impl Epoll {
             starved: Vec::new(),
             made: Vec::new(),
             openings: Openings::default(),
+            resting: Vec::new(),
         })
     }
 
@@ -140,19 +143,30 @@ impl Epoll {
         for (id, fd, opening) in self.openings.iter() {
             let _ = set.add_opening(fd, id, opening);
         }
+        self.resting.clear();
         self.set = set;
         Ok(())
     }
 
     /// Answers whether somebody waits for it.
     fn opening_ready(&mut self, id: ConnId, events: &mut Vec<Event>) -> bool {
-        let Some((fd, _)) = self.openings.get(id) else { return false };
+        let Some((fd, opening)) = self.openings.get(id) else { return false };
         if let Some(outcome) = self.openings.ready(id) {
-            // Begun again, it is the last to be told.
-            self.set.remove_opening(fd, id);
+            match (opening, outcome) {
+                (Opening::Accept { queue: Queue::Last | Queue::Kept, .. }, Outcome::Accepted(_)) => {
+                    self.resting.push((id, fd))
+                }
+                _ => self.set.remove_opening(fd, id),
+            }
             events.push(Event { id, outcome });
         }
         true
+    }
+
+    /// The accept rests no more. Answers its descriptor, if it did, which is still in the set.
+    fn end_rest(&mut self, id: ConnId) -> Option<RawFd> {
+        let place = self.resting.iter().position(|(resting, _)| *resting == id)?;
+        Some(self.resting.swap_remove(place).1)
     }
 
     fn readable(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
@@ -326,6 +340,12 @@ impl Driver for Epoll {
 
     fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
         self.openings.begin(id, fd, opening);
+        if let Some(fd) = self.end_rest(id) {
+            if matches!(opening, Opening::Accept { queue: Queue::Kept, .. }) {
+                return;
+            }
+            self.set.remove_opening(fd, id);
+        }
         if let Err(error) = self.set.add_opening(fd, id, opening) {
             let failed = self.openings.failed(id, syscalls::errno_of(&error));
             self.made.extend(failed.map(|outcome| Event { id, outcome }));
@@ -333,7 +353,7 @@ impl Driver for Epoll {
     }
 
     fn stop_opening(&mut self, id: ConnId) {
-        if let Some(fd) = self.openings.end(id) {
+        if let Some(fd) = self.openings.end(id).or_else(|| self.end_rest(id)) {
             self.set.remove_opening(fd, id);
         }
     }
@@ -344,6 +364,9 @@ impl Driver for Epoll {
 
     fn wait(&mut self, timeout: Option<Duration>, pool: &mut Pool, events: &mut Vec<Event>) -> io::Result<()> {
         self.feed_starved(pool);
+        for (id, fd) in self.resting.drain(..) {
+            self.set.remove_opening(fd, id);
+        }
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
         let ready = self.set.wait(timeout)?;
         events.append(&mut self.made);

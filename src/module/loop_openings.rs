@@ -7,12 +7,16 @@ use crate::base::numbers::NumberMap;
 use crate::base::token::ConnId;
 use crate::driver::openings;
 use crate::driver::shared::Shared;
-use crate::driver::{Arrival, Driver, Event, Opening, Outcome};
+use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Queue};
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 
 /// As many connections as are accepted at once: what else is to be done has its turn.
 const ACCEPTED_AT_ONCE_MAX: usize = 16;
+
+/// So many accepts in turns that follow one another are waited for in one place. Then others that wait for the same socket, loops of
+/// other processes perhaps, have theirs, also where somebody comes turn after turn.
+const ACCEPTS_IN_PLACE: u32 = 8;
 
 /// One of them.
 struct One {
@@ -23,7 +27,30 @@ struct One {
     batch: usize,
     /// The turn in which somebody came last.
     turn: u64,
+    /// In how many turns, without a pause, somebody has come.
+    crowded: u32,
     runs: bool,
+}
+
+impl One {
+    /// So many have come in this turn.
+    fn accepted(&mut self, count: usize, turn: u64) {
+        let before = std::mem::replace(&mut self.turn, turn);
+        self.crowded = if turn == before + 1 { self.crowded.wrapping_add(1) } else { 0 };
+        // Where somebody comes turn after turn, there may be more.
+        self.batch = if count == self.batch && self.crowded > 0 { (2 * count).min(self.most) } else { count };
+        self.runs = false;
+    }
+
+    fn opening(&self) -> Opening {
+        match self.most {
+            0 => Opening::Connect,
+            _ if self.crowded.is_multiple_of(ACCEPTS_IN_PLACE) => {
+                Opening::Accept { most: self.batch, queue: Queue::Last }
+            }
+            _ => Opening::Accept { most: self.batch, queue: Queue::Kept },
+        }
+    }
 }
 
 /// What has become of one that is to be stopped.
@@ -56,7 +83,7 @@ impl Openings {
     pub fn add(&self, fd: RawFd, most: usize) -> ConnId {
         let id = openings::new_id();
         let most = most.min(ACCEPTED_AT_ONCE_MAX);
-        self.all.borrow_mut().insert(id, One { fd, most, batch: 1, turn: 0, runs: false });
+        self.all.borrow_mut().insert(id, One { fd, most, batch: 1, turn: 0, crowded: 0, runs: false });
         self.dirty.set(true);
         id
     }
@@ -65,7 +92,7 @@ impl Openings {
     pub fn stop(&self, id: ConnId) -> Stopped {
         let Some(one) = self.all.borrow_mut().remove(&id) else { return Stopped::Unknown };
         match &mut *self.driver.borrow_mut() {
-            Some(driver) if one.runs && driver.is_home() => {
+            Some(driver) if driver.is_home() => {
                 driver.stop_opening(id);
                 while driver.arrival(id).is_some() {}
             }
@@ -105,12 +132,8 @@ impl Openings {
             while driver.arrival(id).is_some() {}
         }
         for (id, one) in self.all.borrow_mut().iter_mut().filter(|(_, one)| !one.runs) {
-            let opening = match one.most {
-                0 => Opening::Connect,
-                _ => Opening::Accept { most: one.batch, relayed: false },
-            };
             one.runs = true;
-            driver.open(*id, one.fd, opening);
+            driver.open(*id, one.fd, one.opening());
         }
     }
 
@@ -124,11 +147,7 @@ impl Openings {
                 let driver = self.driver.borrow();
                 let mut driver = driver.clone()?;
                 arrivals.extend(std::iter::from_fn(|| driver.arrival(id)));
-                one.runs = false;
-                let (count, now) = (count as usize, self.turn.get());
-                let crowded = now == std::mem::replace(&mut one.turn, now) + 1;
-                // Where somebody comes turn after turn, there may be more.
-                one.batch = if count == one.batch && crowded { (2 * count).min(one.most) } else { count };
+                one.accepted(count as usize, self.turn.get());
                 self.dirty.set(true);
             }
             _ => drop(all.remove(&id)),

@@ -166,10 +166,13 @@ impl<'py> Server<'_, 'py> {
             return Ok(());
         }
         let attach = self.words.attach.bind(server.py());
-        match self.part(COUNTS_BY_ITSELF)?.is_truthy()? {
+        let by_itself = self.part(COUNTS_BY_ITSELF)?.is_truthy()?;
+        match by_itself {
             true => server.call_method0(attach)?,
             false => server.call_method1(attach, (transport,))?,
         };
+        // SAFETY: I7, by the token; only transports get here.
+        unsafe { (*layout(transport)).is_counted = by_itself.into() };
         put(transport, |it| &mut it.server, Some(server));
         Ok(())
     }
@@ -201,8 +204,10 @@ impl<'py> Server<'_, 'py> {
 pub fn closed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     transport_socket::close(transport)?;
     let Some(server) = field(transport, |it| it.server) else { return Ok(()) };
-    match word(transport, |words| &words.detach) {
-        Some(detach) => transport.call_method1(detach, (server,)).map(drop),
-        None => Ok(()),
+    let detach = word(transport, "_detach", |words| &words.detach);
+    // SAFETY: I7, by the token; only transports get here.
+    match unsafe { (*layout(transport)).is_counted } {
+        0 => transport.call_method1(detach, (server,)).map(drop),
+        _ => server.call_method0(detach).map(drop),
     }
 }

@@ -8,7 +8,7 @@ use crate::python::variables;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyBytes;
 use std::ptr;
 
 /// The transport of a connection, while its callbacks run.
@@ -129,10 +129,19 @@ impl<'py> Serving<'_, 'py> {
     /// What is meant to end a loop.
     pub fn eof_received(&self) -> PyResult<bool> {
         let protocol = self.protocol();
-        match self.call("eof_received", || protocol.call_method0("eof_received")?.is_truthy()) {
+        let name = word(self.transport, "eof_received", |words| &words.eof_received);
+        match self.call("eof_received", || protocol.call_method0(name)?.is_truthy()) {
             Ok(stays) => Ok(stays),
             Err(error) => self.failed(error, "Fatal error: protocol.eof_received() call failed.").map(|()| true),
         }
+    }
+
+    /// What `eof_received` has answered means that the transport ends, too.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn close(&self) -> PyResult<()> {
+        self.transport.call_method0(word(self.transport, "close", |words| &words.close)).map(drop)
     }
 
     /// Its queue has fallen, or will not any more.
@@ -177,8 +186,7 @@ impl<'py> Serving<'_, 'py> {
         let failure = field(self.transport, |it| it.failure);
         let failure = failure.or_else(|| errno.and_then(|errno| os_error(self.py(), errno).ok()));
         let protocol = self.protocol();
-        let name = word(self.transport, |words| &words.connection_lost);
-        let name = name.unwrap_or_else(|| PyString::new(self.py(), "connection_lost"));
+        let name = word(self.transport, "connection_lost", |words| &words.connection_lost);
         match self.call("connection_lost", || protocol.call_method1(name, (failure,))) {
             Ok(_) => Ok(()),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(self.py()) => Err(error),

@@ -74,6 +74,8 @@ pub struct Transport {
     pub tells_number: c_char,
     /// The descriptor is the transport's alone.
     pub owns_number: c_char,
+    /// It has been counted by its server, which counts by itself and need not be told whom.
+    pub is_counted: c_char,
 }
 
 /// The two ends of a connection.
@@ -182,17 +184,19 @@ pub fn is_robbed(transport: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-/// A name that its loop knows, as long as it has one.
+/// A name, which its loop knows as long as it has one.
 pub fn word<'py>(
     transport: &Bound<'py, PyAny>,
+    name: &str,
     which: impl FnOnce(&Words) -> &Py<PyString>,
-) -> Option<Bound<'py, PyString>> {
+) -> Bound<'py, PyString> {
+    let py = transport.py();
     // SAFETY: I7, by the token; only transports get here; what it has is a loop of ours, which it keeps.
-    unsafe {
+    let known = unsafe {
         let event_loop = (*layout(transport)).event_loop;
-        (!event_loop.is_null())
-            .then(|| which(&core(event_loop.cast()).words).clone_ref(transport.py()).into_bound(transport.py()))
-    }
+        (!event_loop.is_null()).then(|| which(&core(event_loop.cast()).words).clone_ref(py).into_bound(py))
+    };
+    known.unwrap_or_else(|| PyString::new(py, name))
 }
 
 /// Whether its socket is not closed, be it an object or a bare number.

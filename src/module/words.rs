@@ -9,10 +9,12 @@ use pyo3::types::PyString;
 pub struct Words {
     pub attach: Py<PyString>,
     pub begin: Py<PyString>,
+    pub close: Py<PyString>,
     pub connection_lost: Py<PyString>,
     pub connection_made: Py<PyString>,
     pub data_received: Py<PyString>,
     pub detach: Py<PyString>,
+    pub eof_received: Py<PyString>,
     pub get_buffer: Py<PyString>,
     pub served: Py<PyString>,
 }
@@ -24,10 +26,12 @@ impl Words {
         Words {
             attach: intern("_attach"),
             begin: intern("_begin"),
+            close: intern("close"),
             connection_lost: intern("connection_lost"),
             connection_made: intern("connection_made"),
             data_received: intern("data_received"),
             detach: intern("_detach"),
+            eof_received: intern("eof_received"),
             get_buffer: intern("get_buffer"),
             served: intern("_served"),
         }

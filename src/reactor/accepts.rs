@@ -8,7 +8,7 @@ use crate::base::config::ACCEPT_RETRY_MS;
 use crate::base::token::ConnId;
 use crate::driver::address::Meaning;
 use crate::driver::descriptor::Descriptor;
-use crate::driver::{Arrival, Driver, Event, Opening, Outcome, openings};
+use crate::driver::{Arrival, Driver, Event, Opening, Outcome, Queue, openings};
 use crate::mail::command::Info;
 use crate::mail::listening::Listening;
 use crate::mail::place::{Place, no_place};
@@ -83,7 +83,7 @@ impl Reactor {
                 let id = openings::new_id();
                 let most = if full { accepts.batch } else { accepts.batch.min(room) };
                 accepts.running = Some(id);
-                self.driver.open(id, accepts.listening.as_raw_fd(), Opening::Accept { most, relayed: true });
+                self.driver.open(id, accepts.listening.as_raw_fd(), Opening::Accept { most, queue: Queue::Relayed });
             }
             self.accepts.push(accepts);
         }

@@ -118,7 +118,7 @@ impl Reactor {
         match self.serving(py, id, |serving| serving.eof_received()) {
             Some(true) => {}
             Some(false) => {
-                self.serving(py, id, |serving| serving.transport.call_method0("close").map(drop));
+                self.serving(py, id, |serving| serving.close());
             }
             // It was interrupted: asked again, it says what becomes of the connection.
             None => _ = self.with(id, |connection| connection.machine.link.received_eof()),

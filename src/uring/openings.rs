@@ -4,7 +4,7 @@
 
 use super::Uring;
 use crate::base::token::{ConnId, Kind, Token};
-use crate::driver::{Event, Opening};
+use crate::driver::{Event, Opening, Queue};
 use io_uring::opcode;
 use io_uring::types::Fd;
 use std::os::fd::RawFd;
@@ -17,9 +17,9 @@ impl Uring {
     /// A poll that is exclusive stands in the queue of those that wait for the socket, and leaves it when it is woken.
     pub(super) fn poll_opening(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
         let events = match opening {
-            Opening::Accept { relayed: true, .. } => libc::POLLIN as u32 | libc::EPOLLEXCLUSIVE as u32,
+            Opening::Accept { queue: Queue::Relayed, .. } => libc::POLLIN as u32 | libc::EPOLLEXCLUSIVE as u32,
             // A poll takes the wake-up along, also while its thread is busy, or its ring is being closed.
-            Opening::Accept { relayed: false, .. } => libc::POLLIN as u32,
+            Opening::Accept { .. } => libc::POLLIN as u32,
             Opening::Connect => libc::POLLOUT as u32,
         };
         self.push(opcode::PollAdd::new(Fd(fd), events).build().user_data(Token::new(Kind::Opening, id).0));

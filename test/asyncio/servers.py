@@ -204,6 +204,49 @@ class Servers:
         client.close()
         server.close()
 
+    def share(self, at_once: int) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as sock:
+            served: list[asyncio.AbstractEventLoop] = []
+
+            async def serve() -> None:
+                loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+                def greet() -> Greet:
+                    served.append(loop)
+                    return Greet()
+
+                server = await loop.create_server(greet, sock=sock.dup())
+                stops[loop] = stop
+                await stop.wait()
+                server.close()
+
+            def run() -> None:
+                with asyncio.Runner(loop_factory=lambda: erlang.new_event_loop(backend=self.backend)) as runner:
+                    runner.run(serve())
+
+            stops: dict[asyncio.AbstractEventLoop, asyncio.Event] = {}
+            threads = [threading.Thread(target=run, daemon=True) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            self.run_for(until(lambda: len(stops) == 2))
+            address = sock.getsockname()
+
+            async def clients() -> None:
+                while len({*served}) < 2 or len(served) < 100:
+                    answers = await asyncio.gather(*(self.in_thread(address) for _ in range(at_once)))
+                    self.assertEqual({*answers}, {b"hello"})
+
+            self.run_for(clients())
+            for loop, stop in stops.items():
+                loop.call_soon_threadsafe(stop.set)
+            for thread in threads:
+                thread.join()
+
+    def test_loops_that_share_a_socket_have_their_share_of_clients(self) -> None:
+        """Whoever comes first would keep all where clients come one after the other."""
+        self.share(at_once=1)
+        self.share(at_once=20)
+
     def test_backlogs_and_serving_later(self) -> None:
         server, address = self.serve(start_serving=False, backlog=1)
         with self.assertRaises(ConnectionRefusedError):

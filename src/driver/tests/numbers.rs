@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::ear::{Ear, Heard};
-use crate::driver::{Opening, openings};
+use crate::driver::{Opening, Queue, openings};
 use std::net::TcpListener;
 
 /// Has what `of` is take the place of `fd`, which is closed by that.
@@ -49,7 +49,7 @@ on_every_driver! {
         let (listening, (other, mut others)) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixStream::pair().unwrap());
         listening.set_nonblocking(true).unwrap();
         let accepts = openings::new_id();
-        bench.driver.open(accepts, listening.as_raw_fd(), Opening::Accept { most: 1, relayed: false });
+        bench.driver.open(accepts, listening.as_raw_fd(), Opening::Accept { most: 1, queue: Queue::Last });
         bench.turn();
         put_at(&listening, other);
         bench.receive(1, socket(&listening));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::driver::{Arrival, Opening};
+use crate::driver::{Arrival, Opening, Queue};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -27,7 +27,7 @@ fn connecting(to: SocketAddr) -> OwnedFd {
 
 impl Bench {
     fn accept(&mut self, of: u32, fd: RawFd, most: usize) {
-        self.driver.open(id(of), fd, Opening::Accept { most, relayed: true });
+        self.driver.open(id(of), fd, Opening::Accept { most, queue: Queue::Relayed });
     }
 
     fn arrivals(&mut self, of: u32) -> Vec<Arrival> {
@@ -199,19 +199,25 @@ enum Said {
 }
 
 /// Accepts one at a time until it is woken. Answers how often its wait ended.
-fn accept_until_woken(kind: &str, nth: usize, listening: RawFd, said: &mpsc::Sender<(Said, &'static Wake)>) {
+fn accept_until_woken(
+    kind: &str,
+    queue: Queue,
+    nth: usize,
+    listening: RawFd,
+    said: &mpsc::Sender<(Said, &'static Wake)>,
+) {
     let mut bench = Bench::new(kind, 8);
     // SAFETY: I10: no pointers.
     let thread = unsafe { libc::gettid() };
-    for serial in 0.. {
-        bench.accept(serial, listening, 1);
+    loop {
+        bench.driver.open(id(0), listening, Opening::Accept { most: 1, queue });
         said.send((Said::Waits(thread), bench.wake)).unwrap();
         let mut events = Vec::new();
         bench.driver.wait(None, &mut bench.pool, &mut events).unwrap();
         said.send((Said::Woke(nth), bench.wake)).unwrap();
         match events[..] {
-            [Event { id: of, outcome: Outcome::Accepted(1) }] if of == id(serial) => {
-                bench.arrivals(serial);
+            [Event { id: of, outcome: Outcome::Accepted(1) }] if of == id(0) => {
+                bench.arrivals(0);
                 said.send((Said::Accepted(nth), bench.wake)).unwrap();
             }
             [Event { outcome: Outcome::Woken, .. }] => return,
@@ -225,8 +231,9 @@ fn sleeps(thread: i32) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
 }
 
-/// Of drivers that wait for one listening socket each is woken in its turn, and nobody else for the same connection.
-fn who_has_waited_longest_is_woken_alone(kind: &'static str) {
+/// Of drivers that wait for one listening socket each is woken in its turn, and nobody else for the same connection. Those that keep
+/// their places are woken in that order: the first, as long as it waits.
+fn one_is_woken_alone(kind: &'static str, queue: Queue) {
     const DRIVERS: usize = 3;
     const ROUNDS: usize = 4;
     let (listener, address) = listener();
@@ -244,7 +251,7 @@ fn who_has_waited_longest_is_woken_alone(kind: &'static str) {
         let mut wakes = Vec::new();
         for nth in 0..DRIVERS {
             let sender = sender.clone();
-            scope.spawn(move || accept_until_woken(kind, nth, listening, &sender));
+            scope.spawn(move || accept_until_woken(kind, queue, nth, listening, &sender));
             let (Said::Waits(thread), wake) = next() else { panic!() };
             wakes.push(wake);
             await_sleep(thread);
@@ -252,7 +259,7 @@ fn who_has_waited_longest_is_woken_alone(kind: &'static str) {
         let mut clients = Vec::new();
         for nth in 0..DRIVERS * ROUNDS {
             clients.push(TcpStream::connect(address).unwrap());
-            let turn = nth % DRIVERS;
+            let turn = if queue == Queue::Kept { 0 } else { nth % DRIVERS };
             assert!(matches!(next().0, Said::Woke(woken) if woken == turn), "{nth}: it was another one's turn");
             assert!(matches!(next().0, Said::Accepted(of) if of == turn));
             let Said::Waits(thread) = next().0 else { panic!("{nth}: somebody else was woken") };
@@ -270,7 +277,7 @@ fn who_is_held_up_is_not_waited_for(kind: &str) {
     let (listener, address) = listener();
     let (mut busy, mut waits) = (Bench::new(kind, 8), Bench::new(kind, 8));
     for bench in [&mut busy, &mut waits] {
-        bench.driver.open(id(0), listener.as_raw_fd(), Opening::Accept { most: 1, relayed: false });
+        bench.driver.open(id(0), listener.as_raw_fd(), Opening::Accept { most: 1, queue: Queue::Last });
         bench.stays_quiet();
     }
     let _client = TcpStream::connect(address).unwrap();
@@ -290,10 +297,64 @@ fn who_is_held_up_is_not_waited_for_epoll() {
 
 #[test]
 fn who_has_waited_longest_is_woken_alone_uring() {
-    who_has_waited_longest_is_woken_alone("uring");
+    one_is_woken_alone("uring", Queue::Relayed);
 }
 
 #[test]
 fn who_has_waited_longest_is_woken_alone_epoll() {
-    who_has_waited_longest_is_woken_alone("epoll");
+    one_is_woken_alone("epoll", Queue::Relayed);
+}
+
+#[test]
+fn who_has_waited_longest_is_woken_alone_although_nobody_relays_epoll() {
+    one_is_woken_alone("epoll", Queue::Last);
+}
+
+#[test]
+fn who_keeps_its_place_is_woken_again_epoll() {
+    one_is_woken_alone("epoll", Queue::Kept);
+}
+
+/// How many epoll sets of this process hold it.
+fn sets_with(fd: RawFd) -> usize {
+    let number = fd.to_string();
+    let holds = |info: &std::fs::DirEntry| {
+        let text = std::fs::read_to_string(info.path()).unwrap_or_default();
+        text.lines().any(|line| {
+            line.strip_prefix("tfd:").and_then(|rest| rest.split_whitespace().next()) == Some(number.as_str())
+        })
+    };
+    std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten().filter(holds).count()
+}
+
+/// A server that goes on in time costs no calls; one that does not is not told again and again of what it does not take.
+#[test]
+fn an_accept_rests_until_the_next_wait_epoll() {
+    let (listener, address) = listener();
+    let fd = listener.as_raw_fd();
+    let mut bench = Bench::new("epoll", 8);
+    let mut clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for (queue, rests) in [(Queue::Relayed, 0), (Queue::Last, 1), (Queue::Kept, 1)] {
+        bench.driver.open(id(0), fd, Opening::Accept { most: 1, queue });
+        assert_eq!(bench.outcome(0), Outcome::Accepted(1));
+        assert_eq!(sets_with(fd), rests);
+        bench.arrivals(0);
+    }
+    bench.driver.open(id(0), fd, Opening::Accept { most: 1, queue: Queue::Kept });
+    assert_eq!(bench.outcome(0), Outcome::Accepted(1));
+    bench.stays_quiet();
+    assert_eq!(sets_with(fd), 0, "nobody goes on, although somebody waits");
+    bench.driver.open(id(0), fd, Opening::Accept { most: 1, queue: Queue::Kept });
+    assert_eq!(bench.outcome(0), Outcome::Accepted(1));
+    bench.driver.stop_opening(id(0));
+    assert_eq!(sets_with(fd), 0, "stopped while it rests");
+    clients.push(TcpStream::connect(address).unwrap());
+    bench.driver.open(id(0), fd, Opening::Accept { most: 2, queue: Queue::Kept });
+    assert_eq!(bench.outcome(0), Outcome::Accepted(1));
+    // SAFETY: I10: no pointers.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    bench.driver.open(id(0), fd, Opening::Accept { most: 2, queue: Queue::Kept });
+    assert_eq!(bench.outcome(0), Outcome::AcceptFailed(libc::EINVAL));
+    assert_eq!(sets_with(fd), 0, "one that has failed does not rest");
+    bench.stays_quiet();
 }
