@@ -147,6 +147,8 @@ impl Driver for Kernel {
         Ok(0)
     }
 
+    fn receive_left(&mut self, _: ConnId, _: &mut Pool, _: &mut Vec<Event>) {}
+
     fn cancel_receive(&mut self, id: ConnId) {
         self.receiving.retain(|other| *other != id);
         self.ended.push(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) });

@@ -1,8 +1,8 @@
 //! How much arrives of a connection at a time, and so what it is received into. Pure.
 //!
-//! Most messages are short: they go into the pool's buffers, of which one that waits needs none of its own. To make a
-//! `bytes` of one is to copy it, which is the most expensive step where much arrives. Whoever sends so much is received from
-//! into a `bytes` that is made when something has arrived.
+//! Most messages are short: they go into the pool's buffers, of which one that waits needs none of its own. Where much arrives, the
+//! kernel would fill many of them before the first is looked at, and to make a `bytes` of one is to copy it. Whoever sends so much
+//! is received from when it has its turn: into buffers that were used just now, or the `bytes` itself.
 
 #![forbid(unsafe_code)]
 
@@ -19,16 +19,35 @@ pub struct Intake {
     against: u8,
     /// What the next one gets, if it is not a buffer.
     room: usize,
+    /// What arrives is left.
+    leaves: bool,
 }
 
 impl Intake {
     /// So much has arrived in a buffer. Answers whether to leave what arrives from now on.
     pub fn buffered(&mut self, len: usize, buffer: usize, most: usize) -> bool {
-        let leaves = self.counts(len == buffer, MUCH);
-        if leaves {
+        // What had arrived before it was left says nothing new.
+        let begins = !self.leaves && self.counts(len == buffer, MUCH);
+        if begins {
+            self.leaves = true;
             self.fits(len, buffer, most);
         }
-        leaves
+        begins
+    }
+
+    /// So much had arrived that the rest was stopped. Answers whether to leave it from now on.
+    pub fn overflowed(&mut self, buffer: usize, most: usize) -> bool {
+        let begins = !self.leaves;
+        if begins {
+            self.leaves = true;
+            self.fits(buffer - 1, buffer, most);
+        }
+        begins
+    }
+
+    /// Nothing is left any more.
+    pub fn uses_buffers(&mut self) {
+        (self.leaves, self.against) = (false, 0);
     }
 
     /// What the next receive gets.
@@ -39,7 +58,9 @@ impl Intake {
     /// So much has arrived in what it got. Answers whether to use buffers from now on.
     pub fn received(&mut self, len: usize, buffer: usize, most: usize) -> bool {
         self.fits(len, buffer, most);
-        self.counts(len < buffer / 4, LITTLE)
+        let ends = self.counts(len < buffer / 4, LITTLE);
+        self.leaves &= !ends;
+        ends
     }
 
     fn counts(&mut self, is_against: bool, limit: u8) -> bool {
@@ -79,6 +100,21 @@ mod tests {
         assert!((1..LITTLE).all(|_| !intake.received(24, 100, 1000)));
         assert!(intake.received(24, 100, 1000));
         assert!(!intake.buffered(100, 100, 1000), "it begins anew");
+    }
+
+    #[test]
+    fn what_is_left_is_so_until_little_comes_or_it_is_told() {
+        let mut intake = Intake::default();
+        assert!(intake.overflowed(100, 1000));
+        assert_eq!(intake.room(), 128);
+        assert!(!intake.overflowed(100, 1000));
+        assert!((0..9).all(|_| !intake.buffered(100, 100, 1000)), "these had arrived before");
+        intake.uses_buffers();
+        assert!(!intake.buffered(100, 100, 1000));
+        assert!(intake.buffered(100, 100, 1000));
+        assert!((1..LITTLE).all(|_| !intake.received(1, 100, 1000)));
+        assert!(intake.received(1, 100, 1000));
+        assert!(intake.overflowed(100, 1000));
     }
 
     #[test]

@@ -176,6 +176,10 @@ impl Driver for Faulty {
         self.inner.receive_into(id, &mut room[..len])
     }
 
+    fn receive_left(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
+        self.inner.receive_left(id, pool, events);
+    }
+
     fn cancel_receive(&mut self, id: ConnId) {
         match self.lost.remove(&id) {
             Some(_) => self.late.push_back(Event { id, outcome: Outcome::ReceiveFailed(libc::ECANCELED) }),

@@ -23,8 +23,8 @@ pub enum Gathered {
     Nothing,
 }
 
-/// Receives what one connection may have of a turn. With the last of the data the receive ends, unless it `goes_on`.
-pub fn receive(id: ConnId, fd: RawFd, goes_on: bool, pool: &mut Pool, events: &mut Vec<Event>) -> Gathered {
+/// Receives what one connection may have of a turn; the receive goes on.
+pub fn receive(id: ConnId, fd: RawFd, pool: &mut Pool, events: &mut Vec<Event>) -> Gathered {
     let mut buffers = [0; BUFFERS_MAX];
     let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: pool.capacity() }; BUFFERS_MAX];
     let mut count = 0;
@@ -47,7 +47,7 @@ pub fn receive(id: ConnId, fd: RawFd, goes_on: bool, pool: &mut Pool, events: &m
         Some(Outcome::Received { .. }) => {
             events.extend(buffers[..used].iter().enumerate().map(|(nth, buffer)| {
                 let len = (len - nth * pool.capacity()).min(pool.capacity()) as u32;
-                Event { id, outcome: Outcome::Received { buffer: *buffer, len, more: goes_on || nth + 1 < used } }
+                Event { id, outcome: Outcome::Received { buffer: *buffer, len, more: true } }
             }));
             Gathered::Data { full: len == count * pool.capacity() }
         }

@@ -183,6 +183,10 @@ pub trait Driver {
     /// How the receive has ended by that: it has no event.
     fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome>;
 
+    /// Receives what [`Outcome::Readable`] has told of into a few buffers of the pool. Appends the events that [`Driver::receive`] has,
+    /// none if nothing was there.
+    fn receive_left(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>);
+
     /// Asks the receive to end early. Best effort: answers by the receive's own last event, or [`Outcome::CancelMissed`].
     fn cancel_receive(&mut self, id: ConnId);
 

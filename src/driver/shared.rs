@@ -55,6 +55,10 @@ impl Driver for Shared {
         self.driver.borrow_mut().receive_into(id, room)
     }
 
+    fn receive_left(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
+        self.driver.borrow_mut().receive_left(id, pool, events);
+    }
+
     fn cancel_receive(&mut self, id: ConnId) {
         self.driver.borrow_mut().cancel_receive(id);
     }

@@ -26,8 +26,6 @@ struct Slot {
     id: Option<ConnId>,
     target: Target,
     receiving: bool,
-    /// Its last receive has filled all that it was given: it gets more the next time.
-    floods: bool,
     /// What arrives is told of, and left.
     left: bool,
     /// The receive found no buffer: it is not in the set until one comes back (B4).
@@ -42,7 +40,6 @@ const UNUSED: Slot = Slot {
     id: None,
     target: Target { fd: -1, io: Io::Socket },
     receiving: false,
-    floods: false,
     left: false,
     starved: false,
     sending: None,
@@ -185,9 +182,6 @@ impl Epoll {
             events.push(Event { id, outcome: Outcome::Readable });
             return false;
         }
-        if slot.floods {
-            return self.receive_much(id, pool, events);
-        }
         let Some((buffer, address)) = pool.post() else {
             slot.starved = true;
             self.starved.push(id);
@@ -200,29 +194,12 @@ impl Epoll {
         if !received.is_some_and(Outcome::has_buffer) {
             pool.release(buffer);
         }
-        slot.floods = matches!(received, Some(Outcome::Received { len, .. }) if len as usize == pool.capacity() && target.io == Io::Socket);
         let Some(outcome) = received else { return false };
         events.push(Event { id, outcome });
         if !outcome.has_buffer() {
             self.end_receive(id);
         }
         matches!(outcome, Outcome::Datagram { .. })
-    }
-
-    fn receive_much(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) -> bool {
-        let Some(slot) = self.slot(id) else { return false };
-        let gathered = gathered::receive(id, slot.target.fd, true, pool, events);
-        slot.floods = matches!(gathered, Gathered::Data { full: true });
-        match gathered {
-            Gathered::Ended(outcome) => {
-                events.push(Event { id, outcome });
-                self.end_receive(id);
-                false
-            }
-            // Without a buffer it has to starve.
-            Gathered::Nothing => pool.free() == 0 && self.receive_once(id, pool, events),
-            Gathered::Data { .. } => false,
-        }
     }
 
     fn end_receive(&mut self, id: ConnId) {
@@ -305,6 +282,14 @@ impl Driver for Epoll {
             self.end_receive(id);
         }
         received
+    }
+
+    fn receive_left(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.receiving) else { return };
+        if let Gathered::Ended(outcome) = gathered::receive(id, slot.target.fd, pool, events) {
+            events.push(Event { id, outcome });
+            self.end_receive(id);
+        }
     }
 
     fn cancel_receive(&mut self, id: ConnId) {

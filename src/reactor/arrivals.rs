@@ -63,7 +63,7 @@ impl Reactor {
                         continue;
                     }
                 }
-                Outcome::Readable => self.receive_directly(py, id),
+                Outcome::Readable => self.receive_left(py, id),
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
                 _ => match self.datagram_error(id, outcome) {
@@ -87,9 +87,7 @@ impl Reactor {
         if !connection.machine.link.received(arrival_cost(len, from.is_some()), more) {
             return pool.release(slot);
         }
-        if connection.is_transport {
-            direct::arrived(py, &mut self.driver, id, connection, len, pool.capacity());
-        }
+        direct::arrived(&mut self.driver, id, connection, len, pool.capacity());
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
         // What makes an object of it runs no Python code, so that all this is borrowed.

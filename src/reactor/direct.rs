@@ -1,41 +1,107 @@
-//! Receives straight into the `bytes` that a transport's protocol gets, of those that get much (`Intake`).
+//! Receives of those that get much (`Intake`), when they have their turn: into a few buffers, or straight into the `bytes` that a
+//! transport's protocol gets.
 
 use super::Reactor;
+use super::arrivals::Part;
 use super::transports::{WHOLE_BYTES_MAX, is_robbed};
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
 use crate::driver::shared::Shared;
-use crate::driver::{Driver, Outcome};
+use crate::driver::{Driver, Event, Io, Outcome};
 use crate::module::transport_calls;
 use crate::python::bytes_like;
 use pyo3::prelude::*;
 use std::mem::MaybeUninit;
 
-/// So much of a transport has arrived in a buffer: what comes next may be left where it is. A protocol that has a buffer of
-/// its own is given copies anyway.
+/// So much has arrived in a buffer: what comes next may be left where it is.
 #[inline]
-pub(super) fn arrived(py: Python<'_>, driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
-    let leaves = of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) && !of.is_loose;
-    if leaves && !transport_calls::is_buffered(of.protocol.bind(py)) {
-        driver.leave_input(id, true);
+pub(super) fn arrived(driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
+    if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) {
+        match is_stream(of) {
+            true => driver.leave_input(id, true),
+            false => of.intake.uses_buffers(),
+        }
     }
 }
 
+/// Others are received from by calls, or a message at a time.
+fn is_stream(connection: &Connection) -> bool {
+    connection.descriptor.target().io == Io::Socket
+}
+
 impl Reactor {
-    /// Something has arrived for a transport that was left where it is.
-    pub(super) fn receive_directly(&mut self, py: Python<'_>, id: ConnId) {
+    /// The inbox of a connection is full: what else it gets is left, until it has room again.
+    pub(super) fn stop_receive(&mut self, id: ConnId) {
+        self.driver.cancel_receive(id);
+        let buffer = self.pool.borrow().capacity();
+        let overflowed = |it: &mut Connection| {
+            it.machine.link.is_open() && is_stream(it) && it.intake.overflowed(buffer, WHOLE_BYTES_MAX)
+        };
+        if self.with(id, overflowed) == Some(true) {
+            self.driver.leave_input(id, true);
+        }
+    }
+
+    /// Something has arrived that was left where it is.
+    pub(super) fn receive_left(&mut self, py: Python<'_>, id: ConnId) {
+        let known = self.with(id, |it| {
+            if it.is_loose {
+                it.hold_or_abandon(py);
+            }
+            // A transport that ends reads no more: its receive is cancelled. What comes for a protocol that ends is thrown away.
+            let reads = !it.is_transport || it.machine.link.is_open();
+            // A protocol that has a buffer of its own is given copies.
+            let in_bytes = || it.is_transport && !transport_calls::is_buffered(it.protocol.bind(py));
+            reads.then(|| (is_robbed(py, it), in_bytes()))
+        });
+        match known.flatten() {
+            None => {}
+            Some((true, _)) => {
+                self.driver.cancel_receive(id);
+                self.advance(id, Outcome::ReceiveFailed(libc::EBADF));
+            }
+            Some((_, true)) => self.receive_directly(py, id),
+            Some((_, false)) => self.receive_warm(py, id),
+        }
+    }
+
+    /// Receives into buffers, those that were given back just now.
+    fn receive_warm(&mut self, py: Python<'_>, id: ConnId) {
+        let capacity = self.pool.borrow().capacity();
+        if !self.pool.borrow().has_free() {
+            return self.leave_no_more(id);
+        }
+        let (mut taken, mut received) = (std::mem::take(&mut self.taken), 0);
+        self.driver.receive_left(id, &mut self.pool.borrow_mut(), &mut taken);
+        for Event { outcome, .. } in taken.drain(..) {
+            match outcome {
+                Outcome::Received { buffer, len, more } => {
+                    received += len as usize;
+                    self.received(py, id, Part { slot: buffer, offset: 0, len: len as usize, from: None }, more);
+                }
+                Outcome::EndOfFile => self.peer_closed(py, id, outcome),
+                outcome => self.advance(id, outcome),
+            }
+        }
+        self.taken = taken;
+        if received > 0
+            && self.with(id, |it| it.intake.received(received, capacity, WHOLE_BYTES_MAX)).unwrap_or_default()
+        {
+            self.driver.leave_input(id, false);
+        }
+    }
+
+    /// What arrives for it waits for a buffer, as it did at first.
+    fn leave_no_more(&mut self, id: ConnId) {
+        self.with(id, |it| it.intake.uses_buffers());
+        self.driver.leave_input(id, false);
+    }
+
+    /// Receives into the `bytes` that the protocol of a transport gets.
+    fn receive_directly(&mut self, py: Python<'_>, id: ConnId) {
         let buffer = self.pool.borrow().capacity();
         let mut table = self.context.table.borrow_mut();
-        // One that ends reads no more: its receive is cancelled.
-        let Some(connection) = table.get(id).filter(|connection| connection.machine.link.is_open()) else { return };
-        if connection.is_loose {
-            connection.hold_or_abandon(py);
-        }
-        if is_robbed(py, connection) {
-            self.driver.cancel_receive(id);
-            drop(table);
-            return self.advance(id, Outcome::ReceiveFailed(libc::EBADF));
-        }
+        let Some(connection) = table.get(id) else { return };
         let mut taken = false;
         let fill = |room: &mut [MaybeUninit<u8>]| {
             let received = self.driver.receive_into(id, room);
@@ -61,7 +127,10 @@ impl Reactor {
                 self.advance(id, ended);
             }
             // No memory for what was to be taken: with what is left of it, a buffer may do.
-            Err(_) if !taken => self.driver.leave_input(id, false),
+            Err(_) if !taken => {
+                drop(table);
+                self.leave_no_more(id);
+            }
             Err(error) => {
                 drop(table);
                 self.lose_arrived(py, id, &error);

@@ -83,6 +83,8 @@ pub struct Reactor {
     /// The number of the turn.
     turn: u64,
     events: Vec<Event>,
+    /// What was received of one connection; empty between events.
+    taken: Vec<Event>,
     /// What the kernel has taken, on its way to be dropped; empty between events.
     sent: Vec<Sent>,
     /// Connections whose queue is to be sent at the end of the turn.
@@ -132,6 +134,7 @@ impl Reactor {
             deadlines: Deadlines::default(),
             turn: 1,
             events: Vec::new(),
+            taken: Vec::new(),
             sent: Vec::new(),
             sends: Vec::new(),
             commands: VecDeque::new(),

@@ -126,7 +126,7 @@ impl Reactor {
             Next::Drained => self.drained(py, id),
             Next::ConnectionLost => self.lose(py, id),
             Next::Receive => self.receive(py, id),
-            Next::CancelReceive => self.driver.cancel_receive(id),
+            Next::CancelReceive => self.stop_receive(id),
             Next::Listen(ear) => self.listen(py, id, ear),
             Next::ShutdownWrite => {
                 let is_open = self.with(id, |connection| {

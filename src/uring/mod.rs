@@ -10,7 +10,7 @@
 mod buffer_ring;
 mod drain;
 mod ends;
-mod floods;
+mod left;
 mod openings;
 mod probe;
 mod readiness;
@@ -60,8 +60,8 @@ pub struct Uring {
     /// Receives without a buffer of the ring, and without one for a call: tried again when one comes back.
     starved: Starved,
     starved_calls: Starved,
-    /// Who is received from by calls, and perhaps some that were.
-    flooding: VecDeque<ConnId>,
+    /// Who is to be told of, and perhaps some that were.
+    told: VecDeque<ConnId>,
     /// What each connection's operations are on, by slot: needed to submit them again.
     slots: Vec<Slot>,
     /// Events made here, without a completion.
@@ -106,7 +106,7 @@ impl Uring {
             backlog: VecDeque::new(),
             starved: Starved::default(),
             starved_calls: Starved::default(),
-            flooding: VecDeque::new(),
+            told: VecDeque::new(),
             slots: Vec::new(),
             made: Vec::new(),
             openings: Openings::default(),
@@ -362,19 +362,20 @@ impl Driver for Uring {
     }
 
     fn leave_input(&mut self, id: ConnId, left: bool) {
-        let Some(slot) = self.slots.get_mut(id.index as usize).filter(|slot| slot.id == Some(id)) else { return };
-        slot.left = left;
-        self.change_receive(id);
+        self.change_receive(id, left);
     }
 
     fn receive_into(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
-        self.receive_left(id, room)
+        self.take_into(id, room)
+    }
+
+    fn receive_left(&mut self, id: ConnId, pool: &mut Pool, events: &mut Vec<Event>) {
+        self.take(id, pool, events);
     }
 
     fn cancel_receive(&mut self, id: ConnId) {
         let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
         let io = slot.target.io;
-        slot.floods = true;
         match slot.receive.cancel() {
             Cancel::Nothing => {}
             Cancel::Submit { polling } => {
@@ -427,12 +428,12 @@ impl Driver for Uring {
         self.refill(pool);
         self.poll_watched();
         self.push_backlog();
-        // Completions left from the last batch, submissions that did not fit, and who floods or can be fed must not wait for new
+        // Completions left from the last batch, submissions that did not fit, and who is to be told or fed must not wait for new
         // ones.
         let ready = !self.made.is_empty()
             || self.may_feed(pool)
             || !self.backlog.is_empty()
-            || !self.flooding.is_empty()
+            || !self.told.is_empty()
             || !self.early.is_empty()
             || !self.ring.completion().is_empty();
         self.enter(u32::from(!ready), timeout)?;
@@ -441,7 +442,7 @@ impl Driver for Uring {
             let Some(entry) = self.early.pop_front().or_else(|| self.ring.completion().next()) else { break };
             events.extend(self.complete(&entry, pool));
         }
-        self.receive_floods(pool, events);
+        self.tell(events);
         Ok(())
     }
 

@@ -9,7 +9,6 @@ use crate::driver::syscalls;
 use crate::driver::{Event, Io, Outcome, Payload};
 use io_uring::opcode;
 use io_uring::types::Fd;
-use std::mem::MaybeUninit;
 
 impl Uring {
     fn poll(&mut self, id: ConnId, kind: Kind, events: i16) {
@@ -38,8 +37,8 @@ impl Uring {
             return Some(self.receive_ended(id, Outcome::ReceiveFailed(errno)));
         }
         if slot.left {
-            slot.receive = Life::Told;
-            return Some(Event { id, outcome: Outcome::Readable });
+            self.tell_soon(id);
+            return None;
         }
         let io = slot.target.io;
         if !self.receives_by_call(io) {
@@ -61,31 +60,6 @@ impl Uring {
         }
         self.poll_receive(id);
         received.map(|outcome| Event { id, outcome })
-    }
-
-    /// What arrives is left from now on, or is not any more: the receive that runs goes on that way.
-    pub(super) fn change_receive(&mut self, id: ConnId) {
-        let slot = self.slot(id);
-        if slot.left && slot.receive.renew() {
-            self.cancel(Kind::Receive, Kind::CancelReceive, id);
-        } else if !slot.left && slot.receive == Life::Told {
-            self.arm_receive(id);
-        }
-    }
-
-    /// Receives what was told of, and waits for more.
-    pub(super) fn receive_left(&mut self, id: ConnId, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
-        let slot = self.slot(id);
-        // Otherwise it was cancelled meanwhile.
-        if slot.id != Some(id) || slot.receive != Life::Told {
-            return Ok(0);
-        }
-        let received = syscalls::receive_into(slot.target.fd, room);
-        match received {
-            Ok(_) => self.arm_receive(id),
-            Err(_) => _ = self.receive_ended(id, Outcome::Readable),
-        }
-        received
     }
 
     /// Sends what fits, if anything does. Files know no SEND; and of datagrams, an operation would send one at a time (I3),

@@ -18,11 +18,10 @@ impl Uring {
     /// Never with `RECVSEND_POLL_FIRST`: a poll that finds data and the end together is woken for the data alone, and nobody
     /// tells of the end.
     pub(super) fn arm_receive(&mut self, id: ConnId) {
-        let Slot { target: Target { fd, io }, floods, left, .. } = *self.slot(id);
+        let Slot { target: Target { fd, io }, left, .. } = *self.slot(id);
         let multishot = if self.features.multishot { RECV_MULTISHOT } else { 0 };
         let receive = match io {
             _ if left || self.receives_by_call(io) => return self.poll_receive(id),
-            Io::Socket if floods => return self.receive_by_calls(id),
             Io::Datagram => {
                 opcode::RecvMsgMulti::new(Fd(fd), &raw const *self.held.datagram_shape, BUFFER_GROUP).ioprio(0).build()
             }
@@ -65,7 +64,6 @@ impl Uring {
             }
         };
         slot.place = None;
-        slot.floods &= result < 0 || result as usize == pool.capacity();
         Some(if more { Event { id, outcome } } else { self.receive_ended(id, outcome) })
     }
 }

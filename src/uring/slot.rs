@@ -17,9 +17,7 @@ pub(super) enum Life {
     Polling,
     /// A receive that lacks a buffer: nothing of it is in the kernel.
     Starved(Place),
-    /// A receive from one that floods, which the next wait does by calls: nothing of it is in the kernel.
-    Called,
-    /// A receive of what is left where it is: it has told of something, which nobody has taken yet. Nothing of it is in the kernel.
+    /// A receive of what is left where it is, and has something, which nobody has taken yet. Nothing of it is in the kernel.
     Told,
     /// The kernel has been asked to end it, or to end its wait; it is not tried again.
     Cancelling {
@@ -51,7 +49,7 @@ impl Life {
                 *self = Life::Idle;
                 return Cancel::Leave(place);
             }
-            Life::Called | Life::Told => {
+            Life::Told => {
                 *self = Life::Idle;
                 return Cancel::Tell;
             }
@@ -99,12 +97,10 @@ pub(super) struct Slot {
     pub(super) id: Option<ConnId>,
     pub(super) target: Target,
     pub(super) receive: Life,
-    /// It was stopped when it had got too much: it is received from by calls, until there is no more (`floods`).
-    pub(super) floods: bool,
     /// What arrives is told of, and left.
     pub(super) left: bool,
-    /// It stands among those that the next waits receive from, once, although it may have been cancelled meanwhile.
-    pub(super) among_flooding: bool,
+    /// It stands among those that the next waits tell of, once, although it may have been cancelled meanwhile.
+    pub(super) among_told: bool,
     /// Where the receive waited before it was fed, until it gets something.
     pub(super) place: Option<Place>,
     pub(super) send: Life,
@@ -118,9 +114,8 @@ pub(super) const UNUSED: Slot = Slot {
     id: None,
     target: Target { fd: -1, io: Io::Socket },
     receive: Life::Idle,
-    floods: false,
     left: false,
-    among_flooding: false,
+    among_told: false,
     place: None,
     send: Life::Idle,
     payload: None,
@@ -140,7 +135,6 @@ mod tests {
             (Life::Submitted, Cancel::Submit { polling: false }, Life::Cancelling { polling: false }),
             (Life::Polling, Cancel::Submit { polling: true }, Life::Cancelling { polling: true }),
             (Life::Starved(place), Cancel::Leave(place), Life::Idle),
-            (Life::Called, Cancel::Tell, Life::Idle),
             (Life::Told, Cancel::Tell, Life::Idle),
             (Life::Renewing, Cancel::Submit { polling: false }, Life::Cancelling { polling: false }),
             (Life::Cancelling { polling: true }, Cancel::Submit { polling: true }, Life::Cancelling { polling: true }),
@@ -154,8 +148,7 @@ mod tests {
     fn only_what_the_kernel_does_alone_is_renewed() {
         let place = Starved::default().join(ConnId { index: 0, generation: 0 }, None);
         let cancelling = Life::Cancelling { polling: false };
-        let others =
-            [Life::Idle, Life::Polling, Life::Starved(place), Life::Called, Life::Told, cancelling, Life::Renewing];
+        let others = [Life::Idle, Life::Polling, Life::Starved(place), Life::Told, cancelling, Life::Renewing];
         for life in others {
             let mut now = life;
             assert!(!now.renew(), "{life:?}");

@@ -83,83 +83,85 @@ fn a_receive_that_has_missed_the_end_is_renewed() {
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
-/// A connection whose receive was stopped, as of one that floods; and its peer.
-fn flooding(driver: &mut Uring, pool: &mut Pool, index: usize) -> (UnixStream, UnixStream) {
+/// A connection whose input is left, and its peer.
+fn left(driver: &mut Uring, pool: &mut Pool, index: usize) -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     receive(driver, index, &ours);
-    assert_eq!(turn(driver, pool), []);
-    driver.cancel_receive(id(index));
-    let cancelled = Event { id: id(index), outcome: Outcome::ReceiveFailed(libc::ECANCELED) };
-    assert_eq!(turn(driver, pool), [cancelled]);
+    driver.leave_input(id(index), true);
+    for _ in 0..3 {
+        assert_eq!(turn(driver, pool), []);
+    }
+    assert_eq!(driver.slots[index].receive, Life::Polling);
     (ours, theirs)
 }
 
-/// What has arrived for `index`: the length of each buffer, which is given back. The receive has ended with the last.
-fn arrived(events: &[Event], index: usize, pool: &mut Pool) -> Vec<u32> {
-    let mut goes_on = true;
-    let lengths = events.iter().filter(|event| event.id == id(index)).map(|event| {
-        let Outcome::Received { buffer, len, more } = event.outcome else { panic!("{event:?}") };
-        assert!(goes_on, "it had ended");
-        goes_on = more;
-        pool.release(buffer);
-        len
-    });
-    let lengths = lengths.collect();
-    assert!(!goes_on, "the receive of {index} goes on");
-    lengths
+fn readable(index: usize) -> Event {
+    Event { id: id(index), outcome: Outcome::Readable }
 }
 
-/// I9: of those that flood each gets a few buffers a turn, and whoever else has something is told first.
+/// What is taken of `index`: the length of each buffer, which is given back, and what else is told.
+fn taken(driver: &mut Uring, index: usize, pool: &mut Pool) -> (Vec<u32>, Vec<Outcome>) {
+    let mut events = Vec::new();
+    driver.receive_left(id(index), pool, &mut events);
+    let (mut lengths, mut others) = (Vec::new(), Vec::new());
+    for event in events {
+        match event.outcome {
+            Outcome::Received { buffer, len, more: true } => {
+                pool.release(buffer);
+                lengths.push(len);
+            }
+            other => others.push(other),
+        }
+    }
+    (lengths, others)
+}
+
+/// I9: of those that send much a few have their turn, each with a few buffers, and whoever else has something is told of first.
 #[test]
-fn who_floods_is_received_from_a_few_buffers_a_turn() {
+fn who_sends_much_is_told_of_behind_the_others_a_few_per_turn() {
     let (mut driver, mut pool) = driver(1024);
-    let mut pairs: Vec<_> = (0..17).map(|index| flooding(&mut driver, &mut pool, index)).collect();
-    for (index, (ours, theirs)) in pairs.iter_mut().enumerate() {
+    let mut pairs: Vec<_> = (0..17).map(|index| left(&mut driver, &mut pool, index)).collect();
+    for (_, theirs) in &mut pairs {
         theirs.write_all(&[0; 64 * 40]).unwrap();
-        receive(&mut driver, index, ours);
     }
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     receive(&mut driver, 17, &ours);
     theirs.write_all(b"ping").unwrap();
     let events = turn(&mut driver, &mut pool);
     assert!(matches!(events[0], Event { outcome: Outcome::Received { buffer: _, len: 4, more: true }, .. }));
+    assert_eq!(events[1..], std::array::from_fn::<_, 16, _>(readable));
     for index in 0..16 {
-        assert_eq!(arrived(&events, index, &mut pool), [64; 32]);
+        assert_eq!(taken(&mut driver, index, &mut pool), (vec![64; 32], vec![]));
     }
-    assert!(events.iter().all(|event| event.id != id(16)), "it waits for the next turn");
+    // Who had filled all room is behind who has not had a turn, and is not waited for.
     let events = turn(&mut driver, &mut pool);
-    assert_eq!(arrived(&events, 16, &mut pool), [64; 32]);
-    // The rest is no flood: what follows is the ring's.
-    receive(&mut driver, 16, &pairs[16].0);
-    let events = turn(&mut driver, &mut pool);
-    assert_eq!(arrived(&events, 16, &mut pool), [64; 8]);
-    receive(&mut driver, 16, &pairs[16].0);
-    assert_eq!(turn(&mut driver, &mut pool), []);
-    assert_eq!(driver.slots[16].receive, Life::Submitted);
+    assert_eq!(events[..2], [readable(16), readable(0)]);
+    assert_eq!(taken(&mut driver, 16, &mut pool).0, [64; 32]);
+    assert_eq!(taken(&mut driver, 0, &mut pool).0, [64; 8]);
+    assert_eq!(driver.slots[0].receive, Life::Polling, "there is no more");
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
 #[test]
-fn the_end_of_a_flood_is_told_after_its_data() {
+fn the_end_is_told_after_what_was_left() {
     let (mut driver, mut pool) = driver(256);
-    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
-    receive(&mut driver, 0, &ours);
+    let (_ours, mut theirs) = left(&mut driver, &mut pool, 0);
     theirs.write_all(&[0; 64 * 32]).unwrap();
     drop(theirs);
-    let events = turn(&mut driver, &mut pool);
-    assert_eq!(arrived(&events, 0, &mut pool), [64; 32]);
-    receive(&mut driver, 0, &ours);
-    assert_eq!(turn(&mut driver, &mut pool), [Event { id: id(0), outcome: Outcome::EndOfFile }]);
+    assert_eq!(turn(&mut driver, &mut pool), [readable(0)]);
+    assert_eq!(taken(&mut driver, 0, &mut pool), (vec![64; 32], vec![]));
+    assert_eq!(turn(&mut driver, &mut pool), [readable(0)]);
+    assert_eq!(taken(&mut driver, 0, &mut pool), (vec![], vec![Outcome::EndOfFile]));
     assert_eq!(driver.slots[0].receive, Life::Idle);
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
-/// I5: and a connection that comes after it is no flood yet.
+/// I5: and the input of a connection that comes after it is not left.
 #[test]
-fn a_receive_by_calls_is_cancelled_once() {
+fn a_receive_that_is_to_be_told_of_is_cancelled_once() {
     let (mut driver, mut pool) = driver(8);
-    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
-    receive(&mut driver, 0, &ours);
+    let (ours, mut theirs) = left(&mut driver, &mut pool, 0);
+    driver.tell_soon(id(0));
     driver.cancel_receive(id(0));
     driver.cancel_receive(id(0));
     theirs.write_all(b"late").unwrap();
@@ -175,46 +177,20 @@ fn a_receive_by_calls_is_cancelled_once() {
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
-/// I9: whoever stops and goes on between two waits is among those that flood once.
+/// I9: whoever stops and goes on between two waits is told of once.
 #[test]
-fn a_receive_by_calls_that_is_begun_again_and_again_waits_once() {
+fn who_is_to_be_told_of_again_and_again_waits_once() {
     let (mut driver, mut pool) = driver(8);
-    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
+    let (_ours, _theirs) = left(&mut driver, &mut pool, 0);
     for _ in 0..100 {
-        receive(&mut driver, 0, &ours);
+        driver.tell_soon(id(0));
         driver.cancel_receive(id(0));
     }
-    assert_eq!(driver.flooding.len(), 1);
-    receive(&mut driver, 0, &ours);
-    theirs.write_all(b"late").unwrap();
+    driver.tell_soon(id(0));
+    assert_eq!(driver.told.len(), 1);
     let events = turn(&mut driver, &mut pool);
     assert_eq!(events.len(), 101, "each has ended once");
-    assert!(matches!(events[100].outcome, Outcome::Received { len: 4, .. }));
-    assert!(driver.flooding.is_empty());
-    assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
-}
-
-/// B4: where no buffer is left, it waits among the others.
-#[test]
-fn a_flood_without_buffers_waits_for_one() {
-    let (mut driver, mut pool) = driver(4);
-    let (ours, mut theirs) = flooding(&mut driver, &mut pool, 0);
-    receive(&mut driver, 0, &ours);
-    theirs.write_all(&[0; 64 * 8]).unwrap();
-    let taken: Vec<_> = std::iter::from_fn(|| pool.post()).map(|(slot, _)| slot).collect();
-    assert_eq!(turn(&mut driver, &mut pool), []);
-    for slot in taken {
-        pool.reap(slot);
-        pool.release(slot);
-    }
-    let mut bytes = 0;
-    for _ in 0..20 {
-        for event in turn(&mut driver, &mut pool) {
-            let Outcome::Received { buffer, len, more: true } = event.outcome else { panic!("{event:?}") };
-            bytes += len;
-            pool.release(buffer);
-        }
-    }
-    assert_eq!(bytes, 64 * 8);
+    assert_eq!(events[100], readable(0));
+    assert!(driver.told.is_empty());
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }

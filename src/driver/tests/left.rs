@@ -15,6 +15,24 @@ impl Bench {
         Ok(bytes[..len].iter().map(|byte| unsafe { byte.assume_init() }).collect())
     }
 
+    /// What buffers get, which are given back, and what else is told.
+    fn take_buffers(&mut self, of: u32) -> (Vec<u8>, Vec<Outcome>) {
+        let (mut events, mut bytes, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        self.driver.receive_left(id(of), &mut self.pool, &mut events);
+        for event in events {
+            match event.outcome {
+                Outcome::Received { buffer, len, more } => {
+                    assert!(more, "it goes on");
+                    // SAFETY: I10: the event gave the buffer to us, with `len` bytes in it.
+                    bytes.extend(unsafe { std::slice::from_raw_parts(self.pool.data(buffer), len as usize) });
+                    self.pool.release(buffer);
+                }
+                other => others.push(other),
+            }
+        }
+        (bytes, others)
+    }
+
     /// A connection whose input is left, with some.
     fn left(&mut self, of: u32) -> (UnixStream, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -70,6 +88,32 @@ on_every_driver! {
         theirs.write_all(b" and more").unwrap();
         assert_eq!(bench.data_of_len(0, 13), b"more and more");
         bench.driver.cancel_receive(id(0));
+        assert_eq!(bench.outcome(0), Outcome::ReceiveFailed(libc::ECANCELED));
+    }
+
+    fn it_goes_into_a_few_buffers_when_it_is_taken(bench, buffers: 8) {
+        let (_ours, mut theirs) = bench.left(0);
+        assert_eq!(bench.take_buffers(0), (b"more".to_vec(), vec![]));
+        assert_eq!(bench.take_buffers(0), (Vec::new(), vec![]), "nothing is there, or nothing was told of");
+        let much: Vec<u8> = (0..2500).map(|nth| (nth % 251) as u8).collect();
+        theirs.write_all(&much).unwrap();
+        drop(theirs);
+        let mut all = Vec::new();
+        loop {
+            bench.told(0);
+            match bench.take_buffers(0) {
+                (bytes, ended) if ended.is_empty() => all.extend(bytes),
+                (bytes, ended) => break assert_eq!((bytes, ended), (Vec::new(), vec![Outcome::EndOfFile])),
+            }
+        }
+        assert_eq!(all, much);
+        assert_eq!(bench.take_buffers(0), (Vec::new(), vec![]), "it has ended");
+    }
+
+    fn what_is_taken_into_buffers_may_be_cancelled(bench, buffers: 4) {
+        let (_ours, _theirs) = bench.left(0);
+        bench.driver.cancel_receive(id(0));
+        assert_eq!(bench.take_buffers(0), (Vec::new(), vec![]), "cancelled, it takes nothing");
         assert_eq!(bench.outcome(0), Outcome::ReceiveFailed(libc::ECANCELED));
     }
 }
