@@ -24,6 +24,7 @@ all() ->
         an_interpreter_that_ended_leaves_nothing,
         modules_that_refuse_are_errors,
         modules_that_refuse_may_be_asked_again,
+        dates_in_an_interpreter_of_its_own,
         every_extension_module_in_two_that_end,
         an_extension_module_whose_initialisation_raises,
         killed_under_traffic,
@@ -293,6 +294,20 @@ modules_that_refuse_may_be_asked_again(Config) ->
         end
      || _ <- lists:seq(1, 5)
     ].
+
+%% On Python 3.12 they are made without what is in C, whose insides nobody must look for: asyncpg would end the VM by that.
+dates_in_an_interpreter_of_its_own(Config) ->
+    Context = start(Config, "import datetime, zoneinfo"),
+    Date = <<"datetime.datetime(2026, 11, 26, tzinfo=datetime.timezone.utc).isoformat()">>,
+    ?assertEqual({ok, <<"2026-11-26T00:00:00+00:00">>}, py:eval(Context, Date)),
+    case py:eval(Context, "__import__('sys').version_info[:2] == (3, 12)") of
+        {ok, true} ->
+            {error, {python_error, #{type := <<"ImportError">>, message := Why}}} = py:exec(Context, "import _zoneinfo"),
+            ?assertNotEqual(nomatch, string:find(Why, "worker"));
+        {ok, false} ->
+            ?assertEqual(ok, py:exec(Context, "import _zoneinfo"))
+    end,
+    ok = py_reactor_context:stop(Context).
 
 %% Some share more between interpreters than they may, and tear it down with the last of them. In another VM: this one has
 %% loaded some of them elsewhere, and is to live on.

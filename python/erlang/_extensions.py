@@ -17,6 +17,9 @@ those that had it, before the others are done: the process ends. The main interp
 ends, has it first.
 
 So it is whether a module has a file of its own or is built in, as many of Debian's are.
+
+On 3.12 ``_datetime`` is refused, and ``datetime`` does without it. Who takes the insides of its types for those of the ones in C
+reads what is not there, and the process ends: asyncpg does, with the first time that it sends. So these are refused, too.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ _OF_ONE_INTERPRETER = (
     b"modules do not yet support subinterpreters",
 )
 
+# What a module has in its file that uses the types of `_datetime` by their insides.
+_OF_C_DATETIME = (b"datetime.datetime_CAPI",)
+
 
 def install(load_in_main: Callable[[str, str | None], None]) -> None:
     """Have ``load_in_main(name, path)`` called before an extension module is made here; without a path it is imported there."""
@@ -47,7 +53,7 @@ def install(load_in_main: Callable[[str, str | None], None]) -> None:
     if sys.version_info < (3, 12):
 
         def refuse_or_create(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
-            if _is_of_one_interpreter(self.path):
+            if _contains(self.path, _OF_ONE_INTERPRETER):
                 raise ImportError(
                     f"{self.name} belongs to the first interpreter that loads it, for ever: import it in a context of mode worker",
                     name=self.name,
@@ -61,6 +67,8 @@ def install(load_in_main: Callable[[str, str | None], None]) -> None:
     original_of_builtin = BuiltinImporter.create_module
 
     def create_module(self: ExtensionFileLoader, spec: ModuleSpec) -> ModuleType:
+        if sys.version_info < (3, 13) and self.name != "_datetime" and _contains(self.path, _OF_C_DATETIME):
+            raise _needs_c_datetime(self.name, self.path)
         if sys.version_info >= (3, 13) and self.name in _SHARED_TYPES:
             # It has to be set up there as well.
             load_in_main(self.name, None)
@@ -69,6 +77,8 @@ def install(load_in_main: Callable[[str, str | None], None]) -> None:
         return original(self, spec)
 
     def create_builtin(spec: ModuleSpec) -> ModuleType | None:
+        if sys.version_info < (3, 13) and spec.name == "_zoneinfo":
+            raise _needs_c_datetime(spec.name, None)
         if sys.version_info < (3, 13) or spec.name in _SHARED_TYPES:
             load_in_main(spec.name, None)
         return original_of_builtin(spec)
@@ -78,10 +88,15 @@ def install(load_in_main: Callable[[str, str | None], None]) -> None:
     BuiltinImporter.create_module = staticmethod(create_builtin)  # type: ignore[method-assign, unused-ignore]
 
 
-def _is_of_one_interpreter(path: str) -> bool:
+def _needs_c_datetime(name: str, path: str | None) -> ImportError:
+    why = "needs _datetime, which Python 3.12 has in its main interpreter only: import it in a context of mode worker"
+    return ImportError(f"{name} {why}", name=name, path=path)
+
+
+def _contains(path: str, texts: tuple[bytes, ...]) -> bool:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(content.find(text) >= 0 for text in _OF_ONE_INTERPRETER)
+            return any(content.find(text) >= 0 for text in texts)
     except (OSError, ValueError):
         # Loading it will say why.
         return False
