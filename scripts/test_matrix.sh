@@ -17,7 +17,7 @@ OWN_GIL_MINOR=12
 CONFORMANCE=actions,buffers,calls,closing,interpreter,notify,terms,writing
 
 # And what a minor version could: interpreters of their own, and what Python does inside.
-CORE_SUITES=$CONFORMANCE,changes,contexts,interrupt,lifecycle,loop,soundness,variables
+CORE_SUITES=$CONFORMANCE,changes,contexts,extensions,interrupt,lifecycle,loop,soundness,variables
 
 # For the core: what no Python changes is shown with the usual one. Each other has one of the backends, in turn, and a library
 # that is built in half the time.
