@@ -369,7 +369,11 @@ loops_of_ones_own(Config) ->
 loops_of_ones_own_on_threads(Config) ->
     with_context(Config, #{}, fun(Context) ->
         Backend = proplists:get_value(backend, Config),
-        ?assertEqual({ok, [42, 42, 42, 42, 42]}, py:call(Context, loops, own_loop_on_threads, [Backend]))
+        ?assertEqual({ok, [42, 42, 42, 42, 42]}, py:call(Context, loops, own_loop_on_threads, [Backend])),
+        ?assertEqual(
+            {ok, lists:duplicate(5, <<"hello">>)},
+            py:call(Context, loops, own_loop_with_a_connection_on_threads, [Backend])
+        )
     end).
 
 %% Two of each stayed, and the memory of its buffers. Other contexts come and go meanwhile.

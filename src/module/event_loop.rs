@@ -25,8 +25,8 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-/// Makes what drives a loop of one's own, with a backend of that name.
-pub type MakeTurns = fn(Python<'_>, &str, &Arc<Mailbox>) -> PyResult<Box<dyn Turns>>;
+/// Makes what drives a loop of one's own, with a backend of that name, and the connections that it has already.
+pub type MakeTurns = fn(Python<'_>, &str, &Arc<Mailbox>, Option<Rc<Context>>) -> PyResult<Box<dyn Turns>>;
 
 /// Makes the mailbox of a loop of one's own.
 pub type MakeMailbox = fn() -> std::io::Result<Mailbox>;
@@ -139,8 +139,7 @@ unsafe extern "C" fn stop_opening(this: *mut ffi::PyObject, number: *mut ffi::Py
         let stopped = core.openings.stop(ConnId::from_bits(number));
         if matches!(stopped, Stopped::Later) && core.thread.get() == 0 {
             // The loop ran on another thread, and does not run: without what drove it there, nothing holds the descriptor.
-            core.openings.drive_by(None);
-            end_turns(py, core);
+            hand_over(py, core);
         }
         Ok((!matches!(stopped, Stopped::Unknown)).into_pyobject(py)?.to_owned().into_any())
     })
@@ -191,20 +190,26 @@ fn turns_of(event_loop: &Bound<'_, PyAny>, core: &Core) -> PyResult<Box<dyn Turn
     let py = event_loop.py();
     match core.turns.take() {
         Some((thread, turns)) if thread == this_thread() => return Ok(turns),
-        // What drives it belongs to a thread (I1).
-        Some((_, turns)) => turns.end(py, false),
-        None => {}
-    }
-    // What ran before has ended with its driver.
-    core.openings.drive_by(None);
+        before => core.turns.replace(before),
+    };
+    hand_over(py, core);
     let backend: String = event_loop.getattr("_backend")?.extract()?;
     let mailbox = core.mailbox.borrow().clone();
     let mailbox = mailbox.ok_or_else(|| PyRuntimeError::new_err("Event loop is closed"))?;
     core.readers_are_new.set(core.readers.borrow().is_some());
-    let turns = drivers()?.1(py, &backend, &mailbox)?;
+    let connections = core.context.borrow().clone();
+    let turns = drivers()?.1(py, &backend, &mailbox, connections)?;
     let before = core.context.replace(Some(turns.context()));
     drop(before);
     Ok(turns)
+}
+
+/// What drives it belongs to another thread (I1), and goes: what it has opened begins anew, and its connections go on.
+fn hand_over(py: Python<'_>, core: &Core) {
+    if let Some((_, turns)) = core.turns.take() {
+        turns.hand_over(py);
+    }
+    core.openings.drive_by(None);
 }
 
 /// Where the connections of a loop's transports are.

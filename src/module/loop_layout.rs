@@ -105,6 +105,9 @@ pub trait Turns {
     /// Its connections.
     fn context(&self) -> Rc<Context>;
 
+    /// Something else drives its connections from now on, on this thread, which is not its own.
+    fn hand_over(self: Box<Self>, py: Python<'_>);
+
     /// It will run no more. On another thread than its own its operations may go on.
     fn end(self: Box<Self>, py: Python<'_>, on_its_thread: bool);
 }

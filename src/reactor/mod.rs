@@ -15,6 +15,7 @@ mod expiry;
 mod failure;
 pub mod jobs;
 mod looping;
+mod moving;
 mod new_connection;
 pub mod own_loop;
 mod preparation;

@@ -36,6 +36,8 @@ fn make_mailbox() -> io::Result<Mailbox> {
 
 struct OwnLoop {
     reactor: Reactor,
+    /// It has stopped, and its connections rest.
+    rests: bool,
     /// On the thread of a context, what runs may be interrupted while this waits.
     _roused: Option<Roused>,
 }
@@ -45,7 +47,15 @@ impl Turns for OwnLoop {
         let reactor = &mut self.reactor;
         reactor.event_loop = Some(EventLoop::new(of));
         reactor.drive_loop(of.py());
+        if std::mem::take(&mut self.rests) {
+            reactor.settle_due(of.py());
+        }
         let ran = reactor.run_own(of.py());
+        let stops = reactor.event_loop.as_ref().is_some_and(|event_loop| event_loop.is_stopping(of.py()));
+        if stops || ran.is_err() {
+            self.rests = true;
+            reactor.rest(of.py());
+        }
         // It would keep the loop, which keeps this.
         reactor.event_loop = None;
         ran
@@ -55,8 +65,13 @@ impl Turns for OwnLoop {
         Rc::clone(&self.reactor.context)
     }
 
+    fn hand_over(self: Box<Self>, py: Python<'_>) {
+        let OwnLoop { reactor, .. } = *self;
+        reactor.hand_over(py);
+    }
+
     fn end(self: Box<Self>, py: Python<'_>, on_its_thread: bool) {
-        let OwnLoop { reactor, _roused } = *self;
+        let OwnLoop { reactor, .. } = *self;
         match on_its_thread {
             true => reactor.finish(py),
             false => reactor.leave(py),
@@ -64,7 +79,12 @@ impl Turns for OwnLoop {
     }
 }
 
-fn make_turns(py: Python<'_>, name: &str, mailbox: &Arc<Mailbox>) -> PyResult<Box<dyn Turns>> {
+fn make_turns(
+    py: Python<'_>,
+    name: &str,
+    mailbox: &Arc<Mailbox>,
+    context: Option<Rc<Context>>,
+) -> PyResult<Box<dyn Turns>> {
     let wanted = match name {
         "auto" => Backend::Auto,
         "uring" => Backend::Uring,
@@ -79,13 +99,14 @@ fn make_turns(py: Python<'_>, name: &str, mailbox: &Arc<Mailbox>) -> PyResult<Bo
         NoDriver::Resources(error) => error.into(),
     })?;
     let buffer_type = Types::of(py)?.reactor_buffer.unbind();
-    let context = Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
+    let make_context = || Rc::new(Context::new(Arc::clone(mailbox), options.limits, buffer_type));
+    let context = context.unwrap_or_else(make_context);
     let python = Workspace::new(py, &[])?;
     let sleeper = Arc::clone(mailbox);
     let _roused =
         context::current(py).map(|runs_it| runs_it.mailbox.running.rouse_by(Box::new(move || sleeper.inbox.wake())));
     let reactor = Reactor::new(driver, context, Rc::new(RefCell::new(pool)), python, &options);
-    Ok(Box::new(OwnLoop { reactor, _roused }))
+    Ok(Box::new(OwnLoop { reactor, rests: true, _roused }))
 }
 
 fn options(backend: Backend) -> Options {

@@ -41,6 +41,26 @@ def case(backend: str, scenario: Any) -> Any:
     return test
 
 
+def elsewhere(function: Any) -> Any:
+    """What it answers, called on a thread of its own."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(function()))
+    thread.start()
+    thread.join()
+    return answers.pop()
+
+
+class BufferedEcho(transports.Echo, asyncio.BufferedProtocol):
+    """An echo that has a buffer of its own."""
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        self.buffer = bytearray(10_000)
+        return self.buffer
+
+    def buffer_updated(self, count: int) -> None:
+        self.transport.write(bytes(self.buffer[:count]))
+
+
 class Own:
     """What only a loop of one's own can show."""
 
@@ -121,26 +141,100 @@ class Own:
         self.theirs.close()
         self.assertEqual(descriptors(), self.before)
 
-    def test_on_another_thread_the_connection_is_over(self) -> None:
-        """What drives a loop belongs to a thread: whoever runs it elsewhere can still close its transports."""
-        transport, protocol = self.make()
-        said: list[Any] = []
+    def test_on_another_thread_the_connection_goes_on(self) -> None:
+        """What drives a loop belongs to a thread; its connections go along."""
+        transport, protocol = self.make(transports.Echo)
+        self.theirs.settimeout(30)
 
-        def elsewhere() -> None:
-            async def main() -> None:
-                transport.write(b"in vain")
-                transport.close()
-                said.append(await protocol.lost)
+        async def exchange() -> bytes:
+            self.theirs.send(b"there")
+            return await asyncio.to_thread(self.theirs.recv, 10)
 
-            self.loop.run_until_complete(main())
-
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
-        self.assertEqual(said, [None])
+        for run in (elsewhere, elsewhere, lambda function: function(), elsewhere):
+            self.assertEqual(run(lambda: self.loop.run_until_complete(exchange())), b"there")
+        transport.write(b"between")
+        elsewhere(lambda: self.loop.run_until_complete(asyncio.sleep(0)))
+        self.assertEqual(self.theirs.recv(10), b"between")
+        elsewhere(lambda: self.loop.run_until_complete(self.loop.shutdown_default_executor()))
+        transport.close()
+        self.assertEqual(elsewhere(lambda: self.loop.run_until_complete(protocol.lost)), None)
         self.assertEqual(self.theirs.recv(10), b"")
         self.theirs.close()
-        self.loop.close()
+        elsewhere(self.loop.close)
+        self.assertEqual(descriptors(), self.before)
+
+    def test_nothing_is_lost_on_the_way(self) -> None:
+        """Stopped in the middle of whatever runs, again and again, on one thread after the other."""
+        for kind in (transports.Echo, BufferedEcho):
+            ends = [socket.socketpair() for _ in range(4)]
+            for ours, theirs in ends:
+                ours.setblocking(False)
+                theirs.settimeout(60)
+            made = [self.loop.run_until_complete(self.loop.connect_accepted_socket(kind, ours)) for ours, _ in ends]
+            sizes = [3, 70_000, 3_000_000, 9_000_000]
+            wants = [bytes(range(nth, 250 + nth)) * (size // 250 + 1) for nth, size in enumerate(sizes)]
+            gets = [bytearray() for _ in wants]
+
+            def receive(nth: int, gets: Any = gets, wants: Any = wants, ends: Any = ends) -> None:
+                while len(gets[nth]) < len(wants[nth]):
+                    gets[nth] += ends[nth][1].recv(100_000)
+
+            peers = [threading.Thread(target=ends[nth][1].sendall, args=(wants[nth],)) for nth in range(4)]
+            peers += [threading.Thread(target=receive, args=(nth,)) for nth in range(4)]
+            for peer in peers:
+                peer.start()
+            moves = 0
+            while any(peer.is_alive() for peer in peers):
+                # Many stop at once, some after a while.
+                elsewhere(lambda moves=moves: self.loop.run_until_complete(asyncio.sleep(moves % 4 * 0.0005)))
+                moves += 1
+            self.assertEqual(gets, wants)
+            for transport, _ in made:
+                transport.close()
+            elsewhere(lambda made=made: self.loop.run_until_complete(asyncio.gather(*[one.lost for _, one in made])))
+            for _, theirs in ends:
+                theirs.close()
+        self.close()
+
+    def test_what_happens_in_between_is_told_elsewhere(self) -> None:
+        transport, protocol = self.make()
+        protocol.stays = True
+        transport.pause_reading()
+        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.theirs.send(b"before")
+        elsewhere(lambda: self.loop.run_until_complete(asyncio.sleep(0.01)))
+        transport.resume_reading()
+        self.theirs.send(b" and after")
+        self.theirs.shutdown(socket.SHUT_WR)
+        elsewhere(lambda: self.loop.run_until_complete(transports.until(lambda: "eof" in protocol.told)))
+        self.assertEqual(protocol.data, b"before and after")
+        elsewhere(lambda: self.loop.run_until_complete(asyncio.sleep(0.01)))
+        transport.write(b"late")
+        transport.close()
+        elsewhere(lambda: self.loop.run_until_complete(protocol.lost))
+        self.assertEqual(self.theirs.recv(10), b"late")
+        self.close()
+
+    def test_a_server_that_is_closed_elsewhere_leaves_its_connections(self) -> None:
+        made: list[Any] = []
+        server = self.loop.run_until_complete(
+            self.loop.create_server(lambda: made.append(transports.Echo()) or made[-1], "127.0.0.1", 0)
+        )
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.settimeout(30)
+            elsewhere(lambda: self.loop.run_until_complete(transports.until(lambda: made and made[0].told)))
+            elsewhere(server.close)
+            client.sendall(b"still")
+
+            async def receive() -> bytes:
+                return await asyncio.to_thread(client.recv, 10)
+
+            self.assertEqual(self.loop.run_until_complete(receive()), b"still")
+            made[0].transport.close()
+            elsewhere(lambda: self.loop.run_until_complete(made[0].lost))
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.ours.close()
+        self.close()
 
     def test_keyboard_interrupt_ends_the_run(self) -> None:
         class Interrupting(transports.Recorder):

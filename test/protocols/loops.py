@@ -335,6 +335,39 @@ def own_loop_on_threads(backend):
     return answers
 
 
+def own_loop_with_a_connection_on_threads(backend):
+    """A connection goes along from one thread to the next, and loses nothing."""
+    import asyncio
+    import socket
+    import threading
+
+    import erlang
+
+    loop = erlang.new_event_loop(backend=backend)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(30)
+    made = loop.run_until_complete(asyncio.open_connection(sock=ours))
+    answers = []
+
+    async def exchange():
+        made[1].write(b"hello")
+        theirs.send(await asyncio.to_thread(theirs.recv, 5))
+        return await made[0].readexactly(5)
+
+    def run():
+        answers.append(loop.run_until_complete(exchange()).decode())
+
+    for _ in range(5):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    made[1].transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    theirs.close()
+    return answers
+
+
 def own_loops_closed_elsewhere(backend):
     """How many descriptors stay of loops that are closed on another thread than they ran on."""
     import asyncio

@@ -273,6 +273,12 @@ impl Link {
         self.sending = false;
     }
 
+    /// Another driver serves it from now on, which listens for nothing yet. Nothing of it runs.
+    pub fn moved(&mut self) {
+        debug_assert!(!self.runs());
+        self.ear = Ear::Off;
+    }
+
     /// The time to linger is over.
     pub fn linger_expired(&mut self) {
         if self.phase == Phase::Lingering {
@@ -362,6 +368,11 @@ impl Link {
         };
         let listen = (self.ear != Ear::Off).then_some("listen for the end");
         [receive, self.sending.then_some("send"), listen].into_iter().flatten()
+    }
+
+    /// Whether a receive or a send runs.
+    pub fn runs(&self) -> bool {
+        self.sending || self.receive != Receive::Idle
     }
 
     /// Accepted bytes that the kernel has not taken.

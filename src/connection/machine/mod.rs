@@ -87,7 +87,11 @@ impl Machine {
             Contract::Transport(transport) => match transport.comes_first(&self.link) {
                 Some(next) => next,
                 None => match self.link.next(limits, transport.wish(&self.link), may_call) {
-                    Next::Nothing if transport.lets_go(&self.link) => Next::LetGo,
+                    // It may have ended just now.
+                    Next::Nothing => match transport.comes_first(&self.link) {
+                        None if transport.lets_go(&self.link) => Next::LetGo,
+                        next => next.unwrap_or(Next::Nothing),
+                    },
                     next => next,
                 },
             },

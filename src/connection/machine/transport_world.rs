@@ -53,6 +53,8 @@ pub enum Happening {
     Aborts,
     /// Its program has no reference to it any more.
     Forgets,
+    /// Its loop has stopped, and goes on by another driver.
+    Moves,
 }
 
 /// Everything around the machine of one transport.
@@ -415,6 +417,18 @@ impl TransportWorld {
         }
     }
 
+    fn moves(&mut self) {
+        self.cancelling = false;
+        if std::mem::take(&mut self.receiving) {
+            self.machine.link.receive_cancelled();
+        }
+        if std::mem::take(&mut self.sending) {
+            self.machine.sent(0, &LIMITS);
+        }
+        self.machine.link.moved();
+        self.ear = Ear::Off;
+    }
+
     fn send_fails(&mut self) {
         let was_aborted = self.failed;
         self.machine.link.send_failed(libc::EPIPE);
@@ -453,6 +467,7 @@ impl TransportWorld {
                 (self.awaits_empty, self.lent) = (lends, lends);
                 self.machine.lend(lends);
             }
+            Happening::Moves => self.moves(),
             Happening::Closes => self.close(),
             Happening::Aborts => {
                 self.fail();

@@ -31,6 +31,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Closes),
         1 => Just(Aborts),
         1 => Just(Forgets),
+        1 => Just(Moves),
     ]
 }
 
