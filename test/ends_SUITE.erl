@@ -25,7 +25,7 @@ groups() ->
         half_closed_is_not_dead,
         gone_while_the_last_output_is_flushed,
         many_at_once
-    ] ++ [lost_by_the_kernel || os:getenv("PY_REACTOR_FAULTS") =/= false]).
+    ] ++ [Case || Case <- [lost_by_the_kernel, watched_no_more], os:getenv("PY_REACTOR_FAULTS") =/= false]).
 
 scripted(Eof) ->
     #{script => #{data_received => [{<<"w">>, continue}], eof_received => [{<<>>, Eof}]}}.
@@ -192,5 +192,37 @@ lost_by_the_kernel(Config) ->
             end
          || End <- [fun gen_tcp:close/1, fun reactor_test:reset/1]
         ],
+        reactor_test:wait_connections(Context, 0)
+    end).
+
+%% A kernel that has no room to listen for the end (src/driver/faults.rs): nobody would hear it, and so the connection ends.
+watched_no_more(Config) ->
+    ok = log_collector:install(),
+    try
+        watched_no_more_by_the_kernel(Config)
+    after
+        log_collector:remove()
+    end.
+
+watched_no_more_by_the_kernel(Config) ->
+    serving(Config, "recorder.Scripted", fun(Context) ->
+        {ok, Id} = py_reactor_table:id(Context),
+        {Other, OtherTag} = client(Context, Config, #{script => #{data_received => [{<<>>, async_pending}]}}),
+        [{Half, HalfTag}, {Full, FullTag}] = [client(Context, Config, #{script => #{data_received => [{<<>>, async_pending}]}}) || _ <- lists:seq(1, 2)],
+        [send(Client, <<"faults: watch no more">>) || Client <- [Half, Full]],
+        [wait_event(Context, Tag, <<"data_received">>) || Tag <- [HalfTag, FullTag]],
+        ok = gen_tcp:shutdown(Half, write),
+        send(Full, binary:copy(<<"x">>, 200000)),
+        [
+            begin
+                wait_lost(Context, Tag),
+                Why = "(lambda lost: (lost.close_reason, lost.close_errno))(__import__('recorder').protocol(tag))",
+                ?assertEqual({ok, {<<"reset">>, 28}}, py:eval(Context, Why, #{tag => Tag})),
+                {error, _, _} = log_collector:await(Id, ["fs.epoll.max_user_watches"])
+            end
+         || Tag <- [HalfTag, FullTag]
+        ],
+        gen_tcp:close(Other),
+        wait_lost(Context, OtherTag),
         reactor_test:wait_connections(Context, 0)
     end).

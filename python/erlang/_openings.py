@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 # How long a connect to a Unix socket whose backlog is full waits: nothing tells when there is room.
 _BACKLOG_RETRY_DELAY = 0.005
 # The addresses of these native code can tell.

@@ -213,7 +213,7 @@ fn hand_over<'a>(env: Env<'a>, context: &Context, fd: i64, info: Term<'a>, how: 
         Unfit::Bad => (atoms::bad_fd(), fd).encode(env),
         Unfit::Served => (atoms::already_handed_off(), fd).encode(env),
         Unfit::Kind(kind) => (atoms::unsupported_descriptor(), kind_atom(env, kind)).encode(env),
-        Unfit::NoDuplicate(errno) => system(env, errno),
+        Unfit::NoRoom(errno) => system(env, errno),
     })?;
     if !info.is_map() {
         return Err((atoms::bad_info(), "the second argument must be a map").encode(env));

@@ -22,6 +22,7 @@ pub fn posix(env: Env<'_>, errno: i32) -> Atom {
         libc::ENODEV => "enodev",
         libc::ENOBUFS => "enobufs",
         libc::ENOMEM => "enomem",
+        libc::ENOSPC => "enospc",
         libc::EPERM => "eperm",
         libc::EPROTONOSUPPORT => "eprotonosupport",
         _ => "unknown",
@@ -45,11 +46,20 @@ pub fn no_descriptor(error: &io::Error) -> String {
     )
 }
 
+/// Of an error that no further descriptor is watched.
+pub fn no_watch(error: &io::Error) -> String {
+    format!(
+        "the kernel watches no more descriptors for this user: {error}. Look at the limit of all that are watched by epoll \
+         (fs.epoll.max_user_watches)"
+    )
+}
+
 /// Why a call of the system failed: `{resources, Text}` where something has run out, else the `inet:posix()` atom.
 pub fn system(env: Env<'_>, errno: i32) -> Term<'_> {
     let error = io::Error::from_raw_os_error(errno);
     match errno {
         libc::EMFILE | libc::ENFILE => (atoms::resources(), no_descriptor(&error)).encode(env),
+        libc::ENOSPC => (atoms::resources(), no_watch(&error)).encode(env),
         libc::ENOMEM | libc::ENOBUFS => {
             (atoms::resources(), format!("no memory of the kernel's was to be had: {error}")).encode(env)
         }

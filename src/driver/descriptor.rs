@@ -1,10 +1,11 @@
 //! A descriptor that a reactor serves: the checks before it is ours, and what is done with it by its number.
 
 use crate::driver::address::Address;
+use crate::driver::epoll::Set;
 use crate::driver::registry::{
     Abilities, Holder, Identity, duplicate, identity, is_new, names, registry, status, take_duplicate,
 };
-use crate::driver::syscalls::no_delay;
+use crate::driver::syscalls::{errno_of, no_delay};
 use crate::driver::{Io, Target};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -19,8 +20,8 @@ pub enum Unfit {
     Served,
     /// It is not something a protocol can be served on: what it is.
     Kind(&'static str),
-    /// It could not be duplicated: the `errno`.
-    NoDuplicate(i32),
+    /// It could not be duplicated, or looked at: the `errno`.
+    NoRoom(i32),
 }
 
 /// Whether the reactor takes the very number, or a duplicate of it.
@@ -41,21 +42,21 @@ fn socket_option(fd: RawFd, option: i32) -> i32 {
     value
 }
 
-fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
+fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, Unfit> {
     let io = match stat.st_mode & libc::S_IFMT {
-        libc::S_IFSOCK if socket_option(fd, libc::SO_ACCEPTCONN) != 0 => return Err("listening_socket"),
+        libc::S_IFSOCK if socket_option(fd, libc::SO_ACCEPTCONN) != 0 => return Err(Unfit::Kind("listening_socket")),
         libc::S_IFSOCK => match socket_option(fd, libc::SO_TYPE) {
             libc::SOCK_STREAM => Io::Socket,
             libc::SOCK_DGRAM => Io::Datagram,
-            _ => return Err("socket_of_another_type"),
+            _ => return Err(Unfit::Kind("socket_of_another_type")),
         },
         libc::S_IFIFO => Io::File,
-        libc::S_IFCHR if can_be_waited_for(fd) => Io::File,
-        libc::S_IFCHR => return Err("character_device"),
-        libc::S_IFREG => return Err("regular_file"),
-        libc::S_IFDIR => return Err("directory"),
-        libc::S_IFBLK => return Err("block_device"),
-        _ => return Err("unknown"),
+        libc::S_IFCHR if can_be_waited_for(fd).map_err(Unfit::NoRoom)? => Io::File,
+        libc::S_IFCHR => return Err(Unfit::Kind("character_device")),
+        libc::S_IFREG => return Err(Unfit::Kind("regular_file")),
+        libc::S_IFDIR => return Err(Unfit::Kind("directory")),
+        libc::S_IFBLK => return Err(Unfit::Kind("block_device")),
+        _ => return Err(Unfit::Kind("unknown")),
     };
     // SAFETY: I10: no pointers.
     let mode = unsafe { libc::fcntl(fd, libc::F_GETFL) } & libc::O_ACCMODE;
@@ -63,16 +64,14 @@ fn abilities(fd: RawFd, stat: &libc::stat) -> Result<Abilities, &'static str> {
 }
 
 /// Whether the kernel can tell when `fd` is ready. Terminals can be waited for, `/dev/null` and its like cannot.
-fn can_be_waited_for(fd: RawFd) -> bool {
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-    // SAFETY: I10: a set of our own, closed at once, and a valid event.
-    unsafe {
-        let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-        if set < 0 {
-            return false;
-        }
-        let set = OwnedFd::from_raw_fd(set);
-        libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) == 0
+///
+/// # Errors
+/// There is no room to find that out: the `errno`.
+fn can_be_waited_for(fd: RawFd) -> Result<bool, i32> {
+    match Set::new().and_then(|mut set| set.watch(fd)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) => Err(errno_of(&error)),
     }
 }
 
@@ -116,11 +115,11 @@ impl Descriptor {
             (None, How::Adopt) => return Err(Unfit::Bad),
             (None, How::Auto) => duplicate(fd).map_err(|error| match error.raw_os_error() {
                 Some(libc::EBADF) => Unfit::Bad,
-                errno => Unfit::NoDuplicate(errno.unwrap_or(libc::EMFILE)),
+                errno => Unfit::NoRoom(errno.unwrap_or(libc::EMFILE)),
             })?,
         };
         let stat = status(ours.as_raw_fd()).map_err(|_| Unfit::Bad)?;
-        let abilities = abilities(ours.as_raw_fd(), &stat).map_err(Unfit::Kind)?;
+        let abilities = abilities(ours.as_raw_fd(), &stat)?;
         // The ends of a pipe have one inode, and are told apart by what they can do; openings of a terminal cannot be.
         let is_terminal = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
         if !is_terminal && !registry().served.insert((identity(&stat), abilities)) {
@@ -167,7 +166,7 @@ impl Descriptor {
     /// It is none, or served already.
     pub fn lent(fd: RawFd) -> Result<Self, Unfit> {
         let stat = status(fd).map_err(|_| Unfit::Bad)?;
-        let abilities = abilities(fd, &stat).map_err(Unfit::Kind)?;
+        let abilities = abilities(fd, &stat)?;
         if abilities.io != Io::Socket {
             return Err(Unfit::Kind("not_a_stream"));
         }
@@ -403,6 +402,11 @@ mod tests {
         assert_eq!(Descriptor::claim(file.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("regular_file"));
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(Descriptor::claim(null.as_raw_fd(), How::Auto).unwrap_err(), Unfit::Kind("character_device"));
+        let terminal = std::fs::File::open("/dev/ptmx").unwrap();
+        crate::driver::epoll::full::set(true);
+        assert_eq!(Descriptor::claim(terminal.as_raw_fd(), How::Auto).unwrap_err(), Unfit::NoRoom(libc::ENOSPC));
+        crate::driver::epoll::full::set(false);
+        assert!(Descriptor::claim(terminal.as_raw_fd(), How::Auto).is_ok());
         let (pair, _other) = seqpacket_pair();
         let unfit = Descriptor::claim(pair.as_raw_fd(), How::Auto).unwrap_err();
         assert_eq!(unfit, Unfit::Kind("socket_of_another_type"));

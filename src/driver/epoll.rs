@@ -128,6 +128,10 @@ impl Set {
         if operation != libc::EPOLL_CTL_ADD && self.owners.get(place) != Some(&data) {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
+        #[cfg(test)]
+        if operation == libc::EPOLL_CTL_ADD && full::is_full() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         let mut event = libc::epoll_event { events, u64: data };
         // SAFETY: I10: a valid event on the stack.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) })?;
@@ -231,5 +235,24 @@ impl Set {
 impl AsRawFd for Set {
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
+    }
+}
+
+/// For tests, a kernel that watches nothing more for the calling thread.
+#[cfg(test)]
+pub mod full {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_FULL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub fn is_full() -> bool {
+        IS_FULL.get()
+    }
+
+    /// From now on it does not, or does again.
+    pub fn set(full: bool) {
+        IS_FULL.set(full);
     }
 }

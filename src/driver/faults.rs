@@ -8,7 +8,7 @@
 //! number of the decision. What must hold all the same: bytes that were accepted arrive once and in order, or the
 //! connection is reported lost.
 //!
-//! It also panics, or loses the end, where a peer asks for that ([`PANIC`], [`LOSE_END`]): with the seed 0, nothing else goes wrong.
+//! It also panics, loses the end, or refuses to listen for it, where a peer asks for that ([`PANIC`], [`LOSE_END`], [`REFUSE`]): with the seed 0, nothing else goes wrong.
 
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
@@ -37,6 +37,9 @@ const PANIC: &[u8] = b"faults: panic while ";
 /// After what begins so, the kernel loses what ends the receive, until the connection is looked at.
 const LOSE_END: &[u8] = b"faults: lose the end";
 
+/// After what begins so, the kernel watches that connection no more.
+const REFUSE: &[u8] = b"faults: watch no more";
+
 /// A driver with faults.
 pub struct Faulty {
     inner: Box<dyn Driver>,
@@ -48,6 +51,8 @@ pub struct Faulty {
     /// Connections whose end will be lost, and those whose end was.
     losing: HashSet<ConnId>,
     lost: HashMap<ConnId, Outcome>,
+    /// Connections whose ears are refused.
+    refused: HashSet<ConnId>,
 }
 
 impl Faulty {
@@ -60,6 +65,7 @@ impl Faulty {
             resetting: HashSet::new(),
             losing: HashSet::new(),
             lost: HashMap::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -86,6 +92,9 @@ impl Faulty {
             panic_if_asked(b"waiting", bytes);
             if bytes.starts_with(LOSE_END) {
                 self.losing.insert(id);
+            }
+            if bytes.starts_with(REFUSE) {
+                self.refused.insert(id);
             }
         }
         match outcome {
@@ -192,7 +201,10 @@ impl Driver for Faulty {
     }
 
     fn listen(&mut self, id: ConnId, target: Target, ear: Ear) {
-        self.inner.listen(id, target, ear);
+        match ear != Ear::Off && self.refused.remove(&id) {
+            true => self.late.push_back(Event { id, outcome: Outcome::ReceiveFailed(libc::ENOSPC) }),
+            false => self.inner.listen(id, target, ear),
+        }
     }
 
     fn look(&mut self, quiet: &[ConnId]) {

@@ -22,6 +22,12 @@ pub fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// Whether the kernel has refused something for want of room, which may be there again: more descriptors are not watched for this
+/// user (`fs.epoll.max_user_watches`), or there is no memory.
+pub fn is_short(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::ENOMEM))
+}
+
 fn errno() -> i32 {
     errno_of(&io::Error::last_os_error())
 }

@@ -407,6 +407,7 @@ on_every_driver! {
 
 /// The end is heard where nothing is received.
 mod ears;
+mod full;
 mod left;
 mod numbers;
 mod openings;

@@ -8,6 +8,7 @@ use crate::base::ear::Ear;
 use crate::base::numbers::NumberMap;
 use crate::base::token::{ConnId, GENERATION_MASK};
 use crate::driver::epoll::{Interest, Set};
+use crate::driver::syscalls::is_short;
 use std::collections::hash_map::Entry as Place;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -158,7 +159,7 @@ impl<T: Copy> Watch<T> {
                 tell(fd, Side::Output, who);
             }
         }
-        // Where no descriptor is left for another set, the strays are told of until there is one.
+        // Where nothing is left for another set, the strays are told of until there is one.
         Ok(strays && self.renew().is_ok())
     }
 
@@ -167,7 +168,10 @@ impl<T: Copy> Watch<T> {
     fn renew(&mut self) -> io::Result<()> {
         let mut set = Set::with_room(AT_ONCE)?;
         for (fd, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_held()) {
-            if set.change(*fd, id(*fd, entry.generation), Interest::default(), entry.held).is_err() {
+            if let Err(error) = set.change(*fd, id(*fd, entry.generation), Interest::default(), entry.held) {
+                if is_short(&error) {
+                    return Err(error);
+                }
                 entry.held = Interest::default();
             }
         }
@@ -335,5 +339,34 @@ mod tests {
         assert_eq!(watch.add(fd, Input, 2).unwrap(), [None, None]);
         theirs.write_all(b"x").unwrap();
         assert_eq!(ready(&mut watch), [(Input, 2)]);
+    }
+    #[test]
+    fn where_the_kernel_watches_nothing_more_nobody_loses_what_they_have() {
+        use crate::driver::epoll::full;
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (stray, mut strays) = UnixStream::pair().unwrap();
+        let _elsewhere = stray.try_clone().unwrap();
+        let mut watch = Watch::new().unwrap();
+        watch.add(ours.as_raw_fd(), Input, 1).unwrap();
+        watch.add(stray.as_raw_fd(), Input, 2).unwrap();
+        full::set(true);
+        let refused = watch.add(theirs.as_raw_fd(), Input, 3).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(watch.waiting_for(theirs.as_raw_fd()), (false, false));
+        assert_eq!(watch.add(ours.as_raw_fd(), Output, 4).unwrap(), [None, None], "it is watched already");
+        // There is no room for a set without the stray.
+        let fd = stray.as_raw_fd();
+        drop(stray);
+        assert_eq!(watch.remove(fd, Input), Some(2));
+        strays.write_all(b"x").unwrap();
+        theirs.write_all(b"x").unwrap();
+        for _ in 0..2 {
+            assert_eq!(ready(&mut watch), [(Input, 1), (Output, 4)]);
+        }
+        full::set(false);
+        let before = watch.as_raw_fd();
+        assert_eq!(ready(&mut watch), [(Input, 1), (Output, 4)]);
+        assert_ne!(watch.as_raw_fd(), before);
+        assert_eq!(ready(&mut watch), [(Input, 1), (Output, 4)]);
     }
 }

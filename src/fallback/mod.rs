@@ -21,6 +21,12 @@ use std::time::{Duration, Instant};
 /// Datagrams received per readiness: one socket may carry those of many peers, of whom each has a turn.
 const DATAGRAMS_AT_ONCE: usize = 32;
 
+/// How often what the kernel does not watch is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What is watched is ready, or may be.
+const WATCHED: Event = Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Watched };
+
 /// What waits for one connection's descriptor.
 struct Slot {
     id: Option<ConnId>,
@@ -52,6 +58,8 @@ pub struct Epoll {
     set: Set,
     wake_fd: OwnedFd,
     watched: Option<RawFd>,
+    /// The kernel would not: it is looked at again and again, without being told.
+    watch_refused: bool,
     slots: Vec<Slot>,
     /// Those that are starved, and perhaps some that were.
     starved: Vec<ConnId>,
@@ -75,6 +83,7 @@ impl Epoll {
             set,
             wake_fd,
             watched: None,
+            watch_refused: false,
             slots: Vec::new(),
             starved: Vec::new(),
             made: Vec::new(),
@@ -109,8 +118,11 @@ impl Epoll {
         let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some(), ear: slot.ear };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = syscalls::errno_of(&error);
+            // An ear that is refused hears nothing, and nobody would know: it ends like a receive. Where the descriptor is gone,
+            // that shows itself.
+            let is_deaf = wanted.ear != Ear::Off && slot.sending.is_none() && syscalls::is_short(&error);
             (slot.interest, slot.ear) = (Interest::default(), Ear::Off);
-            if std::mem::take(&mut slot.receiving) {
+            if std::mem::take(&mut slot.receiving) || is_deaf {
                 self.made.push(Event { id, outcome: Outcome::ReceiveFailed(errno) });
             }
             if slot.sending.take().is_some() {
@@ -123,22 +135,24 @@ impl Epoll {
 
     /// A set without what cannot be taken out of the old one: whose number somebody else has closed, while what it named is
     /// open elsewhere. It would be ready for ever.
+    ///
+    /// # Errors
+    /// There is no room for another one.
     fn renew_set(&mut self) -> io::Result<()> {
         let mut set = Set::new()?;
         set.add_wake(self.wake_fd.as_raw_fd())?;
         if let Some(fd) = self.watched {
-            let _ = set.watch(fd);
+            unless_short(set.watch(fd))?;
         }
         for slot in &self.slots {
             if let Some(id) = slot.id
                 && slot.interest != Interest::default()
             {
-                // One that is refused has lost its descriptor, too; that shows when it is quiet.
-                let _ = set.change(slot.target.fd, id, Interest::default(), slot.interest);
+                unless_short(set.change(slot.target.fd, id, Interest::default(), slot.interest))?;
             }
         }
         for (id, fd, opening) in self.openings.iter() {
-            let _ = set.add_opening(fd, id, opening);
+            unless_short(set.add_opening(fd, id, opening))?;
         }
         self.resting.clear();
         self.set = set;
@@ -228,6 +242,17 @@ impl Epoll {
         events.push(Event { id, outcome: Outcome::Heard(heard) });
     }
 
+    /// Tries again to watch what was refused. Answers how long the wait may take: until then it is said to be ready each time.
+    #[cold]
+    fn watch_again(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> Option<Duration> {
+        self.watch_refused = self.watched.is_some_and(|fd| self.set.watch(fd).is_err());
+        if !self.watch_refused {
+            return timeout;
+        }
+        events.push(WATCHED);
+        Some(timeout.map_or(LOOK_AGAIN, |timeout| timeout.min(LOOK_AGAIN)))
+    }
+
     fn empty_wake(&self) {
         let mut count = 0u64;
         // SAFETY: I10: reads 8 bytes into a local.
@@ -251,6 +276,11 @@ impl Epoll {
             }
         }
     }
+}
+
+/// What is refused because its descriptor is gone shows itself otherwise.
+fn unless_short(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if syscalls::is_short(&error) { Err(error) } else { Ok(()) })
 }
 
 impl Driver for Epoll {
@@ -320,7 +350,8 @@ impl Driver for Epoll {
         if let Some(before) = self.watched {
             self.set.unwatch(before);
         }
-        self.watched = fd.filter(|fd| self.set.watch(*fd).is_ok());
+        self.watched = fd;
+        self.watch_refused = fd.is_some_and(|fd| self.set.watch(fd).is_err());
     }
 
     fn open(&mut self, id: ConnId, fd: RawFd, opening: Opening) {
@@ -353,12 +384,13 @@ impl Driver for Epoll {
             self.set.remove_opening(fd, id);
         }
         let timeout = if self.made.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let timeout = if self.watch_refused { self.watch_again(timeout, events) } else { timeout };
         let ready = self.set.wait(timeout)?;
         events.append(&mut self.made);
         let mut strays = false;
         for index in 0..ready {
             if self.set.is_watched(index) {
-                events.push(Event { id: ConnId { index: 0, generation: 0 }, outcome: Outcome::Watched });
+                events.push(WATCHED);
                 continue;
             }
             if let Some(id) = self.set.opening(index) {
@@ -386,7 +418,7 @@ impl Driver for Epoll {
             }
         }
         if strays {
-            // Where no descriptor is left for another set, the strays are told of until there is one.
+            // Where nothing is left for another set, the strays are told of until there is one.
             let _ = self.renew_set();
         }
         Ok(())

@@ -66,6 +66,7 @@ impl Reactor {
                 Outcome::Readable => self.receive_left(py, id),
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
+                Outcome::ReceiveFailed(libc::ENOSPC) => self.watched_no_more(id, outcome),
                 _ => match self.datagram_error(id, outcome) {
                     Some(errno) => self.datagram_failed(py, id, outcome, errno),
                     None => self.advance(id, outcome),

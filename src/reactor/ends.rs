@@ -7,6 +7,7 @@ use super::transports::is_robbed;
 use crate::base::ear::Ear;
 use crate::base::token::ConnId;
 use crate::driver::{Driver, Outcome, Target};
+use crate::mail::notice::Notice;
 use crate::python::instance;
 use pyo3::prelude::*;
 
@@ -30,6 +31,16 @@ impl Reactor {
     /// By what a connection is reached, and whether that is a stranger's.
     fn reached(&self, py: Python<'_>, id: ConnId) -> Option<(Target, bool)> {
         self.with(id, |connection| (connection.descriptor.target(), is_robbed(py, connection)))
+    }
+
+    /// The kernel would not tell when something arrives, nor of the end.
+    #[cold]
+    pub(super) fn watched_no_more(&mut self, id: ConnId, outcome: Outcome) {
+        let message = "a connection was cut: the kernel watches no more descriptors for this user. Look at the limit of all that \
+                       are watched by epoll (fs.epoll.max_user_watches)";
+        let fd = self.with(id, |connection| connection.descriptor.number());
+        self.context.mailbox.notify(Notice { level: "error", message: message.to_owned(), meta: Vec::new(), fd });
+        self.advance(id, outcome);
     }
 
     /// The peer sends no more, or is gone. The protocol can see it at once, whatever mode it is in.

@@ -26,10 +26,15 @@ impl Uring {
             return;
         }
         let before = self.claim(id, target).ear;
-        // Refused, it is as if nobody listened: the end shows itself when something is received or sent.
-        let held = self.ears.change(target.fd, id, interest(before), interest(ear)).is_ok();
-        let slot = self.slot(id);
-        slot.ear = if held { ear } else { Ear::Off };
+        let changed = self.ears.change(target.fd, id, interest(before), interest(ear));
+        self.slot(id).ear = if changed.is_ok() { ear } else { Ear::Off };
+        // An ear that is refused hears nothing, and nobody would know: it ends like a receive. Where the descriptor is gone, that
+        // shows itself.
+        if let Err(error) = changed
+            && syscalls::is_short(&error)
+        {
+            self.made.push(Event { id, outcome: Outcome::ReceiveFailed(syscalls::errno_of(&error)) });
+        }
         if ear != Ear::Off && !self.ears_polled {
             self.poll_ears();
         }
@@ -70,8 +75,12 @@ impl Uring {
     fn renew_ears(&mut self) {
         let Ok(mut ears) = Set::new() else { return };
         for slot in self.slots.iter().filter(|slot| slot.ear != Ear::Off) {
-            if let Some(id) = slot.id {
-                let _ = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear));
+            if let Some(id) = slot.id
+                && let Err(error) = ears.change(slot.target.fd, id, Interest::default(), interest(slot.ear))
+                && syscalls::is_short(&error)
+            {
+                // There is no room for another set: the strays are told of until there is.
+                return;
             }
         }
         self.ears = ears;
