@@ -397,8 +397,20 @@ half_close_still_gets_the_response(Config) ->
 
 %% What was accepted arrives, then the end; what the client sends afterwards is delivered until that ends, too.
 an_output_that_ends(Config) ->
+    %% In write mode too, where what stands in write_buffer can never leave.
+    [an_output_that_ends(Config, Answer) || Answer <- [continue, write_pending]],
+    %% A protocol that waits for somebody else keeps nothing alive that nothing can happen to, but what has arrived is its own.
     serving(Config, "streams.EndsItsOutput", fun(Context) ->
-        {Client, Tag} = client(Context, Config, #{}),
+        {Client, Tag} = client(Context, Config, #{answer => read_pending}),
+        send(Client, <<"one">>),
+        ok = gen_tcp:shutdown(Client, write),
+        ?assertEqual(binary:copy(<<0>>, 200000), reactor_test:receive_all(Client)),
+        wait_lost(Context, Tag)
+    end).
+
+an_output_that_ends(Config, Answer) ->
+    serving(Config, "streams.EndsItsOutput", fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{answer => Answer}),
         ok = inet:setopts(Client, [{exit_on_close, false}]),
         send(Client, <<"one">>),
         ?assertEqual(binary:copy(<<0>>, 200000), reactor_test:receive_all(Client)),
@@ -409,14 +421,6 @@ an_output_that_ends(Config) ->
         Events = events(Context, Tag),
         ?assertEqual([200000, 0], [Count || {<<"written">>, Count} <- Events]),
         ?assertMatch([_, {<<"eof_received">>, _}, {<<"reason">>, <<"peer_closed">>} | _], lists:dropwhile(fun(Event) -> Event =/= {<<"data_received">>, <<"two">>} end, Events))
-    end),
-    %% A protocol that waits for somebody else keeps nothing alive that nothing can happen to, but what has arrived is its own.
-    serving(Config, "streams.EndsItsOutput", fun(Context) ->
-        {Client, Tag} = client(Context, Config, #{answer => read_pending}),
-        send(Client, <<"one">>),
-        ok = gen_tcp:shutdown(Client, write),
-        ?assertEqual(binary:copy(<<0>>, 200000), reactor_test:receive_all(Client)),
-        wait_lost(Context, Tag)
     end).
 
 connection_made_may_write(Config) ->

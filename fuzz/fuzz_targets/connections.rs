@@ -19,6 +19,8 @@ mod base {
 mod connection {
     pub mod machine;
     pub mod table;
+    #[path = "machine/happening.rs"]
+    pub mod happening;
     #[path = "machine/world.rs"]
     pub mod world;
 }
@@ -29,7 +31,8 @@ use base::ear::Heard;
 use base::token::{ConnId, Kind, Token};
 use connection::machine::{Action, Directions, Task};
 use connection::table::Table;
-use connection::world::{Happening, World};
+use connection::happening::Happening;
+use connection::world::World;
 use libfuzzer_sys::fuzz_target;
 use pool::{Pool, return_from_any_thread};
 
@@ -59,7 +62,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 33 {
+        let happening = match what % 35 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
@@ -83,6 +86,8 @@ impl Context {
             30 => Happening::TaskEnds(how),
             31 => Happening::TasksGivenUp,
             32 => Happening::Buffers(flag),
+            33 => Happening::Deaf,
+            34 => Happening::EndsOutput,
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

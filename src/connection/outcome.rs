@@ -13,6 +13,7 @@ pub fn advance(connection: &mut Connection, outcome: Outcome, context: &Context,
     match outcome {
         Outcome::EndOfFile => machine.link.received_eof(),
         Outcome::Heard(heard) => machine.link.heard(heard),
+        Outcome::Deaf(errno) => machine.link.deaf(errno),
         Outcome::ReceiveFailed(libc::ECANCELED) => machine.link.receive_cancelled(),
         Outcome::ReceiveFailed(errno) => machine.link.receive_failed(errno),
         Outcome::CancelMissed => machine.link.cancel_missed(),

@@ -202,7 +202,7 @@ impl Driver for Faulty {
 
     fn listen(&mut self, id: ConnId, target: Target, ear: Ear) {
         match ear != Ear::Off && self.refused.remove(&id) {
-            true => self.late.push_back(Event { id, outcome: Outcome::ReceiveFailed(libc::ENOSPC) }),
+            true => self.late.push_back(Event { id, outcome: Outcome::Deaf(libc::ENOSPC) }),
             false => self.inner.listen(id, target, ear),
         }
     }

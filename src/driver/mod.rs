@@ -68,6 +68,8 @@ pub enum Outcome {
     CancelMissed,
     /// An ear has heard this. What it can still hear, it says when it is asked to listen for that.
     Heard(Heard),
+    /// The ear was refused with this `errno`, for want of room: nobody listens. A receive that runs by now is none of its matter.
+    Deaf(i32),
     /// Another thread called the reactor.
     Woken,
     /// The descriptor that is watched has input.

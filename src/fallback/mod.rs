@@ -118,11 +118,12 @@ impl Epoll {
         let wanted = Interest { read: slot.receiving && !slot.starved, write: slot.sending.is_some(), ear: slot.ear };
         if let Err(error) = self.set.change(slot.target.fd, id, slot.interest, wanted) {
             let errno = syscalls::errno_of(&error);
-            // An ear that is refused hears nothing, and nobody would know: it ends like a receive. Where the descriptor is gone,
-            // that shows itself.
-            let is_deaf = wanted.ear != Ear::Off && slot.sending.is_none() && syscalls::is_short(&error);
+            // Where the descriptor is gone, that shows itself.
+            if wanted.ear != Ear::Off && syscalls::is_short(&error) {
+                self.made.push(Event { id, outcome: Outcome::Deaf(errno) });
+            }
             (slot.interest, slot.ear) = (Interest::default(), Ear::Off);
-            if std::mem::take(&mut slot.receiving) || is_deaf {
+            if std::mem::take(&mut slot.receiving) {
                 self.made.push(Event { id, outcome: Outcome::ReceiveFailed(errno) });
             }
             if slot.sending.take().is_some() {

@@ -66,7 +66,9 @@ impl Reactor {
                 Outcome::Readable => self.receive_left(py, id),
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
-                Outcome::ReceiveFailed(libc::ENOSPC) => self.watched_no_more(id, outcome),
+                Outcome::ReceiveFailed(errno @ libc::ENOSPC) | Outcome::Deaf(errno) => {
+                    self.watched_no_more(id, outcome, errno);
+                }
                 _ => match self.datagram_error(id, outcome) {
                     Some(errno) => self.datagram_failed(py, id, outcome, errno),
                     None => self.advance(id, outcome),

@@ -35,12 +35,18 @@ impl Reactor {
 
     /// The kernel would not tell when something arrives, nor of the end.
     #[cold]
-    pub(super) fn watched_no_more(&mut self, id: ConnId, outcome: Outcome) {
-        let message = "a connection was cut: the kernel watches no more descriptors for this user. Look at the limit of all that \
-                       are watched by epoll (fs.epoll.max_user_watches)";
-        let fd = self.with(id, |connection| connection.descriptor.number());
-        self.context.mailbox.notify(Notice { level: "error", message: message.to_owned(), meta: Vec::new(), fd });
+    pub(super) fn watched_no_more(&mut self, id: ConnId, outcome: Outcome, errno: i32) {
         self.advance(id, outcome);
+        let cut =
+            self.with(id, |connection| connection.machine.link.is_finished().then(|| connection.descriptor.number()));
+        if let Some(Some(fd)) = cut {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let message = format!(
+                "a connection was cut: the kernel does not watch its descriptor: {error}. Look at the limit of all that are \
+                 watched by epoll (fs.epoll.max_user_watches)"
+            );
+            self.context.mailbox.notify(Notice { level: "error", message, meta: Vec::new(), fd: Some(fd) });
+        }
     }
 
     /// The peer sends no more, or is gone. The protocol can see it at once, whatever mode it is in.

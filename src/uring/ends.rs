@@ -28,12 +28,11 @@ impl Uring {
         let before = self.claim(id, target).ear;
         let changed = self.ears.change(target.fd, id, interest(before), interest(ear));
         self.slot(id).ear = if changed.is_ok() { ear } else { Ear::Off };
-        // An ear that is refused hears nothing, and nobody would know: it ends like a receive. Where the descriptor is gone, that
-        // shows itself.
+        // Where the descriptor is gone, that shows itself.
         if let Err(error) = changed
             && syscalls::is_short(&error)
         {
-            self.made.push(Event { id, outcome: Outcome::ReceiveFailed(syscalls::errno_of(&error)) });
+            self.made.push(Event { id, outcome: Outcome::Deaf(syscalls::errno_of(&error)) });
         }
         if ear != Ear::Off && !self.ears_polled {
             self.poll_ears();

@@ -73,6 +73,7 @@ class EndsItsOutput(Recording):
             self.write_eof()
             self.write_eof()
             note(self.tag, "written", self.write(b"in vain"))
+            self.write_buffer.extend(b"in vain, too")
         return self.client_info.get("answer", "continue")
 
     def eof_received(self):

@@ -179,24 +179,20 @@ async def an_interrupted_end_of_a_connect_is_told_again(loop):
 
 
 class Interrupting:
-    """The nth step of these functions of Openings, as CPython counts them, is interrupted."""
+    """The nth line that is run of these functions of Openings is interrupted before it, or on the way back to its caller."""
 
     def __init__(self, names, nth):
         self.codes = {getattr(Openings, name).__code__ for name in names}
         self.left = nth
 
     def begin(self, frame, event, arg):
-        if frame.f_code not in self.codes:
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self.step
+        return self.step if frame.f_code in self.codes else None
 
     def step(self, frame, event, arg):
-        if event == "opcode":
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                raise Interrupt
+        self.left -= 1
+        if self.left == 0:
+            sys.settrace(None)
+            raise Interrupt
         return self.step
 
 

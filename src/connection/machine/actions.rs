@@ -56,9 +56,21 @@ impl ActionPolicy {
             Mode::Read if link.has_input() => Next::DataReceived,
             Mode::Read if link.owes_eof() => Next::EofReceived,
             Mode::Write if self.may_write(link, limits) => Next::WriteReady,
+            Mode::Write if link.has_ended_output() => return self.reads_on(link, may_end),
             _ => Next::Nothing,
         };
         Wish { callback, mode, reads: true, may_end }
+    }
+
+    /// It has tried to write after its output had ended, and waits for room that there will never be: reading goes on.
+    #[cold]
+    fn reads_on(&self, link: &Link, may_end: bool) -> Wish {
+        let callback = match () {
+            () if link.has_input() => Next::DataReceived,
+            () if link.owes_eof() => Next::EofReceived,
+            () => Next::Nothing,
+        };
+        Wish { callback, mode: Mode::Read, reads: true, may_end }
     }
 
     /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.

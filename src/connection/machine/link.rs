@@ -219,6 +219,13 @@ impl Link {
         }
     }
 
+    /// An ear was refused. Unless something is received by now, nobody would hear the end.
+    pub fn deaf(&mut self, errno: i32) {
+        if self.receive == Receive::Idle {
+            self.failed(Failure { errno: Some(errno), of_send: false });
+        }
+    }
+
     /// The receive ended because we cancelled it.
     pub fn receive_cancelled(&mut self) {
         self.receive = Receive::Idle;
@@ -322,6 +329,11 @@ impl Link {
     /// Whether it takes what is written, should there be room.
     pub(super) fn takes_output(&self) -> bool {
         self.phase == Phase::Open && self.output == Output::Open && self.directions.writable
+    }
+
+    /// Whether nothing more will ever leave, all that was accepted being out: `write_eof` was called.
+    pub(super) fn has_ended_output(&self) -> bool {
+        self.output != Output::Open && self.queued_bytes == 0
     }
 
     /// Whether `connection_lost` has not been called yet, and must be.

@@ -276,6 +276,8 @@ impl Machine {
 }
 
 #[cfg(test)]
+mod happening;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod transport_world;

@@ -6,7 +6,8 @@ mod signals;
 mod tasks;
 mod transports;
 
-use super::world::{Happening, LIMITS, World};
+use super::happening::Happening;
+use super::world::{LIMITS, World};
 use super::*;
 use crate::base::ear::{Ear, Heard};
 use proptest::prelude::*;
@@ -28,6 +29,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Eof),
         1 => Just(ReceiveError),
         2 => prop_oneof![Just(InputEnds), Just(HungUp), Just(Failed)].prop_map(Heard),
+        1 => Just(Deaf),
+        1 => Just(EndsOutput),
         2 => any::<bool>().prop_map(|missed| CancelAnswers { missed }),
         6 => any::<u8>().prop_map(|part| Sent { part }),
         1 => Just(SendError),
@@ -215,6 +218,41 @@ fn a_write_only_end_is_asked_for_output_and_never_read() {
     machine.acted(Action::Close, || false);
     let end = [Next::ShutdownWrite, Next::ConnectionLost, Next::Listen(Ear::Off), Next::Close];
     assert_eq!(settled(&mut machine)[..4], end);
+}
+
+#[test]
+fn who_is_not_listened_to_ends_with_the_cause_unless_it_receives() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.link.deaf(28);
+    assert_eq!(settled(&mut machine), [], "the receive hears the end");
+    machine.acted(Action::AsyncPending, || false);
+    machine.link.received_eof();
+    assert_eq!(settled(&mut machine), [Next::Listen(Ear::Gone)]);
+    machine.link.deaf(28);
+    assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Listen(Ear::Off)]);
+    assert_eq!(machine.link.end(), End::Reset(Some(28)));
+}
+
+#[test]
+fn who_tries_to_write_after_its_output_has_ended_reads_on() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    machine.link.end_output();
+    machine.acted(Action::WritePending, || false);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
+    assert_eq!(machine.offered(10, true, &LIMITS), 0);
+    machine.acted(Action::Continue, || false);
+    assert_eq!(settled(&mut machine), [Next::ShutdownWrite]);
+    machine.link.received(10, true);
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.link.delivered(10);
+    machine.acted(Action::WritePending, || false);
+    machine.link.received_eof();
+    assert_eq!(machine.next(&LIMITS, true), Next::EofReceived);
+    machine.acted(Action::Continue, || false);
+    assert_eq!(settled(&mut machine)[0], Next::ShutdownWrite);
+    assert_eq!(machine.link.end(), End::PeerClosed, "both have said all that they had to say");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the fuzzer asks more of it than the tests do")]
 
+use super::happening::Happening;
 use crate::base::ear::{Ear, Heard};
 use crate::base::limits::{DATAGRAM_TASKS_MAX, Limits};
 use crate::connection::machine::{Action, Directions, End, Machine, Mode, Next, Task};
@@ -14,59 +15,6 @@ pub const LIMITS: Limits = Limits { write_high_bytes: 100, write_low_bytes: 20, 
 
 /// With which receives and sends fail.
 const ERRNO: i32 = 104;
-
-/// What may happen to a connection from outside. What nothing runs for that could bring it about, does not happen.
-#[derive(Clone, Debug)]
-pub enum Happening {
-    /// Data, with which the receive ends unless `more`; it may lie in a buffer.
-    Received { bytes: usize, more: bool, buffer: Option<u16> },
-    /// The peer sends no more.
-    Eof,
-    /// The receive fails.
-    ReceiveError,
-    /// An ear hears this, or has heard it when it was told to stop.
-    Heard(Heard),
-    /// The cancel of the receive finds it, or misses.
-    CancelAnswers { missed: bool },
-    /// The send ends, having sent that part of 255 of what is queued, but at least one byte.
-    Sent { part: u8 },
-    /// The send fails.
-    SendError,
-    /// `signal_write_ready`, from outside of a callback.
-    Signalled,
-    /// Somebody sent the protocol a message.
-    Message,
-    /// It has lingered long enough.
-    LingerExpired,
-    /// What the protocol answers from now on.
-    Answer(Action),
-    /// How much it writes in each callback.
-    Writes(usize),
-    /// Whether that is an immutable object.
-    WritesObjects(bool),
-    /// Whether each callback reads half of what arrived first and was not delivered.
-    Reads(bool),
-    /// Whether each callback signals its own connection.
-    SignalsItself(bool),
-    /// Whether something stands in the protocol's `write_buffer`.
-    Buffers(bool),
-    /// Whether callbacks answer by tasks from now on, and of what kind.
-    Awaits(Option<Task>),
-    /// The protocol begins a task of its own.
-    TaskBegins,
-    /// A task ends, and answers as callbacks do.
-    TaskEnds(u8),
-    /// Its tasks had their time.
-    TasksGivenUp,
-    /// The connection is cut.
-    Killed,
-    /// It is closed properly: by a timeout, say.
-    Closed,
-    /// Its context stops.
-    Stopped,
-    /// Its context drains.
-    Retired,
-}
 
 /// What arrived together.
 struct Piece {
@@ -86,6 +34,8 @@ pub struct World {
     /// Something stands in `write_buffer`, until `write_ready` is called; and somebody has signalled meanwhile.
     buffers: bool,
     signalled: bool,
+    /// `write_eof` was called.
+    ends_output: bool,
     awaits: Option<Task>,
     tasks: Vec<Task>,
     /// They were told that the connection has ended.
@@ -125,6 +75,7 @@ impl World {
             signals_itself: false,
             buffers: false,
             signalled: false,
+            ends_output: false,
             awaits: None,
             tasks: Vec::new(),
             tasks_cancelled: false,
@@ -228,7 +179,7 @@ impl World {
             self.read();
         }
         if self.signals_itself {
-            self.signalled |= self.buffers;
+            self.signalled |= self.buffers && !self.ends_output;
             self.machine.signalled_early();
         }
         match self.awaits {
@@ -346,7 +297,7 @@ impl World {
                     assert_eq!(calls, 0, "yields only when its turn is over");
                     return self.check();
                 }
-                Next::Nothing => return self.check(),
+                Next::Nothing => return self.check_delivered(),
             }
             if self.hung_up && self.machine.link.is_finished() {
                 self.fail();
@@ -356,6 +307,14 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Nothing follows at all, for now.
+    fn check_delivered(&self) {
+        let may_write = self.machine.mode() == Some(Mode::Write) && !(self.ends_output && self.queued == 0);
+        let reads = !may_write && !self.is_held() && self.machine.mode() != Some(Mode::Async);
+        assert!(!reads || self.inbox.is_empty(), "what has arrived is not delivered: {:?}", self.machine);
+        self.check();
     }
 
     /// Nothing follows, for now. B11: whatever state it is in, the end of its peer is heard.
@@ -382,6 +341,16 @@ impl World {
                 self.machine.link.receive_failed(ERRNO);
             }
             Happening::Heard(heard) if self.ear != Ear::Off && !self.hung_up => self.hear(heard),
+            Happening::Deaf => {
+                if !self.receiving {
+                    self.fail();
+                }
+                self.machine.link.deaf(ERRNO);
+            }
+            Happening::EndsOutput => {
+                (self.ends_output, self.signalled) = (true, false);
+                self.machine.link.end_output();
+            }
             Happening::CancelAnswers { missed } if self.cancelling => self.answer_cancel(missed),
             Happening::Sent { part } if self.sending => self.send(part),
             Happening::SendError if self.sending => {
@@ -391,7 +360,7 @@ impl World {
             }
             Happening::Message if self.machine.link.is_open() => self.pass_message(),
             Happening::Signalled => {
-                self.signalled |= self.buffers;
+                self.signalled |= self.buffers && !self.ends_output;
                 self.machine.signalled(|| self.buffers);
             }
             Happening::LingerExpired => self.machine.link.linger_expired(),
@@ -461,6 +430,8 @@ impl World {
 
     fn pass_message(&mut self) {
         let before = self.machine.mode();
+        // Whatever it answers in write mode, it decides itself.
+        self.signalled &= before != Some(Mode::Write);
         if self.is_held() && self.awaits.is_none() {
             self.write();
             self.act(Task::Message);

@@ -1,9 +1,11 @@
 //! The kernel watches nothing more (`fs.epoll.max_user_watches`): what is refused ends with that cause, the others go on.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::base::ear::{Ear, Heard};
-use crate::driver::Opening;
 use crate::driver::epoll::full;
+use crate::driver::{Opening, Queue};
 use std::net::{TcpListener, TcpStream};
 
 impl Bench {
@@ -20,7 +22,7 @@ on_every_driver! {
         bench.driver.listen(id(1), socket(&other), Ear::Input);
         full::set(true);
         bench.driver.listen(id(0), socket(&ours), Ear::Input);
-        assert_eq!(bench.outcome(0), Outcome::ReceiveFailed(libc::ENOSPC));
+        assert_eq!(bench.outcome(0), Outcome::Deaf(libc::ENOSPC));
         bench.driver.listen(id(0), socket(&ours), Ear::Off);
         // Who is watched already stays so, whatever is asked of it.
         bench.driver.listen(id(1), socket(&other), Ear::Gone);
@@ -101,7 +103,7 @@ fn epoll_says_of_accepts_and_connects_that_they_are_refused() {
     let mut bench = Bench::new("epoll", 8);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let accept = Opening::Accept { most: 1, relayed: false };
+    let accept = Opening::Accept { most: 1, queue: Queue::Kept };
     full::set(true);
     bench.driver.open(id(0), listener.as_raw_fd(), accept);
     assert_eq!(bench.outcome(0), Outcome::AcceptFailed(libc::ENOSPC));
