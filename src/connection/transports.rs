@@ -162,7 +162,9 @@ impl Context {
         let driver = driver.as_mut().filter(|driver| driver.is_home());
         match (driver, connection.outbox.payload()) {
             // SAFETY: I2: the outbox keeps what is in flight until it is told of the send's end, by its outcome alone.
-            (Some(driver), Some(payload)) => unsafe { driver.send(id, connection.descriptor.target(), payload) },
+            (Some(driver), Some(payload)) => unsafe {
+                driver.send_at_once(id, connection.descriptor.target(), payload)
+            },
             // Not begun: the next turn does.
             _ => Some(Outcome::Sent(0)),
         }

@@ -174,6 +174,15 @@ pub trait Driver {
     /// The memory of `payload` stays valid and unchanged until this answers, or until the event that ends this send.
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome>;
 
+    /// As [`Driver::send`], for who is to know at once how much the kernel takes.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn send_at_once(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
+        // SAFETY: I2: the caller's promise.
+        unsafe { self.send(id, target, payload) }
+    }
+
     /// From now on what arrives for `id`, a stream socket, stays where it is if it is `left`: [`Outcome::Readable`] tells of it.
     /// Otherwise it is received into the pool's buffers, as at first. A receive that runs goes on, that way.
     fn leave_input(&mut self, id: ConnId, left: bool);

@@ -168,6 +168,11 @@ impl Uring {
         if by_call && let Some(outcome) = self.send_by_call(id, payload, waited) {
             return Some(outcome);
         }
+        self.submit_send(id, Target { fd, io }, payload)
+    }
+
+    /// Sends by an operation; what must be sent by calls, when there is room.
+    fn submit_send(&mut self, id: ConnId, Target { fd, io }: Target, payload: Payload) -> Option<Outcome> {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = match (io, payload) {
             (Io::Socket, Payload::Bytes(start, len)) => {
@@ -359,6 +364,11 @@ impl Driver for Uring {
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         self.claim(id, target).payload = Some(payload);
         self.try_send(id, false)
+    }
+
+    unsafe fn send_at_once(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
+        self.claim(id, target).payload = Some(payload);
+        self.send_by_call(id, payload, false).or_else(|| self.submit_send(id, target, payload))
     }
 
     fn leave_input(&mut self, id: ConnId, left: bool) {
