@@ -262,6 +262,20 @@ fn who_waits_for_an_empty_queue_hears_that_there_will_be_none() {
 }
 
 #[test]
+fn who_waits_for_an_empty_queue_hears_of_a_send_that_fails_while_reading_is_paused() {
+    let mut machine = made();
+    machine.queued(10);
+    machine.link.received(1, false);
+    machine.pause_reading(true);
+    machine.lend(true);
+    settled(&mut machine);
+    machine.link.heard(Heard::HungUp);
+    settled(&mut machine);
+    machine.link.send_failed(libc::ECONNRESET);
+    assert!(settled(&mut machine).contains(&Next::Drained));
+}
+
+#[test]
 fn a_protocol_ends_its_output_too_and_the_connection_with_both_ends() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
