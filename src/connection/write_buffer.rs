@@ -8,7 +8,7 @@
 use crate::base::config::{GIVEN_BYTES_MIN, KEPT_BUFFER_BYTES};
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Context};
-use crate::connection::machine::{Action, End};
+use crate::connection::machine::{Action, End, Task};
 use crate::python::instance;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -26,6 +26,11 @@ impl Connection {
     #[inline]
     pub fn acted(&mut self, py: Python<'_>, action: Action) {
         self.machine.acted(action, || instance::holds_output(self.protocol.bind(py)));
+    }
+
+    /// A task has begun.
+    pub fn task_began(&mut self, py: Python<'_>, task: Task) {
+        self.machine.task_began(task, || instance::holds_output(self.protocol.bind(py)));
     }
 
     /// `connection_made`, or another callback that answers nothing, returned.

@@ -111,7 +111,7 @@ pub unsafe extern "C" fn create_task(this: *mut ffi::PyObject, coroutine: *mut f
         context.mailbox.stats.tasks.count();
         if let Some(connection) = context.table.borrow_mut().get(id) {
             let (task, kind) = (task.clone().unbind(), Task::Own);
-            connection.machine.task_began(kind);
+            connection.task_began(py, kind);
             connection.tasks.add(Running { task, kind, method: "create_task", spared: false });
         }
         Ok(task)

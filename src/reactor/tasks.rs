@@ -147,7 +147,7 @@ impl Reactor {
             Ok(task) => {
                 let task = task.unbind();
                 self.with(id, |connection| {
-                    connection.machine.task_began(kind);
+                    connection.task_began(protocol.py(), kind);
                     connection.tasks.add(Running { task, kind, method, spared: false });
                 });
             }

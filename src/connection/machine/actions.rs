@@ -10,7 +10,7 @@
 use super::link::{Link, Wish};
 use super::states::Blocked;
 use super::tasks::Tasks;
-use super::vocabulary::{Action, Directions, End, Mode, Next};
+use super::vocabulary::{Action, Directions, End, Mode, Next, Task};
 use crate::base::limits::Limits;
 
 /// What a protocol waits for, and what keeps it waiting.
@@ -135,6 +135,14 @@ impl ActionPolicy {
         };
         if goes_on {
             self.mode = Mode::Write;
+        }
+    }
+
+    /// A task has begun. The callback of a datagram has returned by that, without an answer: its signal waits for none.
+    pub(super) fn task_began(&mut self, link: &Link, task: Task, buffers: impl FnOnce() -> bool) {
+        self.tasks.begin(task);
+        if task == Task::Datagram && !self.tasks.hold() && std::mem::take(&mut self.signalled_early) {
+            self.signalled(link, buffers);
         }
     }
 

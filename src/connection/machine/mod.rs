@@ -145,10 +145,10 @@ impl Machine {
         self.actions().is_some_and(|(actions, _)| actions.tasks.permit(of, action))
     }
 
-    /// A task has begun.
-    pub fn task_began(&mut self, task: Task) {
-        if let Some((actions, _)) = self.actions() {
-            actions.tasks.begin(task);
+    /// A task has begun. `buffers`: as for [`Machine::signalled`].
+    pub fn task_began(&mut self, task: Task, buffers: impl FnOnce() -> bool) {
+        if let Some((actions, link)) = self.actions() {
+            actions.task_began(link, task, buffers);
         }
     }
 

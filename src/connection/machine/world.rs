@@ -171,7 +171,8 @@ impl World {
         }
     }
 
-    fn call(&mut self) {
+    /// `awaiting`: what its coroutine is where that cannot be a datagram's.
+    fn call(&mut self, awaiting: Option<Task>) {
         assert!(self.made, "B9: a callback without connection_made");
         assert!(!self.lost, "B9: a callback after connection_lost");
         self.write();
@@ -182,7 +183,8 @@ impl World {
             self.signalled |= self.buffers && !self.ends_output;
             self.machine.signalled_early();
         }
-        match self.awaits {
+        let task = if self.awaits == Some(Task::Datagram) { awaiting.or(self.awaits) } else { self.awaits };
+        match task {
             Some(task) if self.machine.link.is_open() => self.begin(task),
             _ => self.act(Task::InTurn),
         }
@@ -198,7 +200,8 @@ impl World {
     }
 
     fn begin(&mut self, task: Task) {
-        self.machine.task_began(task);
+        let buffers = self.buffers;
+        self.machine.task_began(task, || buffers);
         self.tasks.push(task);
     }
 
@@ -249,18 +252,18 @@ impl World {
                     };
                     self.machine.link.delivered(bytes);
                     self.done_with.extend(buffer);
-                    self.call();
+                    self.call(None);
                 }
                 Next::EofReceived => {
                     self.check_tasks();
                     assert!(self.inbox.is_empty() && !self.told_eof, "data first, end of file once");
                     self.told_eof = true;
-                    self.call();
+                    self.call(Some(Task::InTurn));
                 }
                 Next::WriteReady => {
                     self.check_tasks();
                     (self.buffers, self.signalled) = (false, false);
-                    self.call();
+                    self.call(Some(Task::InTurn));
                 }
                 Next::Drained => panic!("a protocol has no marks of its own"),
                 Next::LetGo => panic!("a protocol is kept as long as its connection"),
@@ -438,7 +441,7 @@ impl World {
             assert!(!self.machine.link.is_open() || self.machine.mode() == before, "a message took the hold of a task");
             return;
         }
-        self.call();
+        self.call(Some(Task::Message));
         let stays = self.answer == Action::Continue
             && self.awaits.is_none()
             && !self.signals_itself

@@ -101,7 +101,7 @@ fn a_signal_from_within_is_for_what_stands_in_write_buffer_whatever_is_answered(
 fn a_signal_while_a_task_holds_is_for_what_stands_in_write_buffer_at_its_end() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.task_began(Task::InTurn);
+    machine.task_began(Task::InTurn, || false);
     machine.signalled(|| unreachable!("the task has the connection"));
     machine.task_ended(Task::InTurn);
     machine.acted(Action::Continue, || true);
@@ -135,4 +135,16 @@ fn where_nothing_can_be_written_a_signal_does_not_stop_the_reading() {
     machine.link.end_output();
     machine.signalled(|| true);
     assert_eq!(machine.mode(), Some(Mode::Read), "its output has ended");
+}
+
+#[test]
+fn a_signal_of_the_callback_of_a_datagram_does_not_wait_for_its_task() {
+    let mut machine = Machine::new(Directions { half_closes: false, ..SOCKET });
+    settled(&mut machine);
+    machine.link.received(1, true);
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.link.delivered(1);
+    machine.signalled_early();
+    machine.task_began(Task::Datagram, || true);
+    assert_eq!(machine.next(&LIMITS, true), Next::WriteReady);
 }

@@ -12,7 +12,7 @@ fn a_task_holds_the_connection_and_answers_when_it_ends() {
     machine.link.received(10, true);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
     machine.link.delivered(10);
-    machine.task_began(Task::InTurn);
+    machine.task_began(Task::InTurn, || false);
     machine.link.received(10, true);
     assert_eq!(settled(&mut machine), [], "it holds");
     assert!(!machine.permits(Task::Message, Action::WritePending) && machine.permits(Task::Message, Action::Close));
@@ -28,8 +28,8 @@ fn a_task_holds_the_connection_and_answers_when_it_ends() {
 fn who_is_gone_is_lost_when_the_tasks_have_ended() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.task_began(Task::InTurn);
-    machine.task_began(Task::Own);
+    machine.task_began(Task::InTurn, || false);
+    machine.task_began(Task::Own, || false);
     machine.link.receive_failed(104);
     assert_eq!(settled(&mut machine), [Next::CancelTasks]);
     machine.task_ended(Task::Own);
@@ -43,8 +43,8 @@ fn who_is_gone_is_lost_when_the_tasks_have_ended() {
 fn a_stop_waits_for_the_task_that_holds_and_for_no_other() {
     let mut machine = Machine::new(SOCKET);
     settled(&mut machine);
-    machine.task_began(Task::InTurn);
-    machine.task_began(Task::Own);
+    machine.task_began(Task::InTurn, || false);
+    machine.task_began(Task::Own, || false);
     machine.stop();
     assert_eq!(settled(&mut machine), [Next::CancelReceive]);
     machine.link.receive_cancelled();
@@ -64,7 +64,7 @@ fn datagrams_have_tasks_up_to_a_bound() {
         machine.link.received(1, true);
         assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
         machine.link.delivered(1);
-        machine.task_began(Task::Datagram);
+        machine.task_began(Task::Datagram, || false);
         assert_eq!(machine.mode(), Some(Mode::Read));
     }
     machine.link.received(1, true);
