@@ -300,7 +300,11 @@ impl World {
                     assert_eq!(calls, 0, "yields only when its turn is over");
                     return self.check();
                 }
-                Next::Nothing => return self.check_delivered(),
+                Next::Nothing => {
+                    // It may have ended just now.
+                    self.forget_input();
+                    return self.check_delivered();
+                }
             }
             if self.hung_up && self.machine.link.is_finished() {
                 self.fail();
