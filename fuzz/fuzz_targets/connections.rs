@@ -17,10 +17,10 @@ mod base {
 }
 #[path = "../../src/connection"]
 mod connection {
-    pub mod machine;
-    pub mod table;
     #[path = "machine/happening.rs"]
     pub mod happening;
+    pub mod machine;
+    pub mod table;
     #[path = "machine/world.rs"]
     pub mod world;
 }
@@ -29,9 +29,9 @@ mod pool;
 
 use base::ear::Heard;
 use base::token::{ConnId, Kind, Token};
+use connection::happening::Happening;
 use connection::machine::{Action, Directions, Task};
 use connection::table::Table;
-use connection::happening::Happening;
 use connection::world::World;
 use libfuzzer_sys::fuzz_target;
 use pool::{Pool, return_from_any_thread};

@@ -44,7 +44,9 @@ fn happening(what: u8, how: u8) -> Happening {
             low: usize::from((how & 15).min(how >> 4)) * 8,
         }),
         19..=20 => Happening::Lends(flag),
-        21 => [Happening::Closes, Happening::Aborts, Happening::Forgets, Happening::Moves][usize::from(how) % 4].clone(),
+        21 => {
+            [Happening::Closes, Happening::Aborts, Happening::Forgets, Happening::Moves][usize::from(how) % 4].clone()
+        }
         _ => Happening::Received { bytes: 1 + amount % 60, more: flag },
     }
 }

@@ -300,11 +300,7 @@ impl World {
                     assert_eq!(calls, 0, "yields only when its turn is over");
                     return self.check();
                 }
-                Next::Nothing => {
-                    // It may have ended just now.
-                    self.forget_input();
-                    return self.check_delivered();
-                }
+                Next::Nothing => return self.check_delivered(),
             }
             if self.hung_up && self.machine.link.is_finished() {
                 self.fail();
@@ -316,8 +312,9 @@ impl World {
         }
     }
 
-    /// Nothing follows at all, for now.
-    fn check_delivered(&self) {
+    /// Nothing follows at all, for now. It may have ended just now.
+    fn check_delivered(&mut self) {
+        self.forget_input();
         let may_write = self.machine.mode() == Some(Mode::Write) && !(self.ends_output && self.queued == 0);
         let reads = !may_write && !self.is_held() && self.machine.mode() != Some(Mode::Async);
         assert!(!reads || self.inbox.is_empty(), "what has arrived is not delivered: {:?}", self.machine);
