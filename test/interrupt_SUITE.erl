@@ -19,6 +19,7 @@ groups() ->
         an_idle_loop_of_ones_own,
         what_others_wait_for_arrives,
         endless_requests,
+        what_is_traced_runs_after_an_interrupt,
         idle_contexts_say_so,
         what_came_too_late_reaches_nobody,
         a_sleep_ends_first,
@@ -176,6 +177,17 @@ endless_requests(Config) ->
             end
          || Function <- [spin, stubborn, spin_async]
         ]
+    end).
+
+%% What was interrupted leaves nothing behind that the interpreter would look for at each step.
+what_is_traced_runs_after_an_interrupt(Config) ->
+    with_endless(Config, fun(Context) ->
+        Flag = flag(Config),
+        Request = request(fun() -> py:call(Context, endless, spin, [Flag]) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        ok = py_reactor_context:interrupt(Context),
+        ?assertMatch(?INTERRUPTED, answer(Request)),
+        ?assertEqual({ok, 2}, py:call(Context, endless, traced, [], #{}, 30000))
     end).
 
 idle_contexts_say_so(Config) ->

@@ -114,6 +114,16 @@ pub enum NoInterrupt {
     Resources(io::Error),
 }
 
+/// Has an exception that was raised in this thread, and has reached nothing yet, reach nothing. It is not taken back: before 3.13 an
+/// interpreter would look for it at each of its steps, for ever, and Python 3.11 not get beyond the first one of what is traced.
+pub fn receive_raised(py: Python<'_>) {
+    let before = PyErr::take(py);
+    let _ = py.eval(c"0", None, None);
+    if let Some(error) = before {
+        error.restore(py);
+    }
+}
+
 impl Running {
     /// Of a thread that runs nothing yet.
     pub fn new() -> Self {
@@ -221,14 +231,13 @@ impl Running {
 
     /// After a stretch that something was done to: an interrupt that came too late for it must reach no other.
     #[cold]
-    fn settle(&self, _: Python<'_>, number: u64) -> Option<Duration> {
+    fn settle(&self, py: Python<'_>, number: u64) -> Option<Duration> {
         self.noted.store(false, Ordering::Relaxed);
         self.interrupted.store(false, Ordering::Relaxed);
         self.for_request.store(false, Ordering::Relaxed);
-        // Not without need: before 3.13 the interpreter then looks for an exception at each of its steps, for ever.
-        if self.raised.swap(false, Ordering::Relaxed) {
-            // SAFETY: I7, by the token; this thread's own number.
-            unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, std::ptr::null_mut()) };
+        // Others may be attached meanwhile, and raise another one.
+        while self.raised.swap(false, Ordering::Relaxed) {
+            receive_raised(py);
         }
         let slow = lock(&self.slow).take();
         slow.filter(|(which, _)| *which == number).map(|(_, since)| since.elapsed())

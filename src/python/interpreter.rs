@@ -2,6 +2,7 @@
 //! thread also makes the interpreters of contexts that have one of their own.
 
 use crate::base::gil;
+use crate::mail::running::receive_raised;
 use crate::python::audit;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -68,8 +69,8 @@ pub fn pause_program(patience: Duration) -> bool {
                 error.write_unraisable(py, None);
             }
             runs.store(false, Ordering::Relaxed);
-            // SAFETY: I7: attached. An interrupt that came too late must reach nothing else.
-            unsafe { ffi::PyThreadState_SetAsyncExc(ffi::PyThread_get_thread_ident() as c_long, ptr::null_mut()) };
+            // An interrupt that came too late must reach nothing else.
+            receive_raised(py);
         });
         let _ = sender.send(());
     });
