@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use super::direct;
+use super::transports::WHOLE_BYTES_MAX;
 use crate::base::token::ConnId;
 use crate::connection::callbacks::format_exception;
-use crate::connection::context::{Inbound, arrival_cost};
+use crate::connection::context::{Connection, Inbound, arrival_cost};
 use crate::connection::machine::End;
 use crate::driver::address::Address;
-use crate::driver::{Driver, Event, Outcome};
+use crate::driver::shared::Shared;
+use crate::driver::{Driver, Event, Io, Outcome};
 use crate::mail::notice::Notice;
 use crate::python::reactor_buffer;
 use pyo3::prelude::*;
@@ -19,6 +20,22 @@ use std::io;
 
 /// What of a transport is so short is copied as it arrives: its buffer is free again.
 const COPIED_AT_ONCE_MAX: usize = 2048;
+
+/// So much has arrived in a buffer: what comes next may be left where it is.
+#[inline]
+fn arrived(driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
+    if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) {
+        match is_stream(of) {
+            true => driver.leave_input(id, true),
+            false => of.intake.uses_buffers(),
+        }
+    }
+}
+
+/// Others are received from by calls, or a message at a time.
+pub(super) fn is_stream(connection: &Connection) -> bool {
+    connection.descriptor.target().io == Io::Socket
+}
 
 impl Reactor {
     pub(super) fn wait(&mut self, py: Python<'_>) -> io::Result<()> {
@@ -90,7 +107,7 @@ impl Reactor {
         if !connection.machine.link.received(arrival_cost(len, from.is_some()), more) {
             return pool.release(slot);
         }
-        direct::arrived(&mut self.driver, id, connection, len, pool.capacity());
+        arrived(&mut self.driver, id, connection, len, pool.capacity());
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
         // What makes an object of it runs no Python code, so that all this is borrowed.

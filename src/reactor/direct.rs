@@ -2,32 +2,15 @@
 //! transport's protocol gets.
 
 use super::Reactor;
-use super::arrivals::Part;
+use super::arrivals::{Part, is_stream};
 use super::transports::{WHOLE_BYTES_MAX, is_robbed};
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
-use crate::driver::shared::Shared;
-use crate::driver::{Driver, Event, Io, Outcome};
+use crate::driver::{Driver, Event, Outcome};
 use crate::module::transport_calls;
 use crate::python::bytes_like;
 use pyo3::prelude::*;
 use std::mem::MaybeUninit;
-
-/// So much has arrived in a buffer: what comes next may be left where it is.
-#[inline]
-pub(super) fn arrived(driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
-    if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) {
-        match is_stream(of) {
-            true => driver.leave_input(id, true),
-            false => of.intake.uses_buffers(),
-        }
-    }
-}
-
-/// Others are received from by calls, or a message at a time.
-fn is_stream(connection: &Connection) -> bool {
-    connection.descriptor.target().io == Io::Socket
-}
 
 impl Reactor {
     /// The inbox of a connection is full: what else it gets is left, until it has room again.
