@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from erlang import _runtime
 
@@ -113,7 +113,50 @@ class _Logged(_Whole):
 
 
 class _Lines(io.TextIOWrapper):
-    """Ours, so that it is made once in each interpreter."""
+    """Text of which each thread's goes on a line at a time.
+
+    The lines are put together here: what is pending in a `TextIOWrapper` when its ``write`` begins may be gone while that goes
+    on, since a destructor may print, and Python 3.11 then reads what is not there.
+    """
+
+    def __init__(self, buffer: BinaryIO, encoding: str, errors: str | None) -> None:
+        super().__init__(buffer, encoding=encoding, errors=errors, write_through=True)
+        # By thread, the pieces of a line that has begun. None is ever taken away: a destructor may print at any step.
+        self._begun: dict[int, list[str]] = {}
+        self._through = False
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str) or self.closed:
+            return super().write(text)
+        # What cannot be encoded costs nothing that has begun.
+        text.encode(self.encoding, self.errors or "strict")
+        begun = self._begun.setdefault(threading.get_ident(), [])
+        if self._through or "\n" in text or "\r" in text or sum(map(len, begun)) > _runtime.TRACEBACK_LIMIT_CHARS:
+            super().write(_taken(begun) + text)
+        elif text:
+            begun.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.closed:
+            for begun in list(self._begun.values()):
+                if begun:
+                    super().write(_taken(begun))
+        super().flush()
+
+    def reconfigure(self, *, write_through: bool | None = None, **how: Any) -> None:
+        """As that of `io.TextIOWrapper`: with ``write_through``, no line is waited for."""
+        if write_through is not None:
+            self._through = write_through
+        self.flush()
+        super().reconfigure(**how)
+
+
+def _taken(pieces: list[str]) -> str:
+    taken = []
+    while pieces:
+        taken.append(pieces.pop(0))
+    return "".join(taken)
 
 
 def install(log: Log, write: Write) -> None:
@@ -128,7 +171,7 @@ def install(log: Log, write: Write) -> None:
             raw = _Logged(fd, write, stream.encoding, log) if name == "stdout" else _Whole(fd, write)
             # All that it asks of what it writes to is there.
             buffer = cast("BinaryIO", raw)
-            lines = _Lines(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+            lines = _Lines(buffer, stream.encoding, stream.errors)
             setattr(sys, name, lines)
             setattr(sys, f"__{name}__", lines)
 
