@@ -4,11 +4,13 @@
 
 Each argument is a lane: its targets run one after the other. What a target prints goes to _build/lanes/TARGET.log; of one
 that fails, what it says of its failures and the end are shown, and the last lines name them once more. The others go on all
-the same, so that one run tells of every fault. Exits with 1 if any failed.
+the same, so that one run tells of every fault. One whose log stands still for SILENT_SECONDS has hung: what its processes do is
+shown, and it is ended. Exits with 1 if any failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOGS = Path("_build/lanes")
+STACKS = Path(__file__).with_name("stacks.py")
 # How much is shown of the log of a target that failed: its end, and what follows each line that tells of a failure.
 TAIL_LINES = 30
 FAILURE_LINES = 15
@@ -30,6 +33,8 @@ FAILURE = re.compile(r"\bFAILED\b|^(ERROR|FAIL): ")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 DOTS = re.compile(r"(%%% \w+: )?\.*")
 STILL_SECONDS = 30
+# Longer than anything that works prints nothing: Common Test ends a case after five minutes (test/bounds.erl).
+SILENT_SECONDS = 1200
 
 
 def lines_of(log: Path) -> list[str]:
@@ -58,6 +63,51 @@ def excerpt(lines: list[str]) -> list[str]:
     return result
 
 
+def members(group: int) -> list[int]:
+    """The processes of a group and of those that it has started with groups of their own: all of its session."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(entry.name)) == group:
+                found.append(int(entry.name))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@dataclass
+class Part:
+    """A target that runs."""
+
+    child: subprocess.Popen[bytes]
+    log: Path
+    began: float = field(default_factory=time.monotonic)
+    size: int = 0
+    grew: float = field(default_factory=time.monotonic)
+    told: int = 0
+
+    def silent(self) -> float:
+        """For how many seconds nothing was printed."""
+        size = self.log.stat().st_size
+        if size != self.size:
+            self.size, self.grew = size, time.monotonic()
+        return time.monotonic() - self.grew
+
+    def news(self) -> list[str]:
+        """The failures since the last call."""
+        known, lines = self.told, failures(lines_of(self.log))
+        self.told = len(lines)
+        return lines[known:]
+
+    def end(self) -> None:
+        """Says what its processes do, and ends them."""
+        found = members(self.child.pid)
+        subprocess.run([sys.executable, str(STACKS), *map(str, found)], check=False)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 @dataclass
 class Run:
     """One run of all lanes, as the lanes see it together."""
@@ -65,7 +115,7 @@ class Run:
     total: int
     began: float = field(default_factory=time.monotonic)
     done: int = 0
-    running: dict[str, tuple[float, subprocess.Popen[bytes]]] = field(default_factory=dict)
+    running: dict[str, Part] = field(default_factory=dict)
     failed: dict[str, list[str]] = field(default_factory=dict)
     stopped: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -91,7 +141,7 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self.running[target] = (began, child)
+            self.running[target] = Part(child, log)
             self.say(f"{target} begins")
         status = child.wait()
         with self.lock:
@@ -108,15 +158,21 @@ class Run:
 
     def say_what_runs(self) -> None:
         with self.lock:
-            parts = [f"{name}, {time.monotonic() - began:.0f} s" for name, (began, _) in self.running.items()]
-        if parts:
-            self.say("still: " + "; ".join(parts))
+            running = dict(self.running)
+        if running:
+            self.say("still: " + "; ".join(f"{name}, {time.monotonic() - part.began:.0f} s" for name, part in running.items()))
+        for name, part in running.items():
+            for line in part.news():
+                self.say(f"{name}: {line}")
+            if part.silent() > SILENT_SECONDS:
+                self.say(f"{name} has printed nothing for {SILENT_SECONDS} s; what its processes do, before they are ended:")
+                part.end()
 
     def stop(self) -> None:
         self.stopped = True
         with self.lock:
-            for _, child in self.running.values():
-                os.killpg(child.pid, signal.SIGTERM)
+            for part in self.running.values():
+                os.killpg(part.child.pid, signal.SIGTERM)
 
 
 def main() -> int:

@@ -18,7 +18,7 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
--export([suite/0, all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
+-export([all/0, groups/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([readme/1, index/1, getting_started/1, reactor/1, asyncio/1, contexts/1, architecture/1, backends/1, invariants/1, migrating/1, security/1, benchmarks/1, performance/1]).
 -export([every_document_is_run/1, few_blocks_are_not_run/1, links/1, named_files_and_tests_exist/1]).
 -export([suites_are_described/1, options_are_documented/1, constants_are_documented/1, stats_are_documented/1]).
@@ -44,9 +44,6 @@ groups() ->
             stats_are_documented
         ]}
     ].
-
-suite() ->
-    [{timetrap, {minutes, 2}}].
 
 init_per_suite(Config) ->
     %% Common Test runs a copy of the suite, in a directory of its own.

@@ -12,9 +12,6 @@
 -define(OWN_ALL, true).
 -include("reactor_suite.hrl").
 
-suite() ->
-    [{timetrap, {minutes, 2}}].
-
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()] ++ [the_server_dies].
 
