@@ -6,7 +6,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [client/2, send/2, expect/2, expect_eof/1, new_id/0, options/2, wait_until/1]).
+-import(reactor_test, [client/2, send/2, expect/2, expect_eof/1, wait_until/1, new_id/0, options/2, apart/2, has_own_gil/0]).
 
 all() ->
     [
@@ -44,21 +44,13 @@ init_per_testcase(_Case, Config) ->
 end_per_testcase(_Case, _Config) ->
     ok.
 
-start(Config, SetUp) ->
-    {ok, Context} = py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => SetUp})),
-    Context.
-
 echoes(Client) ->
     send(Client, <<"x">>),
     expect(Client, <<"x">>).
 
-has_own_gil() ->
-    {ok, Has} = py:eval("__import__('sys').version_info >= (3, 12)"),
-    Has.
-
 everything_is_apart(Config) ->
-    One = start(Config, [reactor_test:factory("streams.Echo"), "import apart, sys; sys.path.append('/one')"]),
-    Two = start(Config, [reactor_test:factory("factories.Greeter"), "import apart"]),
+    One = apart(Config, [reactor_test:factory("streams.Echo"), "import apart, sys; sys.path.append('/one')"]),
+    Two = apart(Config, [reactor_test:factory("factories.Greeter"), "import apart"]),
     {ok, Worker} = py_reactor_context:start_link(new_id(), worker, options(Config, #{setup_code => "import apart"})),
     [?assertEqual({ok, N}, py:call(One, apart, count_up, [])) || N <- [1, 2, 3]],
     [?assertEqual({ok, 1}, py:call(C, apart, count_up, [])) || C <- [Two, Worker]],
@@ -89,7 +81,7 @@ own_gil_or_a_reason(Config) ->
     end.
 
 own_gils_run_in_parallel(Config) ->
-    [Busy, Free] = [start(Config, "import apart") || _ <- [1, 2]],
+    [Busy, Free] = [apart(Config, "import apart") || _ <- [1, 2]],
     Over = filename:join(?config(priv_dir, Config), "over"),
     ok = file:write_file(Over, <<"n">>),
     Test = self(),
@@ -114,7 +106,7 @@ most_seconds() ->
 %% Nor where they share the GIL: CPython asks only the interpreter that wants it to let go, not the one that has it. That the
 %% interrupt finds the busy one shows that it has been computing all the time.
 a_busy_interpreter_stops_no_other(Config) ->
-    [Busy, Free] = [start(Config, [reactor_test:factory("streams.Echo"), "import apart, endless"]) || _ <- [1, 2]],
+    [Busy, Free] = [apart(Config, [reactor_test:factory("streams.Echo"), "import apart, endless"]) || _ <- [1, 2]],
     {Client, _} = client(Free, Config),
     Flag = filename:join(?config(priv_dir, Config), "busy"),
     {_, Monitor} = spawn_monitor(fun() -> exit({answer, py:call(Busy, endless, '_spin', [list_to_binary(Flag)])}) end),
@@ -131,7 +123,7 @@ a_busy_interpreter_stops_no_other(Config) ->
         [echoes(Client) || _ <- lists:seq(1, 50)],
         %% Nor those who let go of the GIL in the midst of their code, as the imports of one that starts do.
         ?assertEqual({ok, none}, py:call(Free, time, sleep, [0.01], #{}, 60000)),
-        ok = py_reactor_context:stop(start(Config, [reactor_test:factory("streams.Echo")]), 100)
+        ok = py_reactor_context:stop(apart(Config, [reactor_test:factory("streams.Echo")]), 100)
     after
         ?assertEqual(ok, py_reactor_context:interrupt(Busy))
     end,
@@ -145,7 +137,7 @@ a_busy_interpreter_stops_no_other(Config) ->
 %% Threads of the interpreter wake its connections; what it still holds at the end is let go.
 threads_and_kept_buffers(Config) ->
     Before = os_resources:snapshot(),
-    Context = start(Config, reactor_test:factory("apart.Keeper")),
+    Context = apart(Config, reactor_test:factory("apart.Keeper")),
     {Client, _} = client(Context, Config),
     [echoes(Client) || _ <- lists:seq(1, 100)],
     ok = py_reactor_context:stop(Context, 100),
@@ -154,7 +146,7 @@ threads_and_kept_buffers(Config) ->
 
 threads_end_first(Config) ->
     Before = os_resources:snapshot(),
-    Context = start(Config, "import apart"),
+    Context = apart(Config, "import apart"),
     ?assertEqual({ok, true}, py:call(Context, apart, start_pool, [])),
     {ok, none} = py:call(Context, apart, start_thread, []),
     ok = py_reactor_context:stop(Context),
@@ -162,7 +154,7 @@ threads_end_first(Config) ->
 
 %% Unless they are to be, also those of callbacks, whose thread Python has not started.
 threads_are_no_daemons(Config) ->
-    Context = start(Config, "import threading"),
+    Context = apart(Config, "import threading"),
     ?assertEqual({ok, false}, py:eval(Context, "threading.Thread().daemon")),
     ok = py_reactor_context:stop(Context).
 
@@ -204,7 +196,7 @@ a_thread_left_behind_aborts_nothing(Config) ->
     after
         log_collector:remove()
     end,
-    Other = start(Config, "import apart"),
+    Other = apart(Config, "import apart"),
     ?assertEqual({ok, 1}, py:call(Other, apart, count_up, [])),
     ok = py_reactor_context:stop(Other).
 
@@ -214,7 +206,7 @@ threads_of_the_end(Config) ->
     [
         begin
             File = filename:join(?config(priv_dir, Config), Kind),
-            Context = start(Config, ["import ending; ending.", Kind, "('", File, "')"]),
+            Context = apart(Config, ["import ending; ending.", Kind, "('", File, "')"]),
             ok = py_reactor_context:stop(Context),
             wait_until(fun() -> file:read_file(File) =:= {ok, Outcome} end)
         end
@@ -226,14 +218,14 @@ threads_of_the_end(Config) ->
         ]
     ],
     os_resources:wait_back_to(Before),
-    Other = start(Config, "import apart"),
+    Other = apart(Config, "import apart"),
     ?assertEqual({ok, 1}, py:call(Other, apart, count_up, [])),
     ok = py_reactor_context:stop(Other).
 
 an_end_that_never_comes_is_interrupted(Config) ->
     Before = os_resources:snapshot(),
     File = filename:join(?config(priv_dir, Config), "never"),
-    Context = start(Config, ["import ending; ending.never('", File, "')"]),
+    Context = apart(Config, ["import ending; ending.never('", File, "')"]),
     ok = py_reactor_context:stop(Context, 0),
     wait_until(fun() -> filelib:is_file(File) end),
     os_resources:wait_back_to(Before).
@@ -250,7 +242,7 @@ an_interpreter_that_ended_leaves_nothing(Config) ->
         Count
     end,
     Rounds = 10,
-    Round = fun(_) -> ok = py_reactor_context:stop(start(Config, "import erlang.reactor")) end,
+    Round = fun(_) -> ok = py_reactor_context:stop(apart(Config, "import erlang.reactor")) end,
     lists:foreach(Round, [1, 2, 3]),
     Before = Left(),
     lists:foreach(Round, lists:seq(1, Rounds)),
@@ -260,7 +252,7 @@ killed_under_traffic(Config) ->
     Before = os_resources:snapshot(),
     [
         begin
-            Context = start(Config, reactor_test:factory("apart.Keeper")),
+            Context = apart(Config, reactor_test:factory("apart.Keeper")),
             Clients = [element(1, client(Context, Config)) || _ <- lists:seq(1, 20)],
             [echoes(Client) || Client <- Clients],
             [send(Client, binary:copy(<<"x">>, 10000)) || Client <- Clients],
@@ -279,7 +271,7 @@ wait_end(Client) ->
 
 %% While another context serves all the time.
 two_hundred_under_traffic(Config) ->
-    Steady = start(Config, reactor_test:factory("streams.Echo")),
+    Steady = apart(Config, reactor_test:factory("streams.Echo")),
     {Client, _} = client(Steady, Config),
     Traffic = spawn_link(fun() -> receive go -> chat(Client) end end),
     ok = gen_tcp:controlling_process(Client, Traffic),
@@ -294,7 +286,7 @@ two_hundred_under_traffic(Config) ->
     ok = py_reactor_context:stop(Steady, 100).
 
 one_life(Config) ->
-    Context = start(Config, reactor_test:factory("streams.Echo")),
+    Context = apart(Config, reactor_test:factory("streams.Echo")),
     {Client, _} = client(Context, Config),
     echoes(Client),
     gen_tcp:close(Client),
@@ -313,7 +305,7 @@ chat(Client, Count) ->
 
 a_hundred_at_a_time(Config) ->
     Before = os_resources:snapshot(),
-    Contexts = [start(Config, reactor_test:factory("streams.Echo")) || _ <- lists:seq(1, 100)],
+    Contexts = [apart(Config, reactor_test:factory("streams.Echo")) || _ <- lists:seq(1, 100)],
     Clients = [element(1, client(C, Config)) || C <- Contexts],
     [echoes(Client) || _ <- [1, 2], Client <- Clients],
     [gen_tcp:close(Client) || Client <- Clients],

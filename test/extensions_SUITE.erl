@@ -6,7 +6,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [new_id/0, options/2]).
+-import(reactor_test, [new_id/0, options/2, apart/2, has_own_gil/0]).
 
 all() ->
     [
@@ -26,17 +26,9 @@ init_per_testcase(_Case, Config) ->
 end_per_testcase(_Case, _Config) ->
     ok.
 
-start(Config, SetUp) ->
-    {ok, Context} = py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => SetUp})),
-    Context.
-
-has_own_gil() ->
-    {ok, Has} = py:eval("__import__('sys').version_info >= (3, 12)"),
-    Has.
-
 %% Some module of the standard library cannot be in two interpreters; which one, depends on the Python.
 modules_that_refuse_are_errors(Config) ->
-    Context = start(Config, ""),
+    Context = apart(Config, ""),
     Refusing = [
         Module
      || has_own_gil(),
@@ -59,7 +51,7 @@ modules_that_refuse_are_errors(Config) ->
 modules_that_refuse_may_be_asked_again(Config) ->
     [
         begin
-            Context = start(Config, "import decimal"),
+            Context = apart(Config, "import decimal"),
             ?assertEqual({ok, <<"0.3">>}, py:eval(Context, "str(decimal.Decimal('0.1') + decimal.Decimal('0.2'))")),
             [py:exec(Context, ["import ", Module]) || Module <- ["readline", "_ctypes", "_curses", "_datetime", "_pickle"]],
             ok = py_reactor_context:stop(Context)
@@ -69,7 +61,7 @@ modules_that_refuse_may_be_asked_again(Config) ->
 
 %% On Python 3.12 they are made without what is in C, whose insides nobody must look for: asyncpg would end the VM by that.
 dates_in_an_interpreter_of_its_own(Config) ->
-    Context = start(Config, "import datetime, zoneinfo"),
+    Context = apart(Config, "import datetime, zoneinfo"),
     Date = <<"datetime.datetime(2026, 11, 26, tzinfo=datetime.timezone.utc).isoformat()">>,
     ?assertEqual({ok, <<"2026-11-26T00:00:00+00:00">>}, py:eval(Context, Date)),
     case py:eval(Context, "__import__('sys').version_info[:2] == (3, 12)") of
@@ -92,12 +84,12 @@ every_extension_module_in_two_that_end(_Config) ->
 
 use_every_extension_module() ->
     {ok, _} = application:ensure_all_started(py_reactor),
-    [One, Two] = [start([{backend, auto}], "import extensions") || _ <- [1, 2]],
+    [One, Two] = [apart([{backend, auto}], "import extensions") || _ <- [1, 2]],
     [{ok, Count}, {ok, Count}] = [py:call(C, extensions, use_all, []) || C <- [One, Two]],
     ok = py_reactor_context:stop(One),
     {ok, Count} = py:call(Two, extensions, use_all, []),
     ok = py_reactor_context:stop(Two),
-    Three = start([{backend, auto}], "import extensions"),
+    Three = apart([{backend, auto}], "import extensions"),
     {ok, Count} = py:call(Three, extensions, use_all, []),
     ok = py_reactor_context:stop(Three),
     io:format("~nextension modules used: ~b~n", [Count]),
@@ -120,7 +112,7 @@ an_extension_module_whose_initialisation_raises(Config) ->
 
 import_what_raises(Directory) ->
     {ok, _} = application:ensure_all_started(py_reactor),
-    Context = start([{backend, auto}], ["import sys; sys.path.append('", Directory, "')"]),
+    Context = apart([{backend, auto}], ["import sys; sys.path.append('", Directory, "')"]),
     %% Asked again, it is refused again.
     [Why, Why, Why] = [
         begin

@@ -6,7 +6,7 @@
 
 -export([backends/0, mode/1, backend_groups/1, backend_groups/2, backend_groups/3, transport_groups/1, init_group/2]).
 -export([long/1, times/2]).
--export([new_id/0, options/2, python_path/0, factory/1, with_context/3, serving/3, serving/4, allowing_subprocess/1]).
+-export([new_id/0, options/2, python_path/0, factory/1, with_context/3, apart/2, has_own_gil/0, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_bytes/2, receive_all/1, reset/1]).
 -export([events/2, methods/2, wait_event/3, wait_lost/2, wait_connections/2]).
@@ -106,6 +106,16 @@ python_path() ->
 factory(Name) ->
     [Module | _] = string:split(Name, "."),
     io_lib:format("import ~s~nimport erlang.reactor~nerlang.reactor.set_protocol_factory(~s)~n", [Module, Name]).
+
+%% A context in an interpreter of its own.
+apart(Config, SetUp) ->
+    {ok, Context} = py_reactor_context:start_link(new_id(), subinterp, options(Config, #{setup_code => SetUp})),
+    Context.
+
+%% Such an interpreter has a GIL of its own, too.
+has_own_gil() ->
+    {ok, Has} = py:eval("__import__('sys').version_info >= (3, 12)"),
+    Has.
 
 with_context(Config, Options, Fun) ->
     {ok, Pid} = py_reactor_context:start_link(new_id(), mode(Config), options(Config, Options)),

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
+use super::arrivals::Part;
 use crate::base::config::SHUT_DOWN_MS;
 use crate::base::token::ConnId;
 use crate::driver::{Driver, Event, Outcome};
@@ -51,7 +52,7 @@ impl Reactor {
             Outcome::Woken | Outcome::Watched => return Some(event),
             Outcome::Accepted(_) | Outcome::AcceptFailed(_) | Outcome::Connected(_) => return Some(event),
             Outcome::Received { buffer, len, more } => {
-                let part = super::arrivals::Part { slot: buffer, offset: 0, len: len as usize, from: None };
+                let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
                 self.received(py, id, part, more);
             }
             Outcome::Readable => self.receive_left(py, id),

@@ -58,6 +58,21 @@ fn of_the_starved_the_oldest_are_tried_as_many_as_there_are_buffers() {
     assert!(driver.shut_down(Instant::now() + Duration::from_secs(20)));
 }
 
+/// An event loop's descriptor is heard after the kernel had no memory to poll it, and not if it is none.
+#[test]
+fn what_is_watched_is_polled_again_after_a_want_of_memory() {
+    let (mut driver, mut pool) = driver(4);
+    let (watched, mut peer) = UnixStream::pair().unwrap();
+    peer.write_all(b"x").unwrap();
+    for (errno, heard) in [(libc::ENOMEM, 1), (libc::EBADF, 0)] {
+        driver.watch_instead(Some(watched.as_raw_fd()));
+        let id = driver.watched.id();
+        assert_eq!(driver.watched_polled(id, -errno), None);
+        let told = turn(&mut driver, &mut pool);
+        assert_eq!(told.iter().filter(|event| event.outcome == Outcome::Watched).count(), heard, "{told:?}");
+    }
+}
+
 /// As if the kernel had lost the end: the receive waits on another socket, one that goes on.
 #[test]
 fn a_receive_that_has_missed_the_end_is_renewed() {

@@ -4,9 +4,11 @@
 
 use super::Uring;
 use crate::base::token::{ConnId, GENERATION_MASK, Kind, Token};
+use crate::driver::syscalls::is_short;
 use crate::driver::{Event, Outcome};
 use io_uring::opcode;
 use io_uring::types::Fd;
+use std::io;
 use std::os::fd::RawFd;
 
 /// What is watched, if anything is.
@@ -20,7 +22,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// The name of its poll.
-    fn id(self) -> ConnId {
+    pub(super) fn id(self) -> ConnId {
         ConnId { index: 0, generation: self.serial }
     }
 }
@@ -51,7 +53,10 @@ impl Uring {
         }
         self.watched.is_polled = false;
         if result < 0 {
-            self.watched.fd = None;
+            // For want of memory it is polled again in the next wait; what cannot be polled is forgotten.
+            if !is_short(&io::Error::from_raw_os_error(-result)) {
+                self.watched.fd = None;
+            }
             return None;
         }
         Some(Event { id, outcome: Outcome::Watched })
