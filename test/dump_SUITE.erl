@@ -17,6 +17,7 @@ groups() ->
         other_threads,
         tasks_and_where_they_wait,
         python_keeps_its_lock,
+        the_collector_lets_others_run,
         nothing_that_is_secret,
         of_a_function_that_it_calls,
         no_context
@@ -107,6 +108,51 @@ tasks_and_where_they_wait(Config) ->
         ok = py:exec(Context, "for task in [kept, *more]:\n    task.cancel()"),
         wait_until(fun() -> Tasks() =:= [] end)
     end).
+
+%% While it is found out where threads are, for a dump or an interrupt, others cannot begin or end, and nobody may wait for them. In
+%% another VM, which would stand still for ever.
+the_collector_lets_others_run(Config) ->
+    %% The other VM counts from the beginning.
+    Directory = filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag()),
+    ok = file:make_dir(Directory),
+    Evaluated = io_lib:format("dump_SUITE:dump_while_it_collects(~p, ~p, ~p)", [
+        Directory, proplists:get_value(backend, Config), reactor_test:mode(Config)
+    ]),
+    {Port, OsPid} = interpreter_SUITE:vm(["-pa", filename:dirname(code:which(?MODULE))], lists:flatten(Evaluated), []),
+    try
+        ?assertEqual(<<"100">>, interpreter_SUITE:line(Port, "dumps: ")),
+        ?assertEqual(<<"20">>, interpreter_SUITE:line(Port, "interrupts: ")),
+        ?assertEqual(0, interpreter_SUITE:exit_status(Port))
+    after
+        os:cmd("kill -KILL " ++ OsPid)
+    end.
+
+dump_while_it_collects(Directory, Backend, Mode) ->
+    {ok, _} = application:ensure_all_started(py_reactor),
+    Config = [{priv_dir, Directory}, {backend, Backend}, {mode, Mode}],
+    with_context(Config, #{setup_code => "import erlang._dump, traceback, collecting"}, fun(Context) ->
+        {ok, none} = py:call(Context, collecting, start, []),
+        Dumps = [dump(Context, fun while_it_runs/1) || _ <- lists:seq(1, 100)],
+        io:format("~ndumps: ~b~n", [length(Dumps)]),
+        Told = [
+            begin
+                Flag = unicode:characters_to_binary(filename:join(Directory, reactor_test:tag())),
+                Spun = spawn_monitor(fun() -> exit(py:call(Context, collecting, spun_by_asyncio, [Flag])) end),
+                wait_until(fun() -> filelib:is_file(Flag) end),
+                {Pid, Monitor} = Spun,
+                %% One that comes while the collector calls is the collector's, which drops it.
+                wait_until(fun() ->
+                    _ = py_reactor_context:interrupt(Context),
+                    not is_process_alive(Pid)
+                end),
+                receive {'DOWN', Monitor, process, Pid, _Answer} -> told end
+            end
+         || _ <- lists:seq(1, 20)
+        ],
+        io:format("~ninterrupts: ~b~n", [length(Told)]),
+        {ok, none} = py:call(Context, collecting, stop, [])
+    end),
+    halt(0).
 
 %% Code of an extension module that lets nobody else run: the stacks are not to be had, and the rest is.
 python_keeps_its_lock(Config) ->

@@ -156,14 +156,16 @@ lines_told(Text) ->
         nomatch -> 1
     end.
 
-%% It is said when the context ends.
+%% It is said when the context ends, and that context says it, be there an older one in its interpreter.
 a_line_that_nobody_ends(Config) ->
-    Text = reactor_test:tag(),
-    Id = with_logs(Config, "", fun(Context, Id) ->
-        ok = py:exec(Context, ["print('the end of ', '", Text, "', sep='', end='')"]),
-        Id
-    end),
-    {notice, _, _} = log_collector:await(Id, [["the end of ", Text]]).
+    with_logs(Config, "", fun(_Older, _OlderId) ->
+        Text = reactor_test:tag(),
+        Id = with_logs(Config, "", fun(Context, Id) ->
+            ok = py:exec(Context, ["print('the end of ', '", Text, "', sep='', end='')"]),
+            Id
+        end),
+        {notice, _, _} = log_collector:await(Id, [["the end of ", Text]])
+    end).
 
 %% Handlers need not show metadata.
 lines_name_their_context(Config) ->

@@ -7,27 +7,24 @@ import traceback
 from types import FrameType
 from typing import Any
 
-_THREADS_MAX = 64
+Stack = tuple[Any, list[tuple[str, int, str]]]
+"""The object of ``threading`` that a thread has, if it has one; its calls, by file, line and function, the innermost first."""
+
 _STACK_LIMIT_CHARS = 16384
 _TASKS_MAX = 256
 _TASK_FRAMES_MAX = 32
 _TASK_LIMIT_CHARS = 4096
 
 
-def look(own: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def look(own: int, found: list[Stack]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The stacks of the threads, and those of the tasks of the context whose thread this is."""
-    return stacks(own), tasks(own)
+    return stacks(found), tasks(own)
 
 
-def stacks(own: int) -> list[tuple[str, str]]:
+def stacks(found: list[Stack]) -> list[tuple[str, str]]:
     """Each thread and its stack as a traceback prints it, the context's own first; "" where no Python code runs."""
-    frames = sys._current_frames()
-    me = sys._getframe()
-    found = [("the context's thread", _text(frames.pop(own, None)))]
-    for ident, frame in frames.items():
-        if frame is not me and len(found) < _THREADS_MAX:
-            found.append((_name(ident), _text(frame)))
-    return found
+    (_, own), *others = found
+    return [("the context's thread", _text(own)), *((_name(thread), _text(calls)) for thread, calls in others)]
 
 
 def tasks(own: int) -> list[tuple[str, str]]:
@@ -71,10 +68,9 @@ def _waits(task: Any) -> str:
     return _shortened("".join(traceback.StackSummary.extract(iter(frames)).format()), _TASK_LIMIT_CHARS)
 
 
-def _text(frame: object) -> str:
-    if frame is None:
-        return ""
-    return _shortened("".join(traceback.format_stack(frame)), _STACK_LIMIT_CHARS)  # type: ignore[arg-type]
+def _text(calls: list[tuple[str, int, str]]) -> str:
+    summary = [traceback.FrameSummary(*call, lookup_line=False) for call in reversed(calls)]
+    return _shortened("".join(traceback.StackSummary.from_list(summary).format()), _STACK_LIMIT_CHARS)
 
 
 def _shortened(text: str, limit: int) -> str:
@@ -88,8 +84,8 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _name(ident: int) -> str:
-    # Without threading's lock, which whoever does not return may hold.
-    active = getattr(sys.modules.get("threading"), "_active", {})
-    thread = active.get(ident)
-    return f"thread {ident}" if thread is None else f"thread {ident}, {thread.name}"
+def _name(thread: Any) -> str:
+    threading = sys.modules.get("threading")
+    if threading is None or not isinstance(thread, threading.Thread):
+        return "a thread that Python's threading has not started"
+    return f"thread {thread.ident}, {thread.name}"

@@ -71,22 +71,19 @@ def interrupted(handle: Any, exc: BaseException) -> None:
 
 
 # What asyncio calls to tell who waits of what is there.
-_TELLING = frozenset(f"asyncio.{name}" for name in ("futures", "tasks", "taskgroups", "timeouts"))
+TELLING = frozenset(f"asyncio.{name}" for name in ("futures", "tasks", "taskgroups", "timeouts"))
 
 
-def serves(callback: Any, task: asyncio.Task[Any] | None, thread: int) -> bool:
+def serves(callback: Any, task: asyncio.Task[Any] | None) -> bool | None:
     """Is ``callback`` a step of ``task``, or of one that it waits for, which its cancellation would reach?
 
-    Without a task: may it be ended? What others wait for must not be kept from them by an interrupt in asyncio's own code,
-    which that thread is in, or begins, if it is no thread's number.
+    Without a task: may it be ended? What others wait for must not be kept from them by an interrupt in asyncio's own code. None:
+    only where the thread has left that, for code of others that it calls.
     """
     if task is None:
         function = callback.func if isinstance(callback, functools.partial) else callback
         is_step = isinstance(getattr(callback, "__self__", None), tasks.Task)
-        if is_step or getattr(function, "__module__", None) not in _TELLING:
-            return True
-        frame = sys._current_frames().get(thread)
-        return frame is not None and frame.f_globals.get("__name__") not in _TELLING
+        return True if is_step or getattr(function, "__module__", None) not in TELLING else None
     todo, seen = [getattr(callback, "__self__", None)], set()
     while todo:
         future = todo.pop()

@@ -61,20 +61,22 @@ pub struct Running {
 }
 
 /// Whom an interrupt reaches.
-struct Target {
+pub struct Target {
     interpreter: *mut ffi::PyInterpreterState,
     /// Python's number of the thread.
-    thread: c_long,
+    pub thread: c_long,
+    /// Its state in that interpreter.
+    pub state: *mut ffi::PyThreadState,
     /// `erlang.reactor.Interrupted` of the interpreter.
     exception: Py<PyType>,
     serves: Serves,
 }
-// SAFETY: I7: the pointer is used under the lock around it; as long as it is there, the interpreter is.
+// SAFETY: I7: the pointers are used under the lock around them; as long as it is there, the interpreter and the state are.
 unsafe impl Send for Target {}
 
 /// Whether a callback of an event loop is a step of that task, or of one that it waits for; with null, whether it is anybody's
-/// but asyncio's own, on which others wait. On the thread of that number; called attached, may run Python code.
-pub type Serves = fn(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_long) -> bool;
+/// but asyncio's own, on which others wait. On the thread of that state; called attached, may run Python code.
+pub type Serves = fn(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, state: *mut ffi::PyThreadState) -> bool;
 
 /// Wakes whoever waits, from any thread, without Python.
 pub type Rouse = Box<dyn Fn() + Send + Sync>;
@@ -157,9 +159,10 @@ impl Running {
     /// From now on the calling thread, attached, can be interrupted, by this exception.
     pub fn publish(&self, py: Python<'_>, exception: Py<PyType>, serves: Serves) {
         // SAFETY: I7, by the token.
-        let (interpreter, thread) =
-            unsafe { (ffi::PyThreadState_GetInterpreter(ffi::PyThreadState_Get()), ffi::PyThread_get_thread_ident()) };
-        let target = Target { interpreter, thread: thread as c_long, exception, serves };
+        let (state, thread) = unsafe { (ffi::PyThreadState_Get(), ffi::PyThread_get_thread_ident()) };
+        // SAFETY: I7, by the token.
+        let interpreter = unsafe { ffi::PyThreadState_GetInterpreter(state) };
+        let target = Target { interpreter, thread: thread as c_long, state, exception, serves };
         let before = crate::base::gil::detached(py, || lock(&self.target).replace(target));
         drop(before);
     }
@@ -388,7 +391,7 @@ impl Running {
     fn raise_at(&self, target: &Target, aim: Aim) -> bool {
         if !aim.stretch.is_multiple_of(2) && self.number() == aim.stretch {
             let step = self.step.load(Ordering::Relaxed);
-            let is_anybodys = step.is_null() || (target.serves)(step, ptr::null_mut(), target.thread);
+            let is_anybodys = step.is_null() || (target.serves)(step, ptr::null_mut(), target.state);
             return is_anybodys && self.number() == aim.stretch && self.raise_in(target);
         }
         let goes_on = !aim.busy.is_multiple_of(2) && self.busy.load(Ordering::Acquire) == aim.busy;
@@ -423,18 +426,14 @@ impl Running {
             return false;
         }
         let (step, task) = (self.step.load(Ordering::Relaxed), ticket.task());
-        let serves = !step.is_null() && !task.is_null() && (target.serves)(step, task, target.thread);
+        let serves = !step.is_null() && !task.is_null() && (target.serves)(step, task, target.state);
         // Python code may have let others run meanwhile.
         serves && self.number() == number
     }
 
-    /// Runs `f` attached to the context's interpreter, as soon as Python lets us, with Python's number of the context's thread;
-    /// `None` if that has ended. On a thread that Python does not know.
-    pub fn visit<R>(&self, f: impl FnOnce(c_long) -> R) -> Option<R> {
-        self.enter(|target| f(target.thread))
-    }
-
-    fn enter<R>(&self, f: impl FnOnce(&Target) -> R) -> Option<R> {
+    /// Runs `f` attached to the context's interpreter, as soon as Python lets us, with whom an interrupt would reach; `None` if
+    /// that has ended. On a thread that Python does not know.
+    pub fn enter<R>(&self, f: impl FnOnce(&Target) -> R) -> Option<R> {
         let target = lock(&self.target);
         let target = target.as_ref()?;
         // SAFETY: I7: the interpreter does not end while the lock is held. The state is this thread's, used here only.

@@ -12,12 +12,12 @@ use crate::module::loop_calls::now;
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, core, release};
 use crate::module::readers;
 use crate::module::transport_accepted;
+use crate::python::frames;
 use crate::python::glue::{argument, guarded};
 use crate::python::types::Types;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use std::ffi::c_long;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -222,15 +222,15 @@ impl EventLoop {
 #[cold]
 fn interrupt_here(task: &Bound<'_, PyAny>, mailbox: &Mailbox) -> PyResult<()> {
     let callback = task.getattr("_callback")?;
-    if serves(callback.as_ptr(), ptr::null_mut(), 0) && mailbox.running.take_next_step() {
+    if serves(callback.as_ptr(), ptr::null_mut(), ptr::null_mut()) && mailbox.running.take_next_step() {
         mailbox.running.raise_here(&Types::of(task.py())?.interrupted);
     }
     Ok(())
 }
 
 /// Whether `callback`, which a loop runs, is a step of `task`, or of one that it waits for; with null, whether it is anybody's
-/// but asyncio's own. It has come so far as that thread's frames say, or begins (0). Attached; both are there.
-pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_long) -> bool {
+/// but asyncio's own. It has come so far as the frames of that state say, or begins (null). Attached; all are there.
+pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, state: *mut ffi::PyThreadState) -> bool {
     guarded(task.is_null(), |py| {
         // SAFETY: I7: the caller is attached, and the objects are there as long as nobody else is: from here on we keep them.
         let (callback, task) = unsafe { (argument(py, callback), Bound::from_borrowed_ptr_or_opt(py, task)) };
@@ -239,10 +239,27 @@ pub fn serves(callback: *mut ffi::PyObject, task: *mut ffi::PyObject, thread: c_
         // SAFETY: I7, by the token; a new reference or null.
         let helpers = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyImport_GetModule(name.as_ptr())) };
         let unknown = task.is_none();
-        let serves = |helpers: Bound<'_, PyAny>| helpers.call_method1("serves", (callback, task, thread))?.is_truthy();
+        let serves = |helpers: Bound<'_, PyAny>| match helpers.call_method1("serves", (callback, task))? {
+            // It goes by where the thread is.
+            told if told.is_none() => is_out_of(py, state, &helpers.getattr("TELLING")?),
+            told => told.is_truthy(),
+        };
         // An exception that it leaves behind would be in the way of the next one that is asked about.
         Ok(helpers.map_or(Ok(unknown), serves).unwrap_or(unknown))
     })
+}
+
+/// Whether that thread has begun, and has left the code of these modules.
+fn is_out_of(py: Python<'_>, state: *mut ffi::PyThreadState, modules: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if state.is_null() {
+        return Ok(false);
+    }
+    // SAFETY: I7: the caller of `serves` has it.
+    match unsafe { frames::module_of(py, state) } {
+        None => Ok(false),
+        Some(None) => Ok(true),
+        Some(Some(name)) => Ok(!modules.contains(name)?),
+    }
 }
 
 /// An interrupt that ends what runs for a request which was given up says so, wherever it is raised again.

@@ -7,18 +7,26 @@ use crate::base::sync::lock;
 use crate::connection::context;
 use crate::mail::mailbox::Mailbox;
 use pyo3::prelude::*;
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 /// Interpreters and their contexts, the oldest first.
 static HOMES: Mutex<Vec<(i64, Arc<Mailbox>)>> = Mutex::new(Vec::new());
 
-/// The context lives in the interpreter of the calling thread.
-pub fn add(py: Python<'_>, mailbox: &Arc<Mailbox>) {
-    lock(&HOMES).push((current_id(py), Arc::clone(mailbox)));
+thread_local! {
+    /// The context whose thread this is, while its last words are said as well; and its interpreter.
+    static OWN: RefCell<Option<(i64, Arc<Mailbox>)>> = const { RefCell::new(None) };
 }
 
-/// It is about to end.
+/// The context, whose thread this is, lives in its interpreter.
+pub fn add(py: Python<'_>, mailbox: &Arc<Mailbox>) {
+    lock(&HOMES).push((current_id(py), Arc::clone(mailbox)));
+    OWN.replace(Some((current_id(py), Arc::clone(mailbox))));
+}
+
+/// It is about to end, and says nothing any more.
 pub fn remove(mailbox: &Mailbox) {
+    OWN.take();
     lock(&HOMES).retain(|(_, other)| !std::ptr::eq(&**other, mailbox));
 }
 
@@ -28,5 +36,9 @@ pub fn current(py: Python<'_>) -> Option<Arc<Mailbox>> {
         return Some(Arc::clone(&context.mailbox));
     }
     let here = current_id(py);
+    let own = OWN.with_borrow(|own| own.as_ref().filter(|(of, _)| *of == here).map(|(_, mailbox)| Arc::clone(mailbox)));
+    if own.is_some() {
+        return own;
+    }
     lock(&HOMES).iter().find(|(interpreter, _)| *interpreter == here).map(|(_, mailbox)| Arc::clone(mailbox))
 }

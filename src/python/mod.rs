@@ -6,6 +6,7 @@ pub mod audit;
 pub mod boxed;
 pub mod bytes_like;
 pub mod describe;
+pub mod frames;
 pub mod glue;
 pub mod instance;
 pub mod interpreter;

@@ -6,14 +6,16 @@
 use crate::base::atoms;
 use crate::beam::reply::ReplyTo;
 use crate::mail::mailbox::Mailbox;
-use crate::mail::running::NoInterrupt;
-use crate::python::glue;
+use crate::mail::running::{NoInterrupt, Target};
+use crate::python::{frames, glue};
 use pyo3::prelude::*;
 use rustler::Encoder;
-use std::ffi::c_long;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::Builder;
+
+/// So many of them are told of.
+const THREADS_MAX: usize = 64;
 
 /// What each thread is, and its stack; each task of the context's event loop, and its.
 type Stacks = (Vec<(String, String)>, Vec<(String, String)>);
@@ -28,7 +30,7 @@ pub fn tell(mailbox: &Arc<Mailbox>, reply: ReplyTo) -> Result<(), NoInterrupt> {
     }
     let theirs = Arc::clone(mailbox);
     let spawned = Builder::new().name("py_dump".into()).spawn(move || {
-        let stacks = theirs.running.visit(|thread| glue::guarded(None, |py| Ok(Some(stacks(py, thread)))));
+        let stacks = theirs.running.enter(|target| glue::guarded(None, |py| Ok(Some(stacks(py, target)))));
         theirs.looked_at.store(false, Ordering::Release);
         reply.send(|env| match stacks.flatten() {
             Some(Ok(stacks)) => (atoms::ok(), stacks).encode(env),
@@ -42,7 +44,11 @@ pub fn tell(mailbox: &Arc<Mailbox>, reply: ReplyTo) -> Result<(), NoInterrupt> {
     })
 }
 
-fn stacks(py: Python<'_>, thread: c_long) -> Result<Stacks, String> {
-    let ask = || py.import("erlang._dump")?.call_method1("look", (thread,))?.extract();
+fn stacks(py: Python<'_>, target: &Target) -> Result<Stacks, String> {
+    let ask = || {
+        let dump = py.import("erlang._dump")?;
+        let stacks = frames::stacks(py, target.state, THREADS_MAX).into_iter().map(|stack| (stack.thread, stack.calls));
+        dump.call_method1("look", (target.thread, stacks.collect::<Vec<_>>()))?.extract()
+    };
     ask().map_err(|error: PyErr| format!("Python could not tell: {error}"))
 }
