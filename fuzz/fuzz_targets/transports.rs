@@ -26,7 +26,7 @@ use libfuzzer_sys::fuzz_target;
 fn happening(what: u8, how: u8) -> Happening {
     let flag = how & 1 != 0;
     let amount = usize::from(how >> 1);
-    match what % 24 {
+    match what % 26 {
         0 => Happening::Made,
         1 => Happening::Eof,
         2 => Happening::ReceiveError,
@@ -47,6 +47,7 @@ fn happening(what: u8, how: u8) -> Happening {
         21 => {
             [Happening::Closes, Happening::Aborts, Happening::Forgets, Happening::Moves][usize::from(how) % 4].clone()
         }
+        22..=23 => Happening::Readable { bytes: 1 + amount % 60 },
         _ => Happening::Received { bytes: 1 + amount % 60, more: flag },
     }
 }

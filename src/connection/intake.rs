@@ -2,7 +2,7 @@
 //!
 //! Most messages are short: they go into the pool's buffers, of which one that waits needs none of its own. Where much arrives, the
 //! kernel would fill many of them before the first is looked at, and to make a `bytes` of one is to copy it. Whoever sends so much
-//! is received from when it has its turn: into buffers that were used just now, or the `bytes` itself.
+//! is received from when it has its turn: into buffers that were used just now, the `bytes` itself, or the protocol's own buffer.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,9 @@ const MUCH: u8 = 2;
 
 /// So many in succession that would leave most of a buffer empty.
 const LITTLE: u8 = 8;
+
+/// So much is better received right into a buffer that the protocol has: to copy it costs more.
+pub const OWN_MUCH: usize = 4096;
 
 /// What the last receives were like.
 #[derive(Default)]
@@ -35,12 +38,12 @@ impl Intake {
         begins
     }
 
-    /// So much had arrived that the rest was stopped. Answers whether to leave it from now on.
-    pub fn overflowed(&mut self, buffer: usize, most: usize) -> bool {
+    /// So much has arrived that what comes next is left, however much that is. Answers whether to leave it from now on.
+    pub fn overflowed(&mut self, len: usize, buffer: usize, most: usize) -> bool {
         let begins = !self.leaves;
         if begins {
-            self.leaves = true;
-            self.fits(buffer - 1, buffer, most);
+            (self.leaves, self.against) = (true, 0);
+            self.fits(len, buffer, most);
         }
         begins
     }
@@ -55,10 +58,10 @@ impl Intake {
         self.room.max(1)
     }
 
-    /// So much has arrived in what it got. Answers whether to use buffers from now on.
-    pub fn received(&mut self, len: usize, buffer: usize, most: usize) -> bool {
+    /// So much has arrived in what it got, which may be `little`. Answers whether to use buffers from now on.
+    pub fn received(&mut self, len: usize, little: usize, buffer: usize, most: usize) -> bool {
         self.fits(len, buffer, most);
-        let ends = self.counts(len < buffer / 4, LITTLE);
+        let ends = self.counts(len < little, LITTLE);
         self.leaves &= !ends;
         ends
     }
@@ -91,30 +94,30 @@ mod tests {
         assert!(intake.buffered(100, 100, 1000));
         assert_eq!(intake.room(), 128);
         for len in [128, 256, 512, 1000] {
-            assert!(!intake.received(len, 100, 1000));
+            assert!(!intake.received(len, 25, 100, 1000));
         }
         assert_eq!(intake.room(), 1000);
-        assert!(!intake.received(1, 100, 1000));
+        assert!(!intake.received(1, 25, 100, 1000));
         assert_eq!(intake.room(), 100, "a buffer's, at least");
-        assert!(!intake.received(25, 100, 1000));
-        assert!((1..LITTLE).all(|_| !intake.received(24, 100, 1000)));
-        assert!(intake.received(24, 100, 1000));
+        assert!(!intake.received(25, 25, 100, 1000));
+        assert!((1..LITTLE).all(|_| !intake.received(24, 25, 100, 1000)));
+        assert!(intake.received(24, 25, 100, 1000));
         assert!(!intake.buffered(100, 100, 1000), "it begins anew");
     }
 
     #[test]
     fn what_is_left_is_so_until_little_comes_or_it_is_told() {
         let mut intake = Intake::default();
-        assert!(intake.overflowed(100, 1000));
+        assert!(intake.overflowed(99, 100, 1000));
         assert_eq!(intake.room(), 128);
-        assert!(!intake.overflowed(100, 1000));
+        assert!(!intake.overflowed(99, 100, 1000));
         assert!((0..9).all(|_| !intake.buffered(100, 100, 1000)), "these had arrived before");
         intake.uses_buffers();
         assert!(!intake.buffered(100, 100, 1000));
         assert!(intake.buffered(100, 100, 1000));
-        assert!((1..LITTLE).all(|_| !intake.received(1, 100, 1000)));
-        assert!(intake.received(1, 100, 1000));
-        assert!(intake.overflowed(100, 1000));
+        assert!((1..LITTLE).all(|_| !intake.received(1, 25, 100, 1000)));
+        assert!(intake.received(1, 25, 100, 1000));
+        assert!(intake.overflowed(99, 100, 1000));
     }
 
     #[test]

@@ -4,11 +4,12 @@ use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::module::transport_layout::{Transport, detach, field, layout, put, word};
 use crate::module::{transport_abandoned, transport_accepted, transport_socket};
-use crate::python::variables;
+use crate::python::{bytes_like, variables};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// The transport of a connection, while its callbacks run.
@@ -93,9 +94,10 @@ impl<'py> Serving<'_, 'py> {
             Ok(data) => data.as_bytes(),
             Err(error) => return (None, Err(error.into())),
         };
-        let mut done = 0;
+        let (mut done, mut began) = (0, None);
         let mut filled = Ok(());
-        while done < data.len() && filled.is_ok() {
+        // Where nothing was put into it, another protocol is to be asked.
+        while done < data.len() && filled.is_ok() && began != Some(done) {
             // SAFETY: I7, by the token; a transport.
             let (goes_on, buffered) = unsafe {
                 let it = &*self.it();
@@ -104,20 +106,42 @@ impl<'py> Serving<'_, 'py> {
             if !(goes_on && buffered) {
                 break;
             }
-            filled = self.fill_one(&data[done..], &mut done);
+            began = Some(done);
+            filled = self.fill(|room| {
+                let len = room.len().min(data.len() - done);
+                room[..len].write_copy_of_slice(&data[done..done + len]);
+                done += len;
+                len
+            });
         }
         ((done < data.len()).then(|| PyBytes::new(self.py(), &data[done..])), filled)
     }
 
-    /// Passes on what one buffer has room for of `data`, and counts it.
-    fn fill_one(&self, data: &[u8], done: &mut usize) -> PyResult<()> {
+    /// Has the protocol's own buffer filled by `fill`, which answers how many bytes it has put there, from the first, and runs no Python
+    /// code; says so to the protocol, unless that is nothing. Has nothing filled if the protocol is another one meanwhile.
+    ///
+    /// # Errors
+    /// What is meant to end a loop.
+    pub fn fill(&self, fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize) -> PyResult<()> {
         let protocol = self.protocol();
-        let len = match self.call("get_buffer", || fill_buffer(&protocol, data)) {
-            Ok(len) => len,
+        let get_buffer = word(self.transport, "get_buffer", |words| &words.get_buffer);
+        let is_asked = || field(self.transport, |it| it.protocol).is_some_and(|now| now.is(&protocol));
+        let filled = self.call("get_buffer", || {
+            let buffer = protocol.call_method1(get_buffer, (-1,))?;
+            match buffer.len()? {
+                0 => Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer")),
+                _ if is_asked() => Ok(bytes_like::fill(&buffer, fill)),
+                _ => Ok(Ok(0)),
+            }
+        });
+        let len = match filled {
+            Ok(Ok(0)) => return Ok(()),
+            Ok(Ok(len)) => len,
+            Ok(Err(error)) => return self.failed(error, "Fatal read error on socket transport"),
             Err(error) => return self.failed(error, "Fatal error: protocol.get_buffer() call failed."),
         };
-        *done += len;
-        match self.call("buffer_updated", || protocol.call_method1("buffer_updated", (len,)).map(drop)) {
+        let buffer_updated = word(self.transport, "buffer_updated", |words| &words.buffer_updated);
+        match self.call("buffer_updated", || protocol.call_method1(buffer_updated, (len,)).map(drop)) {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error, "Fatal error: protocol.buffer_updated() call failed."),
         }
@@ -209,26 +233,6 @@ pub fn is_buffered(transport: &Bound<'_, PyAny>) -> bool {
 fn os_error(py: Python<'_>, errno: i32) -> PyResult<Bound<'_, PyAny>> {
     let text = py.import("os")?.call_method1("strerror", (errno,))?;
     py.import("builtins")?.getattr("OSError")?.call1((errno, text))
-}
-
-/// Copies what there is room for of `data` into the protocol's buffer, and answers how much that was.
-fn fill_buffer(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<usize> {
-    let buffer = protocol.call_method1("get_buffer", (-1,))?;
-    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released; it can be written
-    // to, and no Python code runs meanwhile.
-    unsafe {
-        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-        if ffi::PyObject_GetBuffer(buffer.as_ptr(), &raw mut view, ffi::PyBUF_WRITABLE) < 0 {
-            return Err(PyErr::fetch(protocol.py()));
-        }
-        let len = data.len().min(view.len as usize);
-        ptr::copy_nonoverlapping(data.as_ptr(), view.buf.cast(), len);
-        ffi::PyBuffer_Release(&raw mut view);
-        match len {
-            0 => Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer")),
-            len => Ok(len),
-        }
-    }
 }
 
 /// The connection is gone, and nothing names its descriptor any more: the socket is closed, unless its number `was_robbed`.

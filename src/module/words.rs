@@ -9,6 +9,7 @@ use pyo3::types::PyString;
 pub struct Words {
     pub attach: Py<PyString>,
     pub begin: Py<PyString>,
+    pub buffer_updated: Py<PyString>,
     pub close: Py<PyString>,
     pub connection_lost: Py<PyString>,
     pub connection_made: Py<PyString>,
@@ -26,6 +27,7 @@ impl Words {
         Words {
             attach: intern("_attach"),
             begin: intern("_begin"),
+            buffer_updated: intern("buffer_updated"),
             close: intern("close"),
             connection_lost: intern("connection_lost"),
             connection_made: intern("connection_made"),

@@ -1,6 +1,7 @@
 //! The bytes of Python objects that have some.
 
-use pyo3::exceptions::PyTypeError;
+use crate::python::glue::class_name;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -28,6 +29,32 @@ pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<
         let result = f(bytes);
         ffi::PyBuffer_Release(&raw mut view);
         result
+    }
+}
+
+/// Calls `f` with the memory of `buffer`, which writes there and runs no Python code. Answers what that does: how much it has written.
+///
+/// # Errors
+/// As `socket.recv_into`. `TypeError`: it cannot be written to, or is not contiguous. `RuntimeError`: it is empty.
+pub fn fill(buffer: &Bound<'_, PyAny>, f: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize) -> PyResult<usize> {
+    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released. Nobody else reads or
+    // writes there meanwhile: that would be Python code, and `f` runs none, nor lets go of the lock.
+    unsafe {
+        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+        if ffi::PyObject_GetBuffer(buffer.as_ptr(), &raw mut view, ffi::PyBUF_WRITABLE) < 0 {
+            let error = PyErr::fetch(buffer.py());
+            if !error.is_instance_of::<PyException>(buffer.py()) {
+                return Err(error);
+            }
+            let kind = class_name(&buffer.get_type());
+            return Err(PyTypeError::new_err(format!("a read-write bytes-like object is required, not {kind}")));
+        }
+        let filled = match view.len {
+            0 => Err(PyRuntimeError::new_err("the buffer is empty")),
+            len => Ok(f(std::slice::from_raw_parts_mut(view.buf.cast(), len as usize))),
+        };
+        ffi::PyBuffer_Release(&raw mut view);
+        filled
     }
 }
 

@@ -9,11 +9,13 @@ use super::transports::WHOLE_BYTES_MAX;
 use crate::base::token::ConnId;
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
+use crate::connection::intake::OWN_MUCH;
 use crate::connection::machine::End;
 use crate::driver::address::Address;
 use crate::driver::shared::Shared;
 use crate::driver::{Driver, Event, Io, Outcome};
 use crate::mail::notice::Notice;
+use crate::module::transport_calls::is_buffered;
 use crate::python::reactor_buffer;
 use pyo3::prelude::*;
 use std::io;
@@ -23,8 +25,12 @@ const COPIED_AT_ONCE_MAX: usize = 2048;
 
 /// So much has arrived in a buffer: what comes next may be left where it is.
 #[inline]
-fn arrived(driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
-    if of.intake.buffered(len, buffer, WHOLE_BYTES_MAX) {
+fn arrived(py: Python<'_>, driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
+    let begins = match len >= OWN_MUCH && of.is_transport && is_buffered(of.protocol.bind(py)) {
+        true => of.intake.overflowed(len, buffer, WHOLE_BYTES_MAX),
+        false => of.intake.buffered(len, buffer, WHOLE_BYTES_MAX),
+    };
+    if begins {
         match is_stream(of) {
             true => driver.leave_input(id, true),
             false => of.intake.uses_buffers(),
@@ -107,7 +113,7 @@ impl Reactor {
         if !connection.machine.link.received(arrival_cost(len, from.is_some()), more) {
             return pool.release(slot);
         }
-        arrived(&mut self.driver, id, connection, len, pool.capacity());
+        arrived(py, &mut self.driver, id, connection, len, pool.capacity());
         let stats = &self.context.mailbox.stats;
         stats.bytes_in.add(len as u64);
         // What makes an object of it runs no Python code, so that all this is borrowed.

@@ -1,16 +1,34 @@
-//! Receives of those that get much (`Intake`), when they have their turn: into a few buffers, or straight into the `bytes` that a
-//! transport's protocol gets.
+//! Receives of those that get much (`Intake`), when they have their turn: into a few buffers, or straight into what the protocol of
+//! a transport gets: `bytes`, or its own buffer.
 
 use super::Reactor;
 use super::arrivals::{Part, is_stream};
+use super::share::Share;
 use super::transports::{WHOLE_BYTES_MAX, is_robbed};
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
+use crate::connection::intake::OWN_MUCH;
 use crate::driver::{Driver, Event, Outcome};
-use crate::module::transport_calls;
+use crate::module::transport_calls::{self, Serving};
+use crate::module::transport_layout;
 use crate::python::bytes_like;
 use pyo3::prelude::*;
 use std::mem::MaybeUninit;
+
+/// What a protocol's own buffer gets at most at a time, however large it is.
+const OWN_BYTES_MAX: usize = 256 * 1024;
+
+/// What is received into.
+enum Way<'py> {
+    /// Nothing: the number of its socket may be a stranger's.
+    Robbed,
+    /// A few buffers of the pool.
+    Buffers,
+    /// The `bytes` that the protocol of a transport gets.
+    Bytes,
+    /// What the protocol of this transport has.
+    Own(Bound<'py, PyAny>),
+}
 
 impl Reactor {
     /// The inbox of a connection is full: what else it gets is left, until it has room again.
@@ -18,7 +36,7 @@ impl Reactor {
         self.driver.cancel_receive(id);
         let buffer = self.pool.borrow().capacity();
         let overflowed = |it: &mut Connection| {
-            it.machine.link.is_open() && is_stream(it) && it.intake.overflowed(buffer, WHOLE_BYTES_MAX)
+            it.machine.link.is_open() && is_stream(it) && it.intake.overflowed(buffer - 1, buffer, WHOLE_BYTES_MAX)
         };
         if self.with(id, overflowed) == Some(true) {
             self.driver.leave_input(id, true);
@@ -27,24 +45,98 @@ impl Reactor {
 
     /// Something has arrived that was left where it is.
     pub(super) fn receive_left(&mut self, py: Python<'_>, id: ConnId) {
-        let known = self.with(id, |it| {
-            if it.is_loose {
-                it.hold_or_abandon(py);
-            }
-            // A transport that ends reads no more: its receive is cancelled. What comes for a protocol that ends is thrown away.
-            let reads = !it.is_transport || it.machine.link.is_open();
-            // A protocol that has a buffer of its own is given copies.
-            let in_bytes = || it.is_transport && !transport_calls::is_buffered(it.protocol.bind(py));
-            reads.then(|| (is_robbed(py, it), in_bytes()))
-        });
-        match known.flatten() {
+        let way = match self.way(py, id) {
+            Some(Way::Own(_)) if self.receive_own(py, id) => return,
+            // It has failed, or become another protocol's.
+            Some(Way::Own(_)) => self.way(py, id),
+            way => way,
+        };
+        match way {
             None => {}
-            Some((true, _)) => {
+            Some(Way::Robbed) => {
                 self.driver.cancel_receive(id);
                 self.advance(id, Outcome::ReceiveFailed(libc::EBADF));
             }
-            Some((_, true)) => self.receive_directly(py, id),
-            Some((_, false)) => self.receive_warm(py, id),
+            Some(Way::Bytes) => self.receive_directly(py, id),
+            Some(Way::Own(_) | Way::Buffers) => self.receive_warm(py, id),
+        }
+    }
+
+    fn way<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Way<'py>> {
+        let way = |it: &mut Connection| {
+            if it.is_loose {
+                it.hold_or_abandon(py);
+            }
+            match () {
+                // A transport that ends reads no more: its receive is cancelled. What comes for a protocol that ends is thrown away.
+                () if it.is_transport && !it.machine.link.is_open() => None,
+                () if is_robbed(py, it) => Some(Way::Robbed),
+                () if !it.is_transport => Some(Way::Buffers),
+                () if !transport_calls::is_buffered(it.protocol.bind(py)) => Some(Way::Bytes),
+                // It cannot be called now: later it is given copies.
+                () if it.turn == self.turn || !it.machine.delivers() => Some(Way::Buffers),
+                () => Some(Way::Own(it.protocol.clone_ref(py).into_bound(py))),
+            }
+        };
+        self.with(id, way).flatten()
+    }
+
+    /// Receives into the buffer that the protocol has, as long as that is filled and the connection has its turn. Answers whether the
+    /// driver was asked for anything.
+    fn receive_own(&mut self, py: Python<'_>, id: ConnId) -> bool {
+        let (mut share, mut was_asked) = (Share::new(false), false);
+        while share.is_left()
+            && self.raised.is_none()
+            && let Some(Way::Own(transport)) = self.way(py, id)
+        {
+            let mut received = None;
+            let filled = Serving { context: &self.context, id, transport: &transport }.fill(|room| {
+                // I4: it may have been closed within `get_buffer`.
+                if transport_layout::is_robbed(&transport) {
+                    return 0;
+                }
+                let most = room.len().min(OWN_BYTES_MAX);
+                let answer = self.driver.receive_into(id, &mut room[..most]);
+                received = Some((answer, most));
+                answer.unwrap_or_default()
+            });
+            if let Err(error) = filled {
+                self.raised.get_or_insert(error);
+            }
+            let Some((answer, most)) = received else { break };
+            was_asked = true;
+            match answer {
+                Ok(0) => break,
+                Ok(len) => {
+                    self.has_filled(id, len);
+                    share.use_up(len, true);
+                    if len < most {
+                        break;
+                    }
+                }
+                Err(ended) => {
+                    self.advance(id, ended);
+                    break;
+                }
+            }
+        }
+        // It has had its turn.
+        self.with(id, |it| it.turn = self.turn);
+        was_asked
+    }
+
+    /// So much has arrived in a buffer of the protocol's own.
+    fn has_filled(&mut self, id: ConnId, len: usize) {
+        let stats = &self.context.mailbox.stats;
+        stats.bytes_in.add(len as u64);
+        stats.messages.add(1);
+        let capacity = self.pool.borrow().capacity();
+        let ends = self.with(id, |it| {
+            it.traffic.received(len);
+            it.intake.received(len, OWN_MUCH / 2, capacity, WHOLE_BYTES_MAX)
+        });
+        if ends == Some(true) {
+            self.driver.leave_input(id, false);
         }
     }
 
@@ -68,7 +160,9 @@ impl Reactor {
         }
         self.taken = taken;
         if received > 0
-            && self.with(id, |it| it.intake.received(received, capacity, WHOLE_BYTES_MAX)).unwrap_or_default()
+            && self
+                .with(id, |it| it.intake.received(received, capacity / 4, capacity, WHOLE_BYTES_MAX))
+                .unwrap_or_default()
         {
             self.driver.leave_input(id, false);
         }
@@ -101,7 +195,7 @@ impl Reactor {
                 self.context.mailbox.stats.bytes_in.add(len as u64);
                 connection.machine.link.received(arrival_cost(len, false), true);
                 connection.inbox.push_back(Inbound { data: data.into_any().unbind(), from: None });
-                if connection.intake.received(len, buffer, WHOLE_BYTES_MAX) {
+                if connection.intake.received(len, buffer / 4, buffer, WHOLE_BYTES_MAX) {
                     self.driver.leave_input(id, false);
                 }
             }

@@ -366,6 +366,11 @@ impl Link {
         self.eof == Eof::Waiting
     }
 
+    /// Whether the end of file has arrived.
+    pub(super) fn peer_ended(&self) -> bool {
+        self.eof != Eof::NotYet
+    }
+
     /// Whether the contract knows that nothing more arrives.
     pub(super) fn has_told_eof(&self) -> bool {
         self.eof == Eof::Told

@@ -233,6 +233,12 @@ impl Machine {
         }
     }
 
+    /// Whether what arrives now is for its protocol at once: nothing is to be delivered before it, and its reader does not pause. Then it
+    /// may be received straight into what the protocol has, and the machine need not be told.
+    pub fn delivers(&self) -> bool {
+        matches!(&self.contract, Contract::Transport(transport) if transport.delivers(&self.link))
+    }
+
     /// `bytes` were written, all of which are taken while the link is open. Answers whether to try at once to send them, for
     /// they are more than may wait: so a writer is paused only by what the kernel does not take.
     pub fn queued(&mut self, bytes: usize) -> bool {

@@ -78,6 +78,11 @@ impl TransportPolicy {
         Wish { callback, mode: self.mode(), reads: !self.paused, may_end: !self.lent }
     }
 
+    /// Whether what arrives now would be delivered at once, nothing before it.
+    pub(super) fn delivers(&self, link: &Link) -> bool {
+        self.made && !self.paused && link.is_open() && !link.has_input() && !link.peer_ended()
+    }
+
     /// Whether it is kept no longer, for nothing follows: it reads no more, and has nothing to write. Answers so once.
     #[cold]
     pub(super) fn lets_go(&mut self, link: &Link) -> bool {

@@ -1,5 +1,4 @@
-//! A model of what is around the machine of a transport: driver, peer, and a program that reads, writes and closes as it
-//! likes. It asserts what a transport must never see.
+//! A model of driver, peer, and a program that does as it likes. It asserts what a transport must never see.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +18,8 @@ pub enum Happening {
     Made,
     /// Data, with which the receive ends unless `more`.
     Received { bytes: usize, more: bool },
+    /// Data that was left where it is, which may go straight into the program's memory.
+    Readable { bytes: usize },
     /// The peer sends no more.
     Eof,
     /// The receive fails.
@@ -334,12 +335,11 @@ impl TransportWorld {
             "a writer is forgotten"
         );
         assert!(!self.awaits_empty || (self.queued > 0 && !self.failed), "who waits is forgotten");
-        let may_receive = is_open && !self.paused && !self.machine.link.peer_closed();
-        let may_receive = may_receive && self.failing.is_none();
+        let may_receive = is_open && !self.paused && !self.machine.link.peer_closed() && self.failing.is_none();
         assert!(!may_receive || self.receiving || !self.inbox.is_empty(), "nothing is received");
         assert!(!is_open || self.failing.is_none() || !self.inbox.is_empty(), "the end is not told");
         assert!(
-            !is_open || !self.drains || self.receiving || self.told_all() || !self.inbox.is_empty(),
+            !is_open || !self.drains || self.receiving || self.receives_nothing_more() || !self.inbox.is_empty(),
             "nobody looks why"
         );
         assert!(self.queued == 0 || self.sending || !is_open || self.failing == Some(true), "nothing is sent");
@@ -363,6 +363,7 @@ impl TransportWorld {
                     self.inbox.push(bytes);
                 }
             }
+            Happening::Readable { bytes } => self.readable(bytes),
             Happening::Eof if self.receiving => {
                 (self.receiving, self.cancelling) = (false, false);
                 self.machine.link.received_eof();
@@ -415,6 +416,15 @@ impl TransportWorld {
             // Nothing runs that could bring this about, or it is the program's doing.
             happening => self.act(happening),
         }
+    }
+
+    fn readable(&mut self, bytes: usize) {
+        if self.receiving && self.machine.delivers() {
+            assert!(self.inbox.is_empty() && !self.told_eof, "what came before is overtaken");
+            return self.call();
+        }
+        assert!(!self.receiving || self.paused || self.closing || !self.inbox.is_empty(), "kept for nothing");
+        self.take(Happening::Received { bytes, more: true });
     }
 
     fn moves(&mut self) {
@@ -477,8 +487,7 @@ impl TransportWorld {
         }
     }
 
-    /// Nothing more will be received.
-    fn told_all(&self) -> bool {
+    fn receives_nothing_more(&self) -> bool {
         self.failing.is_some() || self.machine.link.is_at_eof()
     }
 

@@ -14,6 +14,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         1 => Just(Made),
         6 => (1usize..60, any::<bool>()).prop_map(|(bytes, more)| Received { bytes, more }),
+        4 => (1usize..60).prop_map(|bytes| Readable { bytes }),
         1 => Just(Eof),
         1 => Just(ReceiveError),
         2 => heard.prop_map(Hears),
@@ -99,6 +100,27 @@ fn a_reader_that_pauses_is_called_no_more_and_hears_the_end() {
     machine.link.receive_failed(libc::ETIMEDOUT);
     assert_eq!(settled(&mut machine)[..2], [Next::ConnectionLost, Next::Close]);
     assert_eq!(machine.link.end(), End::Reset(Some(libc::ETIMEDOUT)));
+}
+
+#[test]
+fn what_is_received_into_the_programs_own_memory_overtakes_nothing() {
+    let machine = Machine::of_transport(SOCKET, MARKS);
+    assert!(!machine.delivers(), "connection_made comes first");
+    let mut machine = made();
+    assert!(machine.delivers());
+    machine.link.received(5, true);
+    assert!(!machine.delivers());
+    assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
+    machine.link.delivered(5);
+    assert!(machine.delivers());
+    machine.pause_reading(true);
+    assert!(!machine.delivers());
+    machine.pause_reading(false);
+    machine.link.received_eof();
+    assert!(!machine.delivers());
+    let mut machine = made();
+    machine.link.close(End::Closed);
+    assert!(!machine.delivers());
 }
 
 #[test]
