@@ -9,12 +9,36 @@ from erlang import _runtime
 from erlang._console import Log
 
 
+class _NoLock:
+    """A lock that everybody has."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class Handler(logging.Handler):
-    """Hands records to the context on whose thread they are made."""
+    """Hands records to the context on whose thread they are made.
+
+    It needs no lock, and has none: an interrupt may come where `logging` has taken it and is not about to give it back yet (before
+    3.13), and whoever logs in the interpreter after that would wait for ever.
+    """
 
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
+
+    def createLock(self) -> None:  # noqa: N802
+        """Called when it is made."""
+        self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -21,7 +21,7 @@ def _lets_others_run(phase, info):
 def start():
     _known.add(threading.get_ident())
     for function in [_starts] * 2 + [_waits] * 6:
-        threading.Thread(target=function, daemon=True).start()
+        threading.Thread(target=function).start()
     gc.callbacks.append(_lets_others_run)
     gc.set_threshold(3)
 
