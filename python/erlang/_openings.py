@@ -47,6 +47,7 @@ class _Parts(NamedTuple):
     transport: type[SocketTransport] = SocketTransport
     buffered: type[asyncio.BufferedProtocol] = asyncio.BufferedProtocol
     counts_by_itself: bool = COUNTS_BY_ITSELF
+    begin: Any = SocketTransport._begin
 
 
 class _Serving(_Parts):

@@ -88,6 +88,11 @@ impl Openings {
         id
     }
 
+    /// Whether it has not been stopped.
+    pub fn has(&self, id: ConnId) -> bool {
+        self.all.borrow().contains_key(&id)
+    }
+
     /// From here on its descriptor may be closed, if this is the driver's thread; what is begun there only it can stop.
     pub fn stop(&self, id: ConnId) -> Stopped {
         let Some(one) = self.all.borrow_mut().remove(&id) else { return Stopped::Unknown };
@@ -146,6 +151,7 @@ impl Openings {
             Outcome::Accepted(count) => {
                 let driver = self.driver.borrow();
                 let mut driver = driver.clone()?;
+                arrivals.reserve(count as usize);
                 arrivals.extend(std::iter::from_fn(|| driver.arrival(id)));
                 one.accepted(count as usize, self.turn.get());
                 self.dirty.set(true);

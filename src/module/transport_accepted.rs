@@ -1,6 +1,7 @@
 //! Transports of the connections that a server of an event loop accepts, made without Python code but that of the protocol and of
 //! the server.
 
+use crate::base::token::ConnId;
 use crate::connection::context::Context;
 use crate::driver::Arrival;
 use crate::driver::address::Address;
@@ -8,14 +9,15 @@ use crate::driver::descriptor::Descriptor;
 use crate::module::event_loop::context_of;
 use crate::module::handle;
 use crate::module::loop_layout::{LoopObject, Ref, core};
-use crate::module::transport_layout::{MARKS, Names, attach, field, layout, put, word};
+use crate::module::transport_layout::{MARKS, Names, attach, field, knows, layout, put, word};
 use crate::module::transport_socket::{self, peer_name};
 use crate::module::words::Words;
+use crate::python::methods::Method;
 use crate::python::{sockets, variables};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 /// The places of what is needed in an `erlang._openings._Serving`.
@@ -27,11 +29,13 @@ const NAME: usize = 4;
 const CLASS: usize = 5;
 const BUFFERED: usize = 6;
 const COUNTS_BY_ITSELF: usize = 7;
+const BEGIN: usize = 8;
 
 /// What a server of a loop serves with.
 struct Server<'a, 'py> {
     event_loop: &'a Bound<'py, PyAny>,
     words: &'a Words,
+    number: u64,
     serving: &'a Bound<'py, PyTuple>,
 }
 
@@ -52,7 +56,7 @@ pub fn serve(event_loop: &Bound<'_, PyAny>, number: u64, arrival: Arrival) -> Py
         && !debug
         && serving.get_borrowed_item(IS_PLAIN)?.is_truthy()?
     {
-        return Server { event_loop, words, serving }.serve(arrival);
+        return Server { event_loop, words, number, serving }.serve(arrival);
     }
     let Arrival { socket, peer } = arrival;
     let peer = peer_name(py, &peer)?;
@@ -92,7 +96,7 @@ impl<'py> Server<'_, 'py> {
         let connection_made = protocol.getattr(self.words.connection_made.bind(py))?;
         let transport = self.allocate()?;
         self.set_protocol(&transport, protocol)?;
-        let begin = transport.getattr(self.words.begin.bind(py))?;
+        let begin = self.part(BEGIN)?;
         let name = self.part(NAME)?;
         let own = if name.is_none() { Address::of_socket(fd) } else { None };
         let descriptor = Descriptor::lent_by_acceptor(fd)?;
@@ -105,7 +109,7 @@ impl<'py> Server<'_, 'py> {
                 let handle = handle::make(py, this, callback.as_ptr(), args, variables.as_ptr(), None)?;
                 PyResult::Ok(Bound::from_owned_ptr(py, handle.cast()))
             };
-            (soon(&connection_made, &[transport.as_ptr()])?, soon(&begin, &[])?)
+            (soon(&connection_made, &[transport.as_ptr()])?, soon(&begin, &[transport.as_ptr()])?)
         };
         self.count(&transport)?;
         put(&transport, |it| &mut it.variables, Some(variables));
@@ -165,16 +169,22 @@ impl<'py> Server<'_, 'py> {
         if server.is_none() {
             return Ok(());
         }
-        let attach = self.words.attach.bind(server.py());
+        let attach = Method::of(&server, self.words.attach.bind(server.py()))?;
         let by_itself = self.part(COUNTS_BY_ITSELF)?.is_truthy()?;
-        match by_itself {
-            true => server.call_method0(attach)?,
-            false => server.call_method1(attach, (transport,))?,
-        };
+        let by_number = attach.is(&self.words.counts[0]) && self.is_open();
+        if !(by_number && recount(&server, self.words.active_count.bind(server.py()), 1)?) {
+            attach.call((!by_itself).then_some(transport))?;
+        }
         // SAFETY: I7, by the token; only transports get here.
         unsafe { (*layout(transport)).is_counted = by_itself.into() };
         put(transport, |it| &mut it.server, Some(server));
         Ok(())
+    }
+
+    /// Whether the factory has not closed it.
+    fn is_open(&self) -> bool {
+        // SAFETY: I7, by the token; the caller has a loop of ours, and keeps it.
+        unsafe { core(self.event_loop.as_ptr().cast()) }.openings.has(ConnId::from_bits(self.number))
     }
 
     /// There is no transport, and nobody who waits for one: the connection is closed.
@@ -208,6 +218,27 @@ pub fn closed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: I7, by the token; only transports get here.
     match unsafe { (*layout(transport)).is_counted } {
         0 => transport.call_method1(detach, (server,)).map(drop),
-        _ => server.call_method0(detach).map(drop),
+        _ => {
+            let detach = Method::of(&server, &detach)?;
+            let is_known = knows(transport, |words| detach.is(&words.counts[1]));
+            let active_count = word(transport, "_active_count", |words| &words.active_count);
+            match is_known && recount(&server, &active_count, -1)? {
+                true => Ok(()),
+                false => detach.call(None).map(drop),
+            }
+        }
     }
+}
+
+/// Counts one connection more, or one less, as asyncio's server does. Answers whether it has: with the last one that goes, the
+/// server may end.
+fn recount(server: &Bound<'_, PyAny>, active_count: &Bound<'_, PyString>, by: isize) -> PyResult<bool> {
+    let count = server.getattr(active_count)?;
+    let count = if count.is_exact_instance_of::<PyInt>() { count.extract().unwrap_or(-1isize) } else { -1 };
+    let recounted = count.saturating_add(by);
+    let is_plain = count >= 0 && recounted > 0;
+    if is_plain {
+        server.setattr(active_count, recounted)?;
+    }
+    Ok(is_plain)
 }

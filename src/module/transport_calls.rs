@@ -2,8 +2,9 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
-use crate::module::transport_layout::{Transport, detach, field, layout, put, word};
+use crate::module::transport_layout::{Transport, detach, field, knows, layout, put, word};
 use crate::module::{transport_abandoned, transport_accepted, transport_socket};
+use crate::python::methods::Method;
 use crate::python::{bytes_like, variables};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::ffi;
@@ -154,7 +155,12 @@ impl<'py> Serving<'_, 'py> {
     pub fn eof_received(&self) -> PyResult<bool> {
         let protocol = self.protocol();
         let name = word(self.transport, "eof_received", |words| &words.eof_received);
-        match self.call("eof_received", || protocol.call_method0(name)?.is_truthy()) {
+        let eof_received = || {
+            let method = Method::of(&protocol, &name)?;
+            let ignores_it = knows(self.transport, |words| words.ignores_eof.iter().any(|known| method.is(known)));
+            if ignores_it { Ok(false) } else { method.call(None)?.is_truthy() }
+        };
+        match self.call("eof_received", eof_received) {
             Ok(stays) => Ok(stays),
             Err(error) => self.failed(error, "Fatal error: protocol.eof_received() call failed.").map(|()| true),
         }
@@ -211,8 +217,16 @@ impl<'py> Serving<'_, 'py> {
         let failure = failure.or_else(|| errno.and_then(|errno| os_error(self.py(), errno).ok()));
         let protocol = self.protocol();
         let name = word(self.transport, "connection_lost", |words| &words.connection_lost);
-        match self.call("connection_lost", || protocol.call_method1(name, (failure,))) {
-            Ok(_) => Ok(()),
+        let connection_lost = || {
+            let method = Method::of(&protocol, &name)?;
+            let none = || self.py().None().into_bound(self.py());
+            match knows(self.transport, |words| method.is(&words.ignores_loss)) {
+                true => Ok(()),
+                false => method.call(Some(&failure.unwrap_or_else(none))).map(drop),
+            }
+        };
+        match self.call("connection_lost", connection_lost) {
+            Ok(()) => Ok(()),
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(self.py()) => Err(error),
             Err(error) if error.is_instance_of::<PySystemExit>(self.py()) => Err(error),
             Err(error) => {

@@ -199,6 +199,15 @@ pub fn word<'py>(
     known.unwrap_or_else(|| PyString::new(py, name))
 }
 
+/// Whether its loop, as long as it has one, knows something.
+pub fn knows(transport: &Bound<'_, PyAny>, whether: impl FnOnce(&Words) -> bool) -> bool {
+    // SAFETY: I7, by the token; only transports get here; what it has is a loop of ours, which it keeps.
+    unsafe {
+        let event_loop = (*layout(transport)).event_loop;
+        !event_loop.is_null() && whether(&core(event_loop.cast()).words)
+    }
+}
+
 /// Whether its socket is not closed, be it an object or a bare number.
 pub fn has_socket(transport: &Bound<'_, PyAny>) -> bool {
     // SAFETY: I7, by the token; only transports get here.
@@ -298,9 +307,8 @@ pub unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitp
 pub unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: I7: the collector calls attached, with an instance. Each field is emptied before its object is released.
     unsafe {
-        for nth in 0..POINTERS {
-            let old = std::mem::replace((*object.cast::<Transport>()).pointers()[nth], ptr::null_mut());
-            ffi::Py_XDECREF(old);
+        for field in (*object.cast::<Transport>()).pointers().map(ptr::from_mut) {
+            ffi::Py_XDECREF(ptr::replace(field, ptr::null_mut()));
         }
     }
     0

@@ -10,6 +10,7 @@ pub mod frames;
 pub mod glue;
 pub mod instance;
 pub mod interpreter;
+pub mod methods;
 pub mod own_attributes;
 pub mod reactor_buffer;
 pub mod sockets;

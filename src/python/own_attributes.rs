@@ -7,12 +7,12 @@
 //! version. From 3.14 on CPython is asked as it asks itself before it calls a method, which makes no dict. Where none of this
 //! helps, the dict is asked for.
 
+#[cfg(Py_3_14)]
+use crate::python::methods::_PyObject_GetMethod;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::cell::Cell;
-#[cfg(Py_3_14)]
-use std::ffi::c_int;
 use std::ptr;
 
 /// The beginning of CPython's `PyDictKeysObject`, in 3.11 and 3.12.
@@ -31,17 +31,6 @@ struct Table {
 /// The `kind` of a table that instances share: all names are `str`.
 #[cfg(not(Py_3_14))]
 const SHARED: u8 = 2;
-
-#[cfg(Py_3_14)]
-unsafe extern "C" {
-    /// 1: `method` is what the class has under that name, a method, and the object has nothing there. Else `method` is what an
-    /// access answers, or null with an exception. Exported for CPython's own modules.
-    fn _PyObject_GetMethod(
-        object: *mut ffi::PyObject,
-        name: *mut ffi::PyObject,
-        method: *mut *mut ffi::PyObject,
-    ) -> c_int;
-}
 
 /// Where an instance has its attributes.
 #[allow(dead_code, reason = "each version has some of them")]

@@ -4,48 +4,60 @@
 #![forbid(unsafe_code)]
 
 use crate::base::numbers::NumberMap;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::Hash;
 use std::time::Instant;
 
 /// The queue of deadlines, by who has them.
 pub struct Deadlines<K> {
-    queue: BTreeSet<(Instant, K)>,
-    entries: NumberMap<K, Instant>,
+    /// Who is due when. Connections are many, and the times at which they are looked at few: those of one time stand in any order.
+    queue: BTreeMap<Instant, Vec<K>>,
+    /// When somebody is due, and their place among those who are due then.
+    entries: NumberMap<K, (Instant, usize)>,
 }
 
 impl<K> Default for Deadlines<K> {
     fn default() -> Self {
-        Deadlines { queue: BTreeSet::new(), entries: NumberMap::default() }
+        Deadlines { queue: BTreeMap::new(), entries: NumberMap::default() }
     }
 }
 
-impl<K: Copy + Ord + Hash> Deadlines<K> {
+impl<K: Copy + Eq + Hash> Deadlines<K> {
     /// `key` is due at `at`, or earlier if it was before.
     pub fn ask(&mut self, key: K, at: Instant) {
-        if self.entries.get(&key).is_some_and(|before| *before <= at) {
+        if self.entries.get(&key).is_some_and(|(before, _)| *before <= at) {
             return;
         }
         self.forget(key);
-        self.queue.insert((at, key));
-        self.entries.insert(key, at);
+        let due = self.queue.entry(at).or_default();
+        self.entries.insert(key, (at, due.len()));
+        due.push(key);
     }
 
     /// `key` is not due any more.
     pub fn forget(&mut self, key: K) {
-        if let Some(before) = self.entries.remove(&key) {
-            self.queue.remove(&(before, key));
+        if let Some((at, place)) = self.entries.remove(&key)
+            && let Entry::Occupied(mut due) = self.queue.entry(at)
+        {
+            due.get_mut().swap_remove(place);
+            match due.get().get(place) {
+                Some(moved) => _ = self.entries.insert(*moved, (at, place)),
+                None if due.get().is_empty() => _ = due.remove(),
+                None => {}
+            }
         }
     }
 
     /// When somebody is due next.
     pub fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+        self.queue.first_key_value().map(|(at, _)| *at)
     }
 
     /// Takes who has been due longest, if anybody is by `now`.
     pub fn pop(&mut self, now: Instant) -> Option<K> {
-        let (_, key) = self.queue.first().copied().filter(|(at, _)| *at <= now)?;
+        let (_, due) = self.queue.first_key_value().filter(|(at, _)| **at <= now)?;
+        let key = *due.last()?;
         self.forget(key);
         Some(key)
     }
@@ -92,13 +104,17 @@ mod tests {
                         model.retain(|(_, other)| *other != key);
                     }
                     Step::Pop(now) => {
-                        let due = model.iter().copied().min().filter(|(at, _)| *at <= after(now));
-                        model.retain(|entry| Some(*entry) != due);
-                        prop_assert_eq!(deadlines.pop(after(now)), due.map(|(_, key)| key));
+                        let due = model.iter().map(|(at, _)| *at).min().filter(|at| *at <= after(now));
+                        let popped = deadlines.pop(after(now));
+                        let place = model.iter().position(|(at, key)| Some(*at) == due && Some(*key) == popped);
+                        prop_assert_eq!(place.is_some(), due.is_some());
+                        prop_assert_eq!(popped.is_some(), due.is_some());
+                        place.map(|place| model.remove(place));
                     }
                 }
                 prop_assert_eq!(deadlines.next(), model.iter().map(|(at, _)| *at).min());
-                prop_assert_eq!(deadlines.queue.len(), deadlines.entries.len());
+                prop_assert_eq!(deadlines.queue.values().map(Vec::len).sum::<usize>(), deadlines.entries.len());
+                prop_assert!(deadlines.queue.values().all(|due| !due.is_empty()));
             }
         }
     }

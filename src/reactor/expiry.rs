@@ -67,10 +67,10 @@ impl Timeouts {
 
     /// When to look at a connection that moves now. Many are looked at together: a turn for each would cost more.
     pub(super) fn when_quiet(&self, now: Instant) -> Instant {
-        let grain = (self.quiet / 2).as_nanos().max(1);
-        let at = now.saturating_duration_since(self.began) + self.quiet;
-        let grains = u64::try_from(at.as_nanos().div_ceil(grain) * grain).unwrap_or(u64::MAX);
-        self.began + Duration::from_nanos(grains)
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let grain = nanos(self.quiet / 2).max(1);
+        let at = nanos(now.saturating_duration_since(self.began) + self.quiet);
+        self.began + Duration::from_nanos(at.div_ceil(grain).saturating_mul(grain))
     }
 
     fn examine(&self, connection: &mut Connection, now: Instant) -> Verdict {

@@ -1,6 +1,7 @@
 """Stream transports of what a server has accepted, whose socket objects are made for those who ask: scenarios of transports.py."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
@@ -9,7 +10,8 @@ import tempfile
 import threading
 import warnings
 import weakref
-from asyncio import trsock
+from asyncio import base_events, trsock
+from unittest import mock
 
 from endpoints import reuse, until
 from transports import Echo, Recorder, scenario
@@ -259,3 +261,198 @@ async def nobody_is_warned_of_what_was_closed(loop):
         del transport, protocol
         gc.collect()
     assert [str(one.message) for one in said if "transport" in str(one.message)] == []
+
+
+def counted(server):
+    return len(server._clients) if hasattr(server, "_clients") else server._active_count
+
+
+async def more_clients(loop, server, protocol_class, count):
+    """So many clients more, and their protocols."""
+    before, found = len(protocol_class.made), []
+    for _ in range(count):
+        client = socket.socket()
+        client.setblocking(False)
+        await loop.sock_connect(client, server.sockets[0].getsockname())
+        found.append(client)
+    await until(lambda: len(protocol_class.made) == before + count)
+    return found, protocol_class.made[before:]
+
+
+def noting():
+    class Noting(Recorder):
+        made = []
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.made.append(self)
+
+    return Noting
+
+
+@scenario
+async def a_server_counts_its_connections(loop):
+    kind = noting()
+    server = await loop.create_server(kind, "127.0.0.1", 0)
+    clients, protocols = await more_clients(loop, server, kind, 3)
+    assert counted(server) == 3
+    clients[0].close()
+    await protocols[0].lost
+    await until(lambda: counted(server) == 2)
+    protocols[1].transport.abort()
+    await until(lambda: counted(server) == 1)
+    clients += (await more_clients(loop, server, kind, 1))[0]
+    assert counted(server) == 2
+    # Another server in its place is not the one that these are counted by.
+    other = await loop.create_server(kind, "127.0.0.1", 0)
+    clients += (await more_clients(loop, other, kind, 2))[0]
+    assert (counted(server), counted(other)) == (2, 2)
+    waits = loop.create_task(server.wait_closed())
+    await asyncio.sleep(0)
+    server.close()
+    for client in clients:
+        client.close()
+    await asyncio.wait_for(waits, 30)
+    await until(lambda: (counted(server), counted(other)) == (0, 0))
+    assert server._waiters is None and other._waiters == []
+    other.close()
+    await asyncio.wait_for(other.wait_closed(), 30)
+
+
+@scenario
+async def a_server_that_counts_otherwise_is_told(loop):
+    """Whether its class says so, or somebody has put a method there while it served."""
+    told = []
+
+    class Telling(base_events.Server):
+        def _attach(self, *transport):
+            told.append("attach")
+            super()._attach(*transport)
+
+        def _detach(self, *transport):
+            told.append("detach")
+            super()._detach(*transport)
+
+    kind = noting()
+    with mock.patch.object(base_events, "Server", Telling):
+        servers = [await loop.create_server(kind, "127.0.0.1", 0)]
+    servers.append(await loop.create_server(kind, "127.0.0.1", 0))
+    count, count_off = servers[1]._attach, servers[1]._detach
+    servers[1]._attach = lambda *transport: [told.append("attach"), count(*transport)]
+    servers[1]._detach = lambda *transport: [told.append("detach"), count_off(*transport)]
+    for server in servers:
+        clients, _ = await more_clients(loop, server, kind, 3)
+        assert told == 3 * ["attach"] and counted(server) == 3
+        for client in clients:
+            client.close()
+        await until(lambda server=server: counted(server) == 0)
+        assert told == 3 * ["attach"] + 3 * ["detach"]
+        told.clear()
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), 30)
+
+
+@scenario
+async def a_factory_that_closes_its_server_gets_no_connection(loop):
+    said, served = [], []
+    loop.set_exception_handler(lambda loop, context: said.append(context))
+
+    def factory():
+        served.append(Echo())
+        if len(served) == 2:
+            server.close()
+        return served[-1]
+
+    server = await loop.create_server(factory, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    ends = []
+    for _ in range(2):
+        client = socket.create_connection(address)
+        client.setblocking(False)
+        with contextlib.suppress(ConnectionError):
+            await loop.sock_sendall(client, b"hello")
+        try:
+            ends.append((client, await loop.sock_recv(client, 10)))
+        except ConnectionError:
+            ends.append((client, b""))
+    loop.set_exception_handler(None)
+    assert [end for _, end in ends] == [b"hello", b""]
+    assert [type(context["exception"]) for context in said] == [AssertionError]
+    assert counted(server) == 1
+    for client, _ in ends:
+        client.close()
+    await asyncio.wait_for(server.wait_closed(), 30)
+    await until(lambda: counted(server) == 0)
+
+
+@scenario
+async def what_a_protocol_has_at_its_end_is_called(loop):
+    """Of asyncio's own methods, which do nothing, nobody can tell whether they are; of all others it is seen."""
+    calls = []
+
+    def stays(protocol):
+        calls.append("eof")
+        return True
+
+    def lost(protocol, exc):
+        calls.append(exc)
+
+    class Plain(asyncio.Protocol):
+        made = []
+
+        def connection_made(self, transport):
+            self.transport = transport
+            self.made.append(self)
+
+    class Buffered(asyncio.BufferedProtocol):
+        made = []
+        connection_made = Plain.connection_made
+
+        def get_buffer(self, _size):
+            return bytearray(100)
+
+        def buffer_updated(self, _count):
+            pass
+
+    class Computed:
+        made = []
+        connection_made = Plain.connection_made
+
+        def data_received(self, _data):
+            pass
+
+        def __getattr__(self, name):
+            return {"eof_received": lambda: stays(self), "connection_lost": lambda exc: lost(self, exc)}[name]
+
+    async def ended(kind, prepare=lambda protocol: None, by_eof=True):
+        server = await loop.create_server(kind, "127.0.0.1", 0)
+        (client,), (protocol,) = await more_clients(loop, server, kind, 1)
+        prepare(protocol)
+        client.shutdown(socket.SHUT_WR)
+        if by_eof:
+            assert await loop.sock_recv(client, 1) == b""
+        else:
+            await until(lambda: calls)
+            assert not protocol.transport.is_closing()
+            protocol.transport.close()
+        await until(lambda: not protocol.transport._has_socket)
+        client.close()
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), 30)
+        told, calls[:] = list(calls), []
+        return told
+
+    for kind in (Plain, Buffered):
+        assert await ended(kind) == []
+        assert await ended(kind, lambda protocol: setattr(protocol, "eof_received", lambda: stays(protocol)), False) == ["eof"]
+        assert await ended(kind, lambda protocol: setattr(protocol, "connection_lost", lambda exc: lost(protocol, exc))) == [None]
+        # Replaced while it serves: in asyncio's class, or in its own.
+        base = kind.__mro__[1]
+        for where in (base, kind):
+            with mock.patch.object(where, "eof_received", stays):
+                assert await ended(kind, by_eof=False) == ["eof"]
+        for where in (asyncio.BaseProtocol, kind):
+            with mock.patch.object(where, "connection_lost", lost):
+                assert await ended(kind) == [None]
+        assert await ended(kind) == []
+    assert await ended(Computed, by_eof=False) == ["eof", None]
