@@ -5,9 +5,8 @@ use crate::python::boxed::{self, State};
 use crate::python::bytes_like::with_bytes;
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyTypeError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::ops::ControlFlow;
@@ -95,7 +94,7 @@ impl Stream {
         let create = self.parts.borrow().create_future.as_ref().map(|create| create.bind(py).clone());
         let create = create.ok_or_else(|| PyTypeError::new_err("this reader has no loop"))?;
         let future = create.call0()?;
-        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        future.setattr(PyString::intern(py, "_asyncio_future_blocking"), true)?;
         let before = self.parts.borrow_mut().waiter.replace(future.clone().unbind());
         drop(before);
         Ok(future)
@@ -176,12 +175,12 @@ impl Stream {
     pub fn wake(&self, py: Python<'_>, exception: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let waiter = self.parts.borrow_mut().waiter.take();
         let Some(waiter) = waiter.map(|waiter| waiter.into_bound(py)) else { return Ok(()) };
-        if waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
+        if waiter.call_method0(PyString::intern(py, "done"))?.is_truthy()? {
             return Ok(());
         }
         match exception {
-            None => waiter.call_method1(intern!(py, "set_result"), (py.None(),)).map(drop),
-            Some(exception) => waiter.call_method1(intern!(py, "set_exception"), (exception,)).map(drop),
+            None => waiter.call_method1(PyString::intern(py, "set_result"), (py.None(),)).map(drop),
+            Some(exception) => waiter.call_method1(PyString::intern(py, "set_exception"), (exception,)).map(drop),
         }
     }
 }

@@ -10,9 +10,8 @@ use crate::python::glue::{Static, argument, arguments, fast, guarded_object, met
 use crate::python::types;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 /// Defines a method without arguments.
 macro_rules! asks {
@@ -185,7 +184,7 @@ unsafe extern "C" fn drain(
         let nothing = nothing.map(|nothing| nothing.bind(py).clone());
         drop(parts);
         match nothing {
-            Some(nothing) if !transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? => Ok(nothing),
+            Some(nothing) if !transport.call_method0(PyString::intern(py, "is_closing"))?.is_truthy()? => Ok(nothing),
             _ => slowly.call0(),
         }
     })
