@@ -38,6 +38,7 @@ groups() ->
         a_write_buffer_that_is_held_is_copied,
         a_write_buffer_of_which_there_is_a_view_is_not_sent,
         a_write_buffer_is_cut_by_what_was_sent,
+        what_leaves_at_once_and_what_waits_are_in_order,
         an_emptied_write_buffer_keeps_little_memory
     ] ++ reactor_test:long([five_gigabytes_in_one_object])).
 
@@ -376,6 +377,22 @@ a_write_buffer_is_cut_by_what_was_sent(Config) ->
                 ?assertEqual(<<(binary:copy(<<"a">>, 300000))/binary, Tail/binary>>, reactor_test:receive_all(Client), How)
             end
          || {How, Tail} <- [{<<"subclass">>, <<>>}, {<<"viewed">>, <<>>}, {<<"appended">>, <<"tail">>}, {<<"raises">>, <<>>}]
+        ]
+    end).
+
+%% Of a write_buffer of any length some leaves at once, and the rest as there is room: behind what was written before, and before what
+%% is written later.
+what_leaves_at_once_and_what_waits_are_in_order(Config) ->
+    Lengths = [5000, 40000, 100, 16384, 70000, 4096, 300000, 20000, 10, 90000],
+    serving(Config, "writes.Counts", fun(Context) ->
+        [
+            begin
+                {Client, _} = client(Context, Config, #{}, Options),
+                [send(Client, <<Before, Length:24>>) || Length <- Lengths],
+                Total = lists:sum(Lengths) + length(Lengths) * Before,
+                expect(Client, binary:part(<< <<N:32>> || N <- lists:seq(0, Total div 4) >>, 0, Total))
+            end
+         || Before <- [0, 10], Options <- [?SMALL, []]
         ]
     end).
 

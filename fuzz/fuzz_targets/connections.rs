@@ -88,6 +88,7 @@ impl Context {
             32 => Happening::Buffers(flag),
             33 => Happening::Deaf,
             34 => Happening::EndsOutput,
+            35 => Happening::SendsFirst(flag.then_some(how)),
             14..=16 => return self.receive(which, how),
             17..=18 => return self.open(how),
             19 => return self.return_here(),

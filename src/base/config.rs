@@ -71,6 +71,13 @@ pub const CALLBACKS_PER_TURN: u32 = 64;
 /// And bytes, and time, after which what else has arrived for it waits.
 pub const BYTES_PER_TURN: usize = 64 * 1024;
 
+/// Whoever sends much is received from up to so many times in a turn, and what it answers to all that is sent together: where few
+/// do, each costs fewer calls.
+pub const RECEIVES_MAX: u32 = 4;
+
+/// All who do may have so many receives between two looks at the others, but each has one.
+pub const RECEIVES_PER_TURN: u32 = 16;
+
 /// See [`BYTES_PER_TURN`].
 pub const MICROSECONDS_PER_TURN: u64 = 200;
 

@@ -129,12 +129,7 @@ impl Driver for Kernel {
 
     unsafe fn send(&mut self, id: ConnId, _: Target, payload: Payload) -> Option<Outcome> {
         let bytes = match payload {
-            Payload::Bytes(_, len) => len,
-            // SAFETY: I2: the caller's promise: the message and its vectors are valid.
-            Payload::Gather(message) => unsafe {
-                let vectors = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
-                vectors.iter().map(|vector| vector.iov_len).sum()
-            },
+            Payload::Bytes(_, len) | Payload::Gather(_, len) => len,
             Payload::Datagrams(..) => unreachable!("the benchmark has streams"),
         };
         self.ended.push(Event { id, outcome: Outcome::Sent(bytes as u32) });

@@ -260,7 +260,7 @@ impl Context {
                 let start = ffi::PyBytes_AS_STRING(object).cast::<u8>();
                 let len = ffi::Py_SIZE(object) as usize;
                 let bytes = std::slice::from_raw_parts(start, len);
-                return self.accept(id, bytes, true, |outbox, taken| {
+                return self.accept(id, bytes, true, |Connection { outbox, .. }, taken| {
                     if outbox.joins(taken) {
                         outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut());
                     } else {
@@ -270,8 +270,8 @@ impl Context {
             }
         }
         bytes_like::with_bytes(data, |bytes| {
-            let push = |outbox: &mut Outbox, taken: usize| {
-                outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut());
+            let push = |connection: &mut Connection, taken: usize| {
+                connection.outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut());
             };
             self.accept(id, bytes, false, push)
         })
@@ -286,7 +286,7 @@ impl Context {
         id: ConnId,
         bytes: &[u8],
         immutable: bool,
-        push: impl FnOnce(&mut Outbox, usize),
+        push: impl FnOnce(&mut Connection, usize),
     ) -> PyResult<usize> {
         let mut table = self.table.try_borrow_mut().map_err(reentered)?;
         let Some(connection) = table.get(id).filter(|connection| connection.machine.link.is_open()) else {
@@ -297,7 +297,7 @@ impl Context {
         } else {
             let taken = connection.machine.offered(bytes.len(), immutable, &self.limits);
             if taken > 0 {
-                push(&mut connection.outbox, taken);
+                push(connection, taken);
             }
             taken
         };

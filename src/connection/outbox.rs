@@ -161,13 +161,15 @@ impl Outbox {
         }
         // SAFETY: I10: all-zero is a valid `msghdr` and a valid array of `iovec`.
         let gather = self.gather.get_or_insert_with(|| unsafe { Box::new(std::mem::zeroed()) });
+        let mut total = 0;
         for (vector, chunk) in gather.vectors.iter_mut().zip(&self.chunks).take(self.in_flight) {
             let (start, len) = chunk.bytes();
             *vector = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
+            total += len;
         }
         gather.message.msg_iov = gather.vectors.as_mut_ptr();
         gather.message.msg_iovlen = self.in_flight;
-        Some(Payload::Gather(&raw const gather.message))
+        Some(Payload::Gather(&raw const gather.message, total))
     }
 
     /// As many of them as may be in flight.
@@ -263,7 +265,7 @@ mod tests {
             match payload {
                 Payload::Bytes(start, len) => std::slice::from_raw_parts(start, len).to_vec(),
                 Payload::Datagrams(..) => panic!("not a stream"),
-                Payload::Gather(message) => std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen)
+                Payload::Gather(message, _) => std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen)
                     .iter()
                     .flat_map(|v| std::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len).to_vec())
                     .collect(),

@@ -5,10 +5,12 @@
 //! What was taken must be gone from it, or it would be sent again. So nothing is taken of one that cannot be cut, and it
 //! is cut by means of `bytearray` itself, whatever a subclass makes of them.
 
-use crate::base::config::{GIVEN_BYTES_MIN, KEPT_BUFFER_BYTES};
+use crate::base::config::{GIVEN_BYTES_MIN, KEPT_BUFFER_BYTES, SEND_AT_ONCE_BYTES};
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Context};
 use crate::connection::machine::{Action, End, Task};
+use crate::connection::outcome::advance;
+use crate::driver::{Driver, Outcome, Payload};
 use crate::python::instance;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
@@ -63,14 +65,19 @@ impl Context {
         // SAFETY: I7, by the token, and from here on no Python code runs that could change it.
         let bytes = unsafe { buffer.as_bytes() };
         let len = bytes.len();
-        let taken = self.accept(id, bytes, fresh.is_some(), |outbox, taken| match fresh.take_if(|_| taken == len) {
-            Some(fresh) => {
-                // I2: from here on the outbox alone has it, so nobody changes it.
-                instance::set_write_buffer(protocol, fresh);
-                outbox.push_object(buffer.clone().into_any().unbind(), bytes.as_ptr(), len);
-                given = true;
+        let taken = self.accept(id, bytes, fresh.is_some(), |connection, taken| {
+            let sent = if taken < SEND_AT_ONCE_BYTES { 0 } else { self.send_first(connection, &bytes[..taken]) };
+            let rest = &bytes[sent..taken];
+            match fresh.take_if(|_| taken == len) {
+                _ if rest.is_empty() => {}
+                Some(fresh) => {
+                    // I2: from here on the outbox alone has it, so nobody changes it.
+                    instance::set_write_buffer(protocol, fresh);
+                    connection.outbox.push_object(buffer.clone().into_any().unbind(), rest.as_ptr(), rest.len());
+                    given = true;
+                }
+                None => connection.outbox.push_copy(rest, &mut self.spares.borrow_mut()),
             }
-            None => outbox.push_copy(&bytes[..taken], &mut self.spares.borrow_mut()),
         })?;
         if !given && let Err(error) = cut(&buffer, taken) {
             // No memory: not even an exception that is caught may send it again.
@@ -80,6 +87,26 @@ impl Context {
             return Err(error);
         }
         Ok(taken == len)
+    }
+
+    /// Sends `bytes`, many that were just taken, from where they are, if nothing waits before them or has arrived that
+    /// will be answered, too. Answers how many have left.
+    #[inline(never)] // It is rare, and `drain` is not.
+    fn send_first(&self, connection: &mut Connection, bytes: &[u8]) -> usize {
+        if connection.datagrams.is_some() || !connection.inbox.is_empty() {
+            return 0;
+        }
+        let mut driver = self.driver.borrow_mut();
+        let Some(driver) = driver.as_mut().filter(|driver| driver.is_home()) else { return 0 };
+        if !connection.machine.sends_first(bytes.len()) {
+            return 0;
+        }
+        let payload = Payload::Bytes(bytes.as_ptr(), bytes.len());
+        // SAFETY: I2: the bytes stay as they are while they are borrowed, and the call uses them no longer.
+        let sent = unsafe { driver.send_now(connection.descriptor.target(), payload) }.unwrap_or(Outcome::Sent(0));
+        // Nothing was in the outbox: nothing of it is to be dropped.
+        advance(connection, sent, self, &mut Vec::new());
+        if let Outcome::Sent(len) = sent { len as usize } else { 0 }
     }
 }
 

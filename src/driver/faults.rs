@@ -134,6 +134,24 @@ impl Faulty {
         Some(event)
     }
 
+    /// Perhaps a part of `payload`, from the first byte.
+    ///
+    /// # Safety
+    /// A message that is gathered is valid, and has a vector.
+    unsafe fn shortened(&mut self, payload: Payload) -> Payload {
+        let short = self.one_in(SHORT_SEND);
+        match payload {
+            Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),
+            Payload::Gather(message, _) if short => {
+                // SAFETY: I2: the caller's promise.
+                let first = unsafe { *(*message).msg_iov };
+                Payload::Bytes(first.iov_base.cast(), first.iov_len)
+            }
+            Payload::Datagrams(first, count) if short => Payload::Datagrams(first, 1 + self.below(count)),
+            whole => whole,
+        }
+    }
+
     fn reset_done(&mut self, id: ConnId) -> Event {
         self.resetting.remove(&id);
         Event { id, outcome: Outcome::ReceiveFailed(libc::ECONNRESET) }
@@ -156,17 +174,8 @@ impl Driver for Faulty {
             // SAFETY: I2, the caller's promise.
             panic_if_asked(b"sending", unsafe { std::slice::from_raw_parts(start, len) });
         }
-        let short = self.one_in(SHORT_SEND);
-        let payload = match payload {
-            Payload::Bytes(start, len) if short && len > 1 => Payload::Bytes(start, 1 + self.below(len - 1)),
-            Payload::Gather(message) if short => {
-                // SAFETY: I2: the caller's promise: the message is valid, and has a vector.
-                let first = unsafe { *(*message).msg_iov };
-                Payload::Bytes(first.iov_base.cast(), first.iov_len)
-            }
-            Payload::Datagrams(first, count) if short => Payload::Datagrams(first, 1 + self.below(count)),
-            whole => whole,
-        };
+        // SAFETY: I2: the caller's promise.
+        let payload = unsafe { self.shortened(payload) };
         // SAFETY: I2: the caller's promise, for a part of the same memory.
         let outcome = unsafe { self.inner.send(id, target, payload) }?;
         if self.late.iter().any(|late| late.id == id) || self.one_in(LATE_EVENT) {
@@ -174,6 +183,14 @@ impl Driver for Faulty {
             return None;
         }
         Some(outcome)
+    }
+
+    unsafe fn send_now(&mut self, target: Target, payload: Payload) -> Option<Outcome> {
+        // SAFETY: I2: the caller's promise, for a part of the same memory.
+        unsafe {
+            let payload = self.shortened(payload);
+            self.inner.send_now(target, payload)
+        }
     }
 
     fn leave_input(&mut self, id: ConnId, left: bool) {

@@ -103,8 +103,8 @@ pub struct Event {
 pub enum Payload {
     /// One run of bytes.
     Bytes(*const u8, usize),
-    /// Several runs, gathered by the kernel.
-    Gather(*const libc::msghdr),
+    /// Several runs, gathered by the kernel, and how many bytes they are together.
+    Gather(*const libc::msghdr, usize),
     /// Datagrams, at least one, each to its destination or to the socket's peer.
     Datagrams(*mut libc::mmsghdr, usize),
 }
@@ -173,6 +173,16 @@ pub trait Driver {
     /// # Safety
     /// The memory of `payload` stays valid and unchanged until this answers, or until the event that ends this send.
     unsafe fn send(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome>;
+
+    /// Sends by a call what fits of `payload`, while no send of that connection runs. Nothing is begun: without an answer nothing fits,
+    /// and nobody waits for room.
+    ///
+    /// # Safety
+    /// The memory of `payload` stays valid and unchanged until this answers.
+    unsafe fn send_now(&mut self, target: Target, payload: Payload) -> Option<Outcome> {
+        // SAFETY: I2: the caller's promise.
+        unsafe { syscalls::send(target, payload, false) }
+    }
 
     /// As [`Driver::send`], for who is to know at once how much the kernel takes.
     ///

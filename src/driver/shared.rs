@@ -47,6 +47,11 @@ impl Driver for Shared {
         unsafe { self.driver.borrow_mut().send(id, target, payload) }
     }
 
+    unsafe fn send_now(&mut self, target: Target, payload: Payload) -> Option<Outcome> {
+        // SAFETY: I2: the caller's promise.
+        unsafe { self.driver.borrow_mut().send_now(target, payload) }
+    }
+
     unsafe fn send_at_once(&mut self, id: ConnId, target: Target, payload: Payload) -> Option<Outcome> {
         // SAFETY: I2: the caller's promise.
         unsafe { self.driver.borrow_mut().send_at_once(id, target, payload) }

@@ -186,9 +186,11 @@ unsafe fn send_raw(Target { fd, io }: Target, payload: Payload) -> Result<Outcom
                 return u32::try_from(sent).map(Outcome::SentDatagrams).map_err(|_| errno());
             }
             (Io::File, Payload::Bytes(start, len)) => libc::write(fd, start.cast(), len),
-            (Io::File, Payload::Gather(message)) => libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32),
+            (Io::File, Payload::Gather(message, _)) => {
+                libc::writev(fd, (*message).msg_iov, (*message).msg_iovlen as i32)
+            }
             (_, Payload::Bytes(start, len)) => raw_send(fd, start, len, flags),
-            (_, Payload::Gather(message)) => libc::sendmsg(fd, message, flags),
+            (_, Payload::Gather(message, _)) => libc::sendmsg(fd, message, flags),
         }
     };
     u32::try_from(sent).map(Outcome::Sent).map_err(|_| errno())

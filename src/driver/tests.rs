@@ -182,6 +182,41 @@ on_every_driver! {
         assert_eq!(ended, Some(Outcome::Sent(8192)));
     }
 
+    fn much_that_is_gathered_is_sent_at_once(bench, buffers: 8) {
+        static BYTES: [u8; 2048] = [9; 2048];
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut vectors = [libc::iovec { iov_base: BYTES.as_ptr().cast_mut().cast(), iov_len: BYTES.len() }; 3];
+        // SAFETY: I10: all-zero is a valid message; the vectors live until the send has ended, and the bytes for ever.
+        let ended = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len());
+            bench.driver.send(id(0), socket(&ours), Payload::Gather(&raw const message, 3 * BYTES.len()))
+        };
+        assert_eq!(ended, Some(Outcome::Sent(3 * 2048)));
+    }
+
+    fn what_fits_is_sent_now_and_nothing_is_begun(bench, buffers: 8) {
+        static BYTES: [u8; 65536] = [7; 65536];
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut sent = 0;
+        // SAFETY: I10: static.
+        while let Some(outcome) = unsafe { bench.driver.send_now(socket(&ours), Payload::Bytes(BYTES.as_ptr(), BYTES.len())) } {
+            let Outcome::Sent(len @ 1..) = outcome else { panic!("{outcome:?}") };
+            sent += len as usize;
+        }
+        let mut got = vec![0; sent];
+        theirs.read_exact(&mut got).unwrap();
+        bench.driver.wait(Some(Duration::ZERO), &mut bench.pool, &mut bench.events).unwrap();
+        assert!(got.iter().all(|byte| *byte == 7) && bench.events.is_empty(), "{:?}", bench.events);
+        // What is begun afterwards follows.
+        bench.send(0, &ours, b"behind");
+        assert_eq!(bench.outcome(0), Outcome::Sent(6));
+        drop(theirs);
+        // SAFETY: I10: static.
+        let failed = unsafe { bench.driver.send_now(socket(&ours), Payload::Bytes(BYTES.as_ptr(), BYTES.len())) };
+        assert_eq!(failed, Some(Outcome::SendFailed(libc::EPIPE)));
+    }
+
     fn a_gathered_send_keeps_its_order(bench, buffers: 8) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let parts: [&[u8]; 3] = [b"one ", b"two ", b"three"];
@@ -191,7 +226,7 @@ on_every_driver! {
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = vectors.as_mut_ptr();
             message.msg_iovlen = vectors.len();
-            bench.send_payload(0, socket(&ours), Payload::Gather(&raw const message));
+            bench.send_payload(0, socket(&ours), Payload::Gather(&raw const message, 13));
             assert_eq!(bench.outcome(0), Outcome::Sent(13));
         }
         let mut got = [0; 13];

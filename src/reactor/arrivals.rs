@@ -86,7 +86,7 @@ impl Reactor {
                         continue;
                     }
                 }
-                Outcome::Readable => self.receive_left(py, id),
+                Outcome::Readable => self.readable(py, id, &events[nth..]),
                 Outcome::Datagram { buffer, more } => self.datagram(py, id, buffer, more),
                 Outcome::EndOfFile | Outcome::Heard(_) => self.peer_closed(py, id, outcome),
                 Outcome::ReceiveFailed(errno @ libc::ENOSPC) | Outcome::Deaf(errno) => {
@@ -101,6 +101,8 @@ impl Reactor {
         }
         events.clear();
         self.events = events;
+        self.receives = None;
+        self.may_repeat = None;
     }
 
     pub(super) fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {

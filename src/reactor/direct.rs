@@ -3,11 +3,13 @@
 
 use super::Reactor;
 use super::arrivals::{Part, is_stream};
-use super::share::Share;
+use super::share::{Share, receives_each};
 use super::transports::{WHOLE_BYTES_MAX, is_robbed};
+use crate::base::config::BYTES_PER_TURN;
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
 use crate::connection::intake::OWN_MUCH;
+use crate::connection::machine::Mode;
 use crate::driver::{Driver, Event, Outcome};
 use crate::module::transport_calls::{self, Serving};
 use crate::module::transport_layout;
@@ -43,7 +45,16 @@ impl Reactor {
         }
     }
 
-    /// Something has arrived that was left where it is.
+    /// Something has arrived that was left where it is, as the first of these events says.
+    #[inline(never)] // It is rare, and `step` is not.
+    pub(super) fn readable(&mut self, py: Python<'_>, id: ConnId, events: &[Event]) {
+        let waits = |event: &&Event| matches!(event.outcome, Outcome::Readable);
+        let each = *self.receives.get_or_insert_with(|| receives_each(events.iter().filter(waits).count()));
+        self.may_repeat = (each > 1).then_some((id, each - 1));
+        self.receive_left(py, id);
+    }
+
+    /// Takes what was left where it is.
     pub(super) fn receive_left(&mut self, py: Python<'_>, id: ConnId) {
         let way = match self.way(py, id) {
             Some(Way::Own(_)) if self.receive_own(py, id) => return,
@@ -159,6 +170,10 @@ impl Reactor {
             }
         }
         self.taken = taken;
+        let filled = received >= (BYTES_PER_TURN / capacity).max(1) * capacity;
+        if !filled {
+            self.may_repeat = None;
+        }
         if received > 0
             && self
                 .with(id, |it| it.intake.received(received, capacity / 4, capacity, WHOLE_BYTES_MAX))
@@ -166,6 +181,22 @@ impl Reactor {
         {
             self.driver.leave_input(id, false);
         }
+    }
+
+    /// Receives once more in this turn, where there is more, most of the time, and its protocol has had what came before. Answers whether
+    /// it did.
+    pub(super) fn receives_more(&mut self, py: Python<'_>, id: ConnId) -> bool {
+        let takes_more =
+            |it: &mut Connection| !it.is_transport && it.inbox.is_empty() && it.machine.mode() == Some(Mode::Read);
+        let Some((_, times)) = self.may_repeat.filter(|(of, _)| *of == id && self.raised.is_none()) else {
+            return false;
+        };
+        let again = self.with(id, takes_more) == Some(true);
+        if again {
+            self.may_repeat = (times > 1).then_some((id, times - 1));
+            self.receive_left(py, id);
+        }
+        again
     }
 
     /// What arrives for it waits for a buffer, as it did at first.

@@ -86,6 +86,10 @@ pub struct Reactor {
     events: Vec<Event>,
     /// What was received of one connection; empty between events.
     taken: Vec<Event>,
+    /// How often each of those may be received from in this turn that much has arrived for, once one of them was looked at.
+    receives: Option<u32>,
+    /// The last of them, and how often it may be received from once more.
+    may_repeat: Option<(ConnId, u32)>,
     /// What the kernel has taken, on its way to be dropped; empty between events.
     sent: Vec<Sent>,
     /// Connections whose queue is to be sent at the end of the turn.
@@ -136,6 +140,8 @@ impl Reactor {
             turn: 1,
             events: Vec::new(),
             taken: Vec::new(),
+            receives: None,
+            may_repeat: None,
             sent: Vec::new(),
             sends: Vec::new(),
             commands: VecDeque::new(),

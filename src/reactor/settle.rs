@@ -32,7 +32,14 @@ struct Course<'py> {
     /// only `settle` removes connections.
     served: Option<(Bound<'py, PyAny>, bool)>,
     has_sent: bool,
+    /// The machine has said that a send begins: first, what else has arrived is answered.
+    owes_send: bool,
     has_written: bool,
+}
+
+#[inline]
+fn is_callback(next: Next) -> bool {
+    matches!(next, Next::DataReceived | Next::WriteReady | Next::EofReceived)
 }
 
 impl Course<'_> {
@@ -47,9 +54,19 @@ impl Course<'_> {
 impl Reactor {
     /// Does what the connection's machine says, until it has nothing to say.
     pub(super) fn settle(&mut self, py: Python<'_>, id: ConnId) {
-        let mut course =
-            Course { share: None, answer: None, inbound: None, served: None, has_sent: false, has_written: false };
+        let mut course = Course {
+            share: None,
+            answer: None,
+            inbound: None,
+            served: None,
+            has_sent: false,
+            owes_send: false,
+            has_written: false,
+        };
         while let Some(next) = self.next(py, id, &mut course) {
+            if course.owes_send && !is_callback(next) && self.send_owed(py, id, &mut course, next) {
+                continue;
+            }
             match next {
                 Next::DataReceived => {
                     let (bytes, more) = self.data_received(id, &mut course);
@@ -66,9 +83,8 @@ impl Reactor {
                 }
                 Next::Send => {
                     course.has_sent = true;
-                    if let Some(outcome) = self.send(py, id) {
-                        self.advance(id, outcome);
-                    }
+                    course.owes_send = true;
+                    self.send_owed(py, id, &mut course, Next::Nothing);
                 }
                 Next::Nothing => return,
                 Next::LetGo => return self.let_go(py, id),
@@ -77,6 +93,23 @@ impl Reactor {
                 next => self.follow(py, id, next),
             }
         }
+    }
+
+    /// Sends what is to be sent at once, unless there is more to answer before. Answers whether `next`, which was said then, is to be
+    /// asked for again.
+    #[inline(never)] // It is rare, and `settle` is not.
+    fn send_owed(&mut self, py: Python<'_>, id: ConnId, course: &mut Course<'_>, next: Next) -> bool {
+        let is_idle = next == Next::Nothing;
+        let may = course.share.as_ref().is_some_and(Share::may_receive_again);
+        if is_idle && may && self.receives_more(py, id) {
+            course.share.as_mut().into_iter().for_each(Share::received_again);
+            return true;
+        }
+        course.owes_send = false;
+        if let Some(outcome) = self.send(py, id) {
+            self.advance(id, outcome);
+        }
+        is_idle || next == Next::Yield
     }
 
     /// What the machine says, after it was told what the last callback has answered; `None`: the connection is gone. Whoever
@@ -109,7 +142,7 @@ impl Reactor {
                 next => break next,
             }
         };
-        if matches!(next, Next::DataReceived | Next::WriteReady | Next::EofReceived) {
+        if is_callback(next) {
             let serves = || (connection.protocol.clone_ref(py).into_bound(py), connection.is_transport);
             course.served.get_or_insert_with(serves);
         }

@@ -161,8 +161,7 @@ impl Uring {
         let Slot { target: Target { fd, io }, payload, .. } = *self.slot(id);
         let payload = payload?;
         let by_call = match (io, payload) {
-            (Io::Socket, Payload::Bytes(_, len)) => len >= SEND_AT_ONCE_BYTES,
-            (Io::Socket, _) => false,
+            (Io::Socket, Payload::Bytes(_, len) | Payload::Gather(_, len)) => len >= SEND_AT_ONCE_BYTES,
             _ => true,
         };
         if by_call && let Some(outcome) = self.send_by_call(id, payload, waited) {
@@ -178,7 +177,9 @@ impl Uring {
             (Io::Socket, Payload::Bytes(start, len)) => {
                 opcode::Send::new(Fd(fd), start, len.min(SEND_BYTES_MAX) as u32).flags(flags).build()
             }
-            (Io::Socket, Payload::Gather(message)) => opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build(),
+            (Io::Socket, Payload::Gather(message, _)) => {
+                opcode::SendMsg::new(Fd(fd), message).flags(flags as u32).build()
+            }
             _ => {
                 self.poll_send(id);
                 return None;

@@ -208,6 +208,32 @@ class OneObject(Recording):
         return "continue" if self.left else "close"
 
 
+class Counts(Recording):
+    """Answers each request by the next numbers: so many bytes of them by write, and so many by write_buffer."""
+
+    NUMBERS = b"".join(number.to_bytes(4, "big") for number in range(150_000))
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.requests = bytearray()
+        self.written = 0
+
+    def more(self, length):
+        self.written += length
+        return self.NUMBERS[self.written - length : self.written]
+
+    def data_received(self, data):
+        self.requests += data
+        while len(self.requests) >= 4:
+            before = self.more(self.requests[0])
+            # What is refused, and what comes behind that, waits in write_buffer.
+            if not self.write_buffer:
+                before = before[self.write(before) :]
+            self.write_buffer += before + self.more(int.from_bytes(self.requests[1:4], "big"))
+            del self.requests[:4]
+        return "write_pending" if self.write_buffer else "continue"
+
+
 class FiveGigabytes(Recording):
     def data_received(self, data):
         self.answer = self.write(bytes(5 << 30))

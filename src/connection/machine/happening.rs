@@ -38,6 +38,8 @@ pub enum Happening {
     Writes(usize),
     /// Whether that is an immutable object.
     WritesObjects(bool),
+    /// What becomes of a send that begins at once, of what was just written, if one does: it fails, nothing fits, or that part of 255.
+    SendsFirst(Option<u8>),
     /// Whether each callback reads half of what arrived first and was not delivered.
     Reads(bool),
     /// Whether each callback signals its own connection.

@@ -201,6 +201,11 @@ impl Machine {
         }
     }
 
+    /// `bytes` were taken just now. Answers whether a send of these begins at once: nothing else waits, or is under way.
+    pub fn sends_first(&mut self, bytes: usize) -> bool {
+        self.link.queued_bytes() == bytes && self.link.sends_now()
+    }
+
     /// `write` was offered what counts for so much, and took `taken` of it.
     pub fn wrote(&mut self, offered: usize, taken: usize) {
         if let Some((actions, link)) = self.actions() {

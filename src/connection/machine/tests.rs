@@ -40,6 +40,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => action.prop_map(Answer),
         2 => (0usize..150).prop_map(Writes),
         1 => any::<bool>().prop_map(WritesObjects),
+        2 => prop::option::of(any::<u8>()).prop_map(SendsFirst),
         1 => any::<bool>().prop_map(Reads),
         1 => any::<bool>().prop_map(SignalsItself),
         2 => any::<bool>().prop_map(Buffers),

@@ -29,6 +29,7 @@ pub struct World {
     answer: Action,
     writes: usize,
     writes_objects: bool,
+    sends_first: Option<u8>,
     reads: bool,
     signals_itself: bool,
     /// Something stands in `write_buffer`, until `write_ready` is called; and somebody has signalled meanwhile.
@@ -71,6 +72,7 @@ impl World {
             answer: Action::Continue,
             writes: 10,
             writes_objects: false,
+            sends_first: None,
             reads: false,
             signals_itself: false,
             buffers: false,
@@ -158,6 +160,25 @@ impl World {
         self.accepted += taken;
         let bound = if whole { taken.max(LIMITS.write_high_bytes) } else { LIMITS.write_high_bytes };
         assert!(taken == 0 || self.queued <= bound, "B3: more queued than the high-water mark, or one object");
+        if let Some(part) = self.sends_first
+            && taken > 0
+            && self.machine.sends_first(taken)
+        {
+            self.send_first(taken, part);
+        }
+    }
+
+    fn send_first(&mut self, taken: usize, part: u8) {
+        assert!(!std::mem::replace(&mut self.sending, true), "I3: two sends");
+        assert!(self.failed || self.queued == taken, "sent before what was accepted before");
+        match part {
+            0 => self.take(Happening::SendError),
+            1 => {
+                self.sending = false;
+                self.machine.sent(0, &LIMITS);
+            }
+            _ => self.take(Happening::Sent { part }),
+        }
     }
 
     fn read(&mut self) {
@@ -371,6 +392,7 @@ impl World {
             Happening::Answer(action) => self.answer = action,
             Happening::Writes(bytes) => self.writes = bytes,
             Happening::WritesObjects(objects) => self.writes_objects = objects,
+            Happening::SendsFirst(sends) => self.sends_first = sends,
             Happening::Reads(reads) => self.reads = reads,
             Happening::SignalsItself(signals) => self.signals_itself = signals,
             Happening::Buffers(buffers) => (self.buffers, self.signalled) = (buffers, self.signalled && buffers),
