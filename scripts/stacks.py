@@ -1,4 +1,4 @@
-"""Says where the threads of processes stand: for what has hung, before it is ended.
+"""Says where the threads of processes, and of those that they have started, stand: for what has hung, before it is ended.
 
     stacks.py PID...
 
@@ -7,6 +7,7 @@ One line for each thread, its innermost call first: by gdb where there is one, o
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -67,8 +68,27 @@ def stacks(pid: int) -> list[str]:
     return [f"{lines.count(line)} x {line}" for line in dict.fromkeys(lines)]
 
 
+def with_descendants(pids: list[int]) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name of the program, in brackets, may contain anything.
+            parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(entry.name))
+    found: dict[int, None] = {}
+    todo = pids[::-1]
+    while todo:
+        pid = todo.pop()
+        if pid not in found and pid != os.getpid():
+            found[pid] = None
+            todo += children.get(pid, [])
+    return list(found)
+
+
 def main() -> None:
-    for pid in map(int, sys.argv[1:]):
+    for pid in with_descendants([int(pid) for pid in sys.argv[1:]]):
         print(f"process {pid}:")
         print("\n".join(f"    {line}" for line in stacks(pid)), flush=True)
 
