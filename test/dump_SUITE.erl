@@ -15,6 +15,7 @@ groups() ->
         connections_and_operations,
         an_endless_callback,
         other_threads,
+        more_threads_than_are_told_of,
         tasks_and_where_they_wait,
         python_keeps_its_lock,
         the_collector_lets_others_run,
@@ -80,6 +81,21 @@ other_threads(Config) ->
         ok = py:exec(Context, "import threading\ngo = threading.Event()\nthreading.Thread(target=go.wait, name='waits for go').start()"),
         #{stacks := Stacks} = dump(Context, fun whole/1),
         ?assertMatch([_], [Stack || #{thread := Thread, stack := Stack} <- Stacks, string:find(Thread, "waits for go") =/= nomatch]),
+        ok = py:exec(Context, "go.set()")
+    end).
+
+%% The context's own is the oldest of them, and is told of first.
+more_threads_than_are_told_of(Config) ->
+    serving(Config, "endless.Endless", fun(Context) ->
+        Flag = unicode:characters_to_binary(filename:join(proplists:get_value(priv_dir, Config), reactor_test:tag())),
+        ok = py:exec(Context, "import threading\ngo = threading.Event()\nfor _ in range(70): threading.Thread(target=go.wait).start()"),
+        {Client, _} = client(Context, Config, #{endless => <<"data_received">>, flag => Flag}),
+        send(Client, <<"x">>),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        #{stacks := [#{thread := <<"the context's thread">>, stack := Stack} | Others]} = dump(Context, fun while_it_runs/1),
+        ?assertNotEqual([], [Line || Line <- Stack, string:find(Line, "_spin") =/= nomatch]),
+        ?assertEqual(63, length(Others)),
+        ok = py_reactor_context:interrupt(Context),
         ok = py:exec(Context, "go.set()")
     end).
 

@@ -55,19 +55,20 @@ pub unsafe fn module_of(py: Python<'_>, state: *mut ffi::PyThreadState) -> Optio
     Some(globals.cast_exact::<PyDict>().ok().and_then(|it| it.get_item("__name__").ok().flatten()))
 }
 
-/// What the threads of the calling interpreter do, that of `first` first, empty if it runs no Python code; not the calling one.
+/// What the threads of the calling interpreter do, that of `first` first, empty if it runs no Python code; not the calling one, and
+/// none that has begun after it.
 pub fn stacks(py: Python<'_>, first: *mut ffi::PyThreadState, most: usize) -> Vec<Stack> {
     let still = Still::begin(py);
     let mut found = vec![Stack { thread: None, calls: Vec::new() }];
-    // SAFETY: I7, by the token: states of the calling interpreter are deleted by threads that are attached to it. Others are only
-    // put before the first.
+    // SAFETY: I7, by the token: states of the calling interpreter are deleted by threads that are attached to it. New ones are put
+    // before the first by anybody, and may not be whole yet; those behind ours were there before it.
     unsafe {
-        let calling = ffi::PyThreadState_Get();
-        let mut state = ffi::PyInterpreterState_ThreadHead(ffi::PyThreadState_GetInterpreter(calling));
-        while !state.is_null() && found.len() < most {
+        let mut state = ffi::PyThreadState_Next(ffi::PyThreadState_Get());
+        while !state.is_null() {
+            // It may be the last of many.
             if state == first {
                 found[0] = stack_of(py, state);
-            } else if state != calling {
+            } else if found.len() < most {
                 let stack = stack_of(py, state);
                 found.extend((!stack.calls.is_empty()).then_some(stack));
             }
