@@ -79,32 +79,49 @@ const PAGE: usize = 4096;
 /// a time, but for the 16 bytes of the allocator: most buffers of programs would be received into like that.
 const SHIFT: usize = 32;
 
+/// From so much on that costs more than to ask how much is there, and to move it.
+const SHIFTED_MIN: usize = PAGE;
+
 fn is_slow(room: &[MaybeUninit<u8>]) -> bool {
-    room.len() > PAGE && (1..SHIFT).contains(&(room.as_ptr().addr() % PAGE))
+    room.len() >= SHIFTED_MIN && (1..SHIFT).contains(&(room.as_ptr().addr() % PAGE))
 }
 
-/// Receives into `room` from the byte SHIFT on, and moves that, which costs little: it is in the cache.
-fn receive_shifted(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Result<usize, i32> {
-    let mut rest = [MaybeUninit::<u8>::uninit(); SHIFT];
+/// How much can be received now; nothing where the kernel does not say.
+fn waiting(fd: RawFd) -> usize {
+    let mut bytes = 0i32;
+    // SAFETY: I10: it writes an int.
+    let asked = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
+    if asked < 0 { 0 } else { usize::try_from(bytes).unwrap_or_default() }
+}
+
+/// Receives `most` bytes, if they are there, into `room` from the byte SHIFT on, and moves that, which costs little: it is in the
+/// cache. What lies behind is the program's, and put back. Only if fewer come than the kernel has said (before descriptors that
+/// are passed, or a byte that is urgent, or where another process receives, too) up to SHIFT bytes behind them are a copy of the last.
+fn receive_shifted(fd: RawFd, room: &mut [MaybeUninit<u8>], most: usize) -> Result<usize, i32> {
+    let inside = most.min(room.len() - SHIFT);
+    let (mut behind, mut rest) = ([MaybeUninit::<u8>::uninit(); SHIFT], [MaybeUninit::<u8>::uninit(); SHIFT]);
+    behind.copy_from_slice(&room[inside..][..SHIFT]);
     let vector = |room: &mut [MaybeUninit<u8>]| libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-    let mut vectors = [vector(&mut room[SHIFT..]), vector(&mut rest)];
+    let mut vectors = [vector(&mut room[SHIFT..][..inside]), vector(&mut rest[..most - inside])];
     // SAFETY: I2, kept here: both are ours while the call lasts, and as long as they say.
     let len = unsafe { raw_recvmsg(fd, &mut vectors) }?;
-    let moved = len.min(room.len() - SHIFT);
+    let moved = len.min(inside);
     room.copy_within(SHIFT..SHIFT + moved, 0);
+    room[inside..][..SHIFT].copy_from_slice(&behind);
     room[moved..len].copy_from_slice(&rest[..len - moved]);
     Ok(len)
 }
 
 /// Receives what is there, from a socket, into `room`. Answers how many bytes have been written there, from the first: 0
-/// where nothing is there yet.
+/// where nothing is there yet. What lies behind them stays as it was.
 ///
 /// # Errors
 /// That there will never be, as [`receive`] answers it.
 pub fn receive_into(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Result<usize, Outcome> {
-    let received = match is_slow(room) {
-        true => receive_shifted(fd, room),
-        false => {
+    let there = if is_slow(room) { waiting(fd) } else { 0 };
+    let received = match there {
+        SHIFTED_MIN.. => receive_shifted(fd, room, there.min(room.len())),
+        _ => {
             // SAFETY: I2, kept here: the room is the caller's, and as long as it says.
             let len = unsafe { raw_recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
             usize::try_from(len).map_err(|_| errno())
@@ -256,22 +273,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_received_is_where_it_belongs_wherever_that_is() {
+    fn what_is_received_is_where_it_belongs_and_nowhere_else() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let all: Vec<u8> = (0..3 * PAGE).map(|nth| (nth % 251) as u8).collect();
-        let mut memory = vec![MaybeUninit::<u8>::uninit(); 4 * PAGE];
+        let all: Vec<u8> = (0..6 * PAGE).map(|nth| (nth % 251) as u8).collect();
+        let mut memory = vec![MaybeUninit::new(0xFF); 7 * PAGE];
         let start = memory.as_ptr().addr().next_multiple_of(PAGE) - memory.as_ptr().addr();
         for offset in 0..2 * SHIFT {
-            for room in [1, SHIFT, PAGE, PAGE + 1, PAGE + 100] {
-                for len in [1, SHIFT - 1, room - 1, room, room + 1].into_iter().filter(|len| *len > 0) {
+            for room in [1, SHIFT, SHIFTED_MIN - 1, SHIFTED_MIN, SHIFTED_MIN + 1, SHIFTED_MIN + 100, 5 * PAGE] {
+                let around = [room.saturating_sub(SHIFT), room, SHIFTED_MIN, SHIFTED_MIN + SHIFT];
+                let lengths = around.into_iter().flat_map(|len| [len.saturating_sub(1), len, len + 1]);
+                for len in lengths.chain([1, SHIFT - 1, 3 * PAGE]).filter(|len| *len > 0 && *len <= room + 1) {
                     ours.write_all(&all[..len]).unwrap();
                     let mut received = Vec::new();
                     while received.len() < len {
-                        let room = &mut memory[start + offset..][..room];
-                        let count = receive_into(theirs.as_raw_fd(), room).unwrap();
+                        let count = receive_into(theirs.as_raw_fd(), &mut memory[start + offset..][..room]).unwrap();
                         assert!(count > 0);
-                        // SAFETY: I10: so many were written.
-                        received.extend(room[..count].iter().map(|byte| unsafe { byte.assume_init() }));
+                        // SAFETY: I10: all of it was written at first.
+                        let bytes = unsafe { memory.assume_init_mut() };
+                        let arrived = &mut bytes[start + offset..][..count];
+                        received.extend_from_slice(arrived);
+                        arrived.fill(0xFF);
+                        assert!(bytes.iter().all(|byte| *byte == 0xFF), "around {len} bytes in {room} at {offset}");
                     }
                     assert!(received == all[..len], "{len} bytes into {room} at {offset}");
                 }

@@ -4,6 +4,7 @@ transports.py."""
 import asyncio
 import errno
 import itertools
+import mmap
 import random
 import socket
 
@@ -188,6 +189,47 @@ async def faults_of_buffers_end_as_asyncios_do(loop):
         for much in (False, True):
             seen = await what_becomes_of(loop, fault, much)
             assert seen == expected, (fault[0], FAULTS.index(fault), much, seen, expected)
+
+
+class Padded(Own):
+    """Its buffer begins anywhere in a page, and all of it but what has arrived stays as it was."""
+
+    size = 200_000
+    at = 0
+    untouched = True
+
+    def __init__(self):
+        super().__init__()
+        self.own = mmap.mmap(-1, self.size)
+
+    def get_buffer(self, sizehint):
+        self.own[:] = bytes([0x5A]) * self.size
+        return memoryview(self.own)[self.at :]
+
+    def buffer_updated(self, nbytes):
+        end = self.at + nbytes
+        self.data += self.own[self.at : end]
+        self.most = max(self.most, nbytes)
+        self.untouched &= (self.own[: self.at] + self.own[end:]).count(0x5A) == self.size - nbytes
+        self.at = (self.at + 1) % 64
+
+
+async def what_lies_around(loop, family):
+    transport, protocol, theirs = await begin(loop, True, Padded, family=family)
+    for length in [5000] * 64 + [16_384, 20_000, 70_000] * 64:
+        protocol.data = b""
+        data = (bytes(range(90)) * (length // 90 + 1))[:length]
+        await gets(loop, protocol, theirs, data)
+        assert protocol.data == data, length
+    await closes(transport, protocol, theirs)
+    return protocol.untouched, protocol.most > 16_384
+
+
+@scenario
+async def what_lies_around_what_has_arrived_stays_as_it_was(loop):
+    for family in ("tcp", "unix"):
+        expected = await as_asyncio(what_lies_around, family)
+        assert await what_lies_around(loop, family) == expected == (True, True)
 
 
 @scenario
