@@ -6,7 +6,7 @@ use crate::connection::machine::Marks;
 use crate::driver::address::Address;
 use crate::module::loop_layout::{LoopObject, core, this_thread};
 use crate::module::words::Words;
-use crate::python::glue::{Static, member};
+use crate::python::glue::{Static, class_name, member};
 use crate::python::sockets;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -148,7 +148,14 @@ pub static MEMBERS: Static<[ffi::PyMemberDef; 18]> = Static([
 
 /// A borrowed transport. Its fields are read and written through raw pointers: Python code may change them at any time.
 pub fn layout(transport: &Bound<'_, PyAny>) -> *mut Transport {
+    debug_assert!(is_as_large(transport), "this is no transport, but a {}", class_name(&transport.get_type()));
     transport.as_ptr().cast()
+}
+
+/// Whether an object is not too small to be a transport, as a weak reference to one is.
+fn is_as_large(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: I7, by the token; every object has a type, which it keeps.
+    unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_basicsize as usize >= size_of::<Transport>() }
 }
 
 /// A borrowed field, if there is something.

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use super::transports::WHOLE_BYTES_MAX;
+use super::transports::{WHOLE_BYTES_MAX, is_buffered};
 use crate::base::token::ConnId;
 use crate::connection::callbacks::format_exception;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
@@ -15,7 +15,6 @@ use crate::driver::address::Address;
 use crate::driver::shared::Shared;
 use crate::driver::{Driver, Event, Io, Outcome};
 use crate::mail::notice::Notice;
-use crate::module::transport_calls::is_buffered;
 use crate::python::reactor_buffer;
 use pyo3::prelude::*;
 use std::io;
@@ -26,7 +25,7 @@ const COPIED_AT_ONCE_MAX: usize = 2048;
 /// So much has arrived in a buffer: what comes next may be left where it is.
 #[inline]
 fn arrived(py: Python<'_>, driver: &mut Shared, id: ConnId, of: &mut Connection, len: usize, buffer: usize) {
-    let begins = match len >= OWN_MUCH && of.is_transport && is_buffered(of.protocol.bind(py)) {
+    let begins = match len >= OWN_MUCH && is_buffered(py, of) {
         true => of.intake.overflowed(len, buffer, WHOLE_BYTES_MAX),
         false => of.intake.buffered(len, buffer, WHOLE_BYTES_MAX),
     };

@@ -4,14 +4,14 @@
 use super::Reactor;
 use super::arrivals::{Part, is_stream};
 use super::share::{Share, receives_each};
-use super::transports::{WHOLE_BYTES_MAX, is_robbed};
+use super::transports::{WHOLE_BYTES_MAX, is_buffered, is_robbed};
 use crate::base::config::BYTES_PER_TURN;
 use crate::base::token::ConnId;
 use crate::connection::context::{Connection, Inbound, arrival_cost};
 use crate::connection::intake::OWN_MUCH;
 use crate::connection::machine::Mode;
 use crate::driver::{Driver, Event, Outcome};
-use crate::module::transport_calls::{self, Serving};
+use crate::module::transport_calls::Serving;
 use crate::module::transport_layout;
 use crate::python::bytes_like;
 use pyo3::prelude::*;
@@ -83,7 +83,7 @@ impl Reactor {
                 () if it.is_transport && !it.machine.link.is_open() => None,
                 () if is_robbed(py, it) => Some(Way::Robbed),
                 () if !it.is_transport => Some(Way::Buffers),
-                () if !transport_calls::is_buffered(it.protocol.bind(py)) => Some(Way::Bytes),
+                () if !is_buffered(py, it) => Some(Way::Bytes),
                 // It cannot be called now: later it is given copies.
                 () if it.turn == self.turn || !it.machine.delivers() => Some(Way::Buffers),
                 () => Some(Way::Own(it.protocol.clone_ref(py).into_bound(py))),

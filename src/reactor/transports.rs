@@ -24,6 +24,12 @@ pub(super) fn is_robbed(py: Python<'_>, connection: &Connection) -> bool {
     connection.is_transport && (connection.is_loose || transport_layout::is_robbed(connection.protocol.bind(py)))
 }
 
+/// Whether the protocol of a transport has buffers of its own. Not asked of one that its connection does not keep: that reads no more.
+#[inline]
+pub(super) fn is_buffered(py: Python<'_>, connection: &Connection) -> bool {
+    connection.is_transport && !connection.is_loose && transport_calls::is_buffered(connection.protocol.bind(py))
+}
+
 impl Reactor {
     pub(super) fn is_transport(&self, id: ConnId) -> bool {
         self.with(id, |connection| connection.is_transport).unwrap_or_default()

@@ -4,6 +4,7 @@ collected, say so, and are closed."""
 import asyncio
 import contextlib
 import gc
+import itertools
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ import weakref
 from endpoints import until
 from transports import Recorder, closes, pair, scenario
 from transports_accepted import accepted
+from transports_buffered import Own
 
 
 def descriptors():
@@ -102,6 +104,39 @@ async def who_reads_no_more_is_collected_and_closed(loop):
             assert "lost" not in told, leave
             theirs.close()
     await until(lambda: descriptors() <= before)
+
+
+@scenario
+async def much_arrives_for_one_that_only_its_program_keeps(loop):
+    """The receive of one that reads no more runs until something has arrived: that waits for who reads again."""
+    for family, kind, length in itertools.product(("tcp", "unix", "accepted"), (Recorder, Own), (5000, 20_000)):
+        data, sent = bytes(range(250)) * (length // 250), b""
+        if family == "accepted":
+            server, transport, protocol, theirs = await accepted(loop, kind)
+            server.close()
+        else:
+            transport, protocol, theirs = await pair(loop, kind, family)
+        for _ in range(3):
+            transport.pause_reading()
+            await asyncio.sleep(0.01)
+            assert theirs.send(data) == length
+            sent += data
+            await asyncio.sleep(0.01)
+            transport.resume_reading()
+            await until(lambda protocol=protocol, sent=sent: len(protocol.data) >= len(sent))
+            assert protocol.data == sent
+        # And when nobody has it.
+        transport.pause_reading()
+        await asyncio.sleep(0.01)
+        theirs.send(data)
+        references = [weakref.ref(transport), weakref.ref(protocol)]
+        with recorded() as said:
+            del transport, protocol
+            await until(lambda references=references: collected(*references))
+        assert len(said) == 1, said
+        with contextlib.suppress(ConnectionResetError):
+            assert await loop.sock_recv(theirs, 10) == b""
+        theirs.close()
 
 
 @scenario
