@@ -62,6 +62,16 @@ impl Reactor {
             Some(Way::Own(_)) => self.way(py, id),
             way => way,
         };
+        self.receive_by(py, id, way);
+    }
+
+    /// The same, but that no protocol is asked for its buffer: no Python code runs.
+    pub(super) fn receive_unasked(&mut self, py: Python<'_>, id: ConnId) {
+        let way = self.way(py, id);
+        self.receive_by(py, id, way);
+    }
+
+    fn receive_by(&mut self, py: Python<'_>, id: ConnId, way: Option<Way<'_>>) {
         match way {
             None => {}
             Some(Way::Robbed) => {

@@ -55,7 +55,7 @@ impl Reactor {
                 let part = Part { slot: buffer, offset: 0, len: len as usize, from: None };
                 self.received(py, id, part, more);
             }
-            Outcome::Readable => self.receive_left(py, id),
+            Outcome::Readable => self.receive_unasked(py, id),
             // It begins anew with what is left.
             Outcome::SendFailed(libc::ECANCELED) => self.advance(id, Outcome::Sent(0)),
             outcome => self.advance(id, outcome),

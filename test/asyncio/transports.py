@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import socket
 import sys
 import threading
@@ -20,6 +21,7 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "
 
 import erlang  # noqa: E402
 import transports  # noqa: E402
+import transports_buffered  # noqa: E402
 from endpoints import Interrupt  # noqa: E402
 from own_loops import descriptors, works  # noqa: E402
 
@@ -194,6 +196,37 @@ class Own:
             elsewhere(lambda made=made: self.loop.run_until_complete(asyncio.gather(*[one.lost for _, one in made])))
             for _, theirs in ends:
                 theirs.close()
+        self.close()
+
+    def test_no_buffer_is_asked_for_once_the_loop_has_stopped(self) -> None:
+        """A signal ends it, perhaps just when something has arrived: that is kept, and copied into one later."""
+        asked, stopped = [], False
+
+        class Asked(transports_buffered.Own):
+            def get_buffer(self, sizehint: int) -> bytearray:
+                asked.append(stopped)
+                return self.own  # type: ignore[no-any-return]
+
+        def stop(*_: Any) -> None:
+            nonlocal stopped
+            stopped = True
+            raise Interrupt
+
+        transport, protocol = self.make(Asked)
+        before = signal.signal(signal.SIGALRM, stop)
+        try:
+            for delay in range(1, 300):
+                stopped = False
+                self.loop.call_soon(signal.setitimer, signal.ITIMER_REAL, delay / 1e6)
+                self.loop.call_soon(self.theirs.sendall, transports_buffered.MUCH)
+                with self.assertRaises(Interrupt):
+                    self.loop.run_forever()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        self.assertIn(False, asked)
+        self.assertFalse(any(asked))
+        transport.close()
+        self.loop.run_until_complete(protocol.lost)
         self.close()
 
     def test_what_happens_in_between_is_told_elsewhere(self) -> None:
