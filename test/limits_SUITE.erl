@@ -5,7 +5,7 @@
 
 -compile([export_all, nowarn_export_all]).
 
--import(reactor_test, [serving/4, client/2, client/4, send/2, expect/2, expect_eof/1, wait_lost/2, wait_event/3]).
+-import(reactor_test, [undisturbed/1, serving/4, client/2, client/4, send/2, expect/2, expect_eof/1, wait_lost/2, wait_event/3]).
 
 all() ->
     [{group, Backend} || Backend <- reactor_test:backends()].
@@ -21,11 +21,9 @@ groups() ->
         drain_answers_what_has_arrived,
         drain_takes_too_long,
         drain_of_nothing
-    ] ++ undisturbed([ten_thousand_idle]), [], [slow_is_not_stalled | undisturbed([an_idle_context_makes_no_turns])]).
-
-%% Faults (src/driver/faults.rs) would reset some of their connections, or be late.
-undisturbed(Cases) ->
-    [Case || Case <- Cases, os:getenv("PY_REACTOR_FAULTS") =:= false].
+    ] ++ undisturbed([
+        who_sends_much_is_received_from_repeatedly, who_takes_long_is_received_from_once, ten_thousand_idle
+    ]), [], [slow_is_not_stalled | undisturbed([an_idle_context_makes_no_turns])]).
 
 init_per_group(Group, Config) ->
     log_collector:install(),
@@ -177,6 +175,40 @@ a_flood_delays_nobody(Config) ->
         [exit(Pid, kill) || Pid <- Senders],
         ?assert(lists:nth(8, lists:sort(Waited)) < 40, Waited)
     end).
+
+%% More than once while what it answers fits, before others are looked at: a turn before the kernel is asked, and one after
+%% that, have up to 64 KiB each.
+who_sends_much_is_received_from_repeatedly(Config) ->
+    flooding(Config, #{}, <<"answer">>, fun(Value) ->
+        reactor_test:wait_until("much in one turn", fun() -> Value(most_bytes) >= 3 * 64 * 1024 end)
+    end).
+
+%% Also where all that may be received at a time is one buffer, and so one callback. What was received before that was left in the
+%% kernel is delivered two at a time, in the first of these turns.
+who_takes_long_is_received_from_once(Config) ->
+    flooding(Config, #{buffer_bytes => 64 * 1024}, <<"slowly">>, fun(Value) ->
+        reactor_test:wait_until("some turns", fun() -> length(Value(calls_of_turns)) >= 150 end),
+        Calls = lists:nthtail(100, Value(calls_of_turns)),
+        ?assert(lists:nth(length(Calls) div 2, lists:sort(Calls)) =< 2, Calls)
+    end).
+
+flooding(Config, Options, How, Fun) ->
+    serving(Config, "streams.AnswersInTurns", Options, fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, [{sndbuf, 1 bsl 20}, {recbuf, 1 bsl 20}]),
+        send(Client, How),
+        expect(Client, How),
+        Data = binary:copy(<<"x">>, 1 bsl 20),
+        Sender = spawn(fun() -> flood(Client, Data) end),
+        Reader = spawn(fun() -> read_on(Client) end),
+        Fun(fun(Name) -> element(2, py:call(Context, writes, value, [Tag, Name])) end),
+        [exit(Pid, kill) || Pid <- [Sender, Reader]]
+    end).
+
+read_on(Client) ->
+    case gen_tcp:recv(Client, 0) of
+        {ok, _} -> read_on(Client);
+        {error, _} -> ok
+    end.
 
 ping(Client) ->
     send(Client, <<"ping">>),

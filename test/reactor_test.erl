@@ -5,7 +5,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([backends/0, mode/1, backend_groups/1, backend_groups/2, backend_groups/3, transport_groups/1, init_group/2]).
--export([long/1, times/2]).
+-export([long/1, times/2, undisturbed/1]).
 -export([new_id/0, options/2, python_path/0, factory/1, with_context/3, apart/2, has_own_gil/0, serving/3, serving/4, allowing_subprocess/1]).
 -export([pair/1, pair/2, client/2, client/3, client/4, tag/0]).
 -export([send/2, expect/2, expect_eof/1, receive_bytes/2, receive_all/1, reset/1]).
@@ -68,6 +68,10 @@ times(Few, Many) ->
         [many] -> Many;
         [] -> Few
     end.
+
+%% Cases that faults (src/driver/faults.rs) would spoil: a connection is reset, a send is short, or something is late.
+undisturbed(Cases) ->
+    [Case || Case <- Cases, os:getenv("PY_REACTOR_FAULTS") =:= false].
 
 init_group(Transport, Config) when Transport =:= tcp; Transport =:= unix ->
     [{transport, Transport} | Config];

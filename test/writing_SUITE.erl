@@ -40,7 +40,8 @@ groups() ->
         a_write_buffer_is_cut_by_what_was_sent,
         what_leaves_at_once_and_what_waits_are_in_order,
         an_emptied_write_buffer_keeps_little_memory
-    ] ++ reactor_test:long([five_gigabytes_in_one_object])).
+    ] ++ reactor_test:undisturbed([who_sends_much_is_answered_as_long_as_the_kernel_takes_it])
+      ++ reactor_test:long([five_gigabytes_in_one_object])).
 
 value(Context, Tag, Name) ->
     {ok, Value} = py:call(Context, writes, value, [Tag, Name]),
@@ -393,6 +394,23 @@ what_leaves_at_once_and_what_waits_are_in_order(Config) ->
                 expect(Client, binary:part(<< <<N:32>> || N <- lists:seq(0, Total div 4) >>, 0, Total))
             end
          || Before <- [0, 10], Options <- [?SMALL, []]
+        ]
+    end).
+
+%% Also if nobody looks at what write answers, and what is received at a time fills the queue: it is sent before more is received.
+%% Half as much may wait besides, of a send that is under way.
+who_sends_much_is_answered_as_long_as_the_kernel_takes_it(Config) ->
+    serving(Config, "writes.EchoRegardless", #{write_high_bytes => 96 * 1024}, fun(Context) ->
+        {Client, Tag} = client(Context, Config, #{}, [{sndbuf, 1 bsl 20}, {recbuf, 1 bsl 20}]),
+        Data = binary:copy(<<"0123456789abcdef">>, 12 * 1024),
+        [
+            begin
+                send(Client, Data),
+                reactor_test:wait_equal(Nth * byte_size(Data), fun() -> value(Context, Tag, received) end),
+                ?assertEqual(0, value(Context, Tag, refused), Nth),
+                expect(Client, Data)
+            end
+         || Nth <- lists:seq(1, 20)
         ]
     end).
 

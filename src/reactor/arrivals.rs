@@ -101,7 +101,7 @@ impl Reactor {
         events.clear();
         self.events = events;
         self.receives = None;
-        self.may_repeat = None;
+        self.repeats = None;
     }
 
     pub(super) fn received(&mut self, py: Python<'_>, id: ConnId, part: Part, more: bool) {

@@ -3,7 +3,7 @@
 
 use super::Reactor;
 use super::arrivals::{Part, is_stream};
-use super::share::{Share, receives_each};
+use super::share::{Repeats, Share, receives_each};
 use super::transports::{WHOLE_BYTES_MAX, is_buffered, is_robbed};
 use crate::base::config::BYTES_PER_TURN;
 use crate::base::token::ConnId;
@@ -19,6 +19,11 @@ use std::mem::MaybeUninit;
 
 /// What a protocol's own buffer gets at most at a time, however large it is.
 const OWN_BYTES_MAX: usize = 256 * 1024;
+
+/// What is received at most at a time into buffers of `capacity`.
+fn most_at_a_time(capacity: usize) -> usize {
+    (BYTES_PER_TURN / capacity).max(1) * capacity
+}
 
 /// What is received into.
 enum Way<'py> {
@@ -50,19 +55,19 @@ impl Reactor {
     pub(super) fn readable(&mut self, py: Python<'_>, id: ConnId, events: &[Event]) {
         let waits = |event: &&Event| matches!(event.outcome, Outcome::Readable);
         let each = *self.receives.get_or_insert_with(|| receives_each(events.iter().filter(waits).count()));
-        self.may_repeat = (each > 1).then_some((id, each - 1));
-        self.receive_left(py, id);
+        let filled = self.receive_left(py, id);
+        self.repeats = if filled { Repeats::new(id, each) } else { None };
     }
 
-    /// Takes what was left where it is.
-    pub(super) fn receive_left(&mut self, py: Python<'_>, id: ConnId) {
+    /// Takes what was left where it is. Answers whether that has filled as many buffers as may be filled at a time.
+    pub(super) fn receive_left(&mut self, py: Python<'_>, id: ConnId) -> bool {
         let way = match self.way(py, id) {
-            Some(Way::Own(_)) if self.receive_own(py, id) => return,
+            Some(Way::Own(_)) if self.receive_own(py, id) => return false,
             // It has failed, or become another protocol's.
             Some(Way::Own(_)) => self.way(py, id),
             way => way,
         };
-        self.receive_by(py, id, way);
+        self.receive_by(py, id, way)
     }
 
     /// The same, but that no protocol is asked for its buffer: no Python code runs.
@@ -71,7 +76,7 @@ impl Reactor {
         self.receive_by(py, id, way);
     }
 
-    fn receive_by(&mut self, py: Python<'_>, id: ConnId, way: Option<Way<'_>>) {
+    fn receive_by(&mut self, py: Python<'_>, id: ConnId, way: Option<Way<'_>>) -> bool {
         match way {
             None => {}
             Some(Way::Robbed) => {
@@ -79,8 +84,9 @@ impl Reactor {
                 self.advance(id, Outcome::ReceiveFailed(libc::EBADF));
             }
             Some(Way::Bytes) => self.receive_directly(py, id),
-            Some(Way::Own(_) | Way::Buffers) => self.receive_warm(py, id),
+            Some(Way::Own(_) | Way::Buffers) => return self.receive_warm(py, id),
         }
+        false
     }
 
     fn way<'py>(&self, py: Python<'py>, id: ConnId) -> Option<Way<'py>> {
@@ -161,11 +167,12 @@ impl Reactor {
         }
     }
 
-    /// Receives into buffers, those that were given back just now.
-    fn receive_warm(&mut self, py: Python<'_>, id: ConnId) {
+    /// Receives into buffers, those that were given back just now. Answers whether it has filled all that it may.
+    fn receive_warm(&mut self, py: Python<'_>, id: ConnId) -> bool {
         let capacity = self.pool.borrow().capacity();
         if !self.pool.borrow().has_free() {
-            return self.leave_no_more(id);
+            self.leave_no_more(id);
+            return false;
         }
         let (mut taken, mut received) = (std::mem::take(&mut self.taken), 0);
         self.driver.receive_left(id, &mut self.pool.borrow_mut(), &mut taken);
@@ -180,10 +187,6 @@ impl Reactor {
             }
         }
         self.taken = taken;
-        let filled = received >= (BYTES_PER_TURN / capacity).max(1) * capacity;
-        if !filled {
-            self.may_repeat = None;
-        }
         if received > 0
             && self
                 .with(id, |it| it.intake.received(received, capacity / 4, capacity, WHOLE_BYTES_MAX))
@@ -191,22 +194,31 @@ impl Reactor {
         {
             self.driver.leave_input(id, false);
         }
+        received >= most_at_a_time(capacity)
     }
 
-    /// Receives once more in this turn, where there is more, most of the time, and its protocol has had what came before. Answers whether
-    /// it did.
+    /// Receives once more in this turn, where there is more, most of the time, and its protocol has had what came before, and may write
+    /// what it answers: else what it has written is sent first. Answers whether it did.
     pub(super) fn receives_more(&mut self, py: Python<'_>, id: ConnId) -> bool {
-        let takes_more =
-            |it: &mut Connection| !it.is_transport && it.inbox.is_empty() && it.machine.mode() == Some(Mode::Read);
-        let Some((_, times)) = self.may_repeat.filter(|(of, _)| *of == id && self.raised.is_none()) else {
+        let Some(repeats) = self.repeats.take_if(|it| it.of == id && self.raised.is_none()) else {
             return false;
         };
-        let again = self.with(id, takes_more) == Some(true);
-        if again {
-            self.may_repeat = (times > 1).then_some((id, times - 1));
-            self.receive_left(py, id);
+        let arrives = most_at_a_time(self.pool.borrow().capacity());
+        let takes_more = |it: &mut Connection| {
+            let queued = it.machine.link.queued_bytes();
+            let takes = !it.is_transport
+                && it.inbox.is_empty()
+                && it.machine.mode() == Some(Mode::Read)
+                && it.machine.has_room_for(repeats.may_answer(arrives, queued), &self.context.limits);
+            takes.then_some(queued)
+        };
+        let Some(queued) = self.with(id, takes_more).flatten().filter(|_| repeats.have_time()) else {
+            return false;
+        };
+        if self.receive_left(py, id) {
+            self.repeats = repeats.followed(queued);
         }
-        again
+        true
     }
 
     /// What arrives for it waits for a buffer, as it did at first.

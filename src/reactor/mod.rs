@@ -30,6 +30,7 @@ mod transports;
 pub mod watchdog;
 pub mod workspace;
 
+use self::share::Repeats;
 use crate::base::config::{DUE_TIME_PER_TURN, Options, SHUT_DOWN_MS};
 use crate::base::token::ConnId;
 use crate::beam::reply::ReplyTo;
@@ -88,8 +89,8 @@ pub struct Reactor {
     taken: Vec<Event>,
     /// How often each of those may be received from in this turn that much has arrived for, once one of them was looked at.
     receives: Option<u32>,
-    /// The last of them, and how often it may be received from once more.
-    may_repeat: Option<(ConnId, u32)>,
+    /// What may follow for the last of them.
+    repeats: Option<Repeats>,
     /// What the kernel has taken, on its way to be dropped; empty between events.
     sent: Vec<Sent>,
     /// Connections whose queue is to be sent at the end of the turn.
@@ -141,7 +142,7 @@ impl Reactor {
             events: Vec::new(),
             taken: Vec::new(),
             receives: None,
-            may_repeat: None,
+            repeats: None,
             sent: Vec::new(),
             sends: Vec::new(),
             commands: VecDeque::new(),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::base::config::{BYTES_PER_TURN, CALLBACKS_PER_TURN, MICROSECONDS_PER_TURN, RECEIVES_MAX, RECEIVES_PER_TURN};
+use crate::base::token::ConnId;
 use std::time::{Duration, Instant};
 
 const TIME_PER_TURN: Duration = Duration::from_micros(MICROSECONDS_PER_TURN);
@@ -10,6 +11,38 @@ const TIME_PER_TURN: Duration = Duration::from_micros(MICROSECONDS_PER_TURN);
 /// How often each of so many is received from that have much to be received.
 pub(super) fn receives_each(waiting: usize) -> u32 {
     (RECEIVES_PER_TURN / u32::try_from(waiting).unwrap_or(u32::MAX).max(1)).clamp(1, RECEIVES_MAX)
+}
+
+/// Receives of a connection that may follow the one that has filled all it may at a time.
+pub(super) struct Repeats {
+    pub(super) of: ConnId,
+    left: u32,
+    /// Before the first callback. A whole receive may be one, after which nothing more waits: then [`Share`] asks for no time.
+    since: Instant,
+    /// What waited to be sent when it was received from last.
+    queued: usize,
+}
+
+impl Repeats {
+    /// If it may be received from more than once.
+    pub(super) fn new(of: ConnId, receives: u32) -> Option<Self> {
+        (receives > 1).then(|| Repeats { of, left: receives - 1, since: Instant::now(), queued: 0 })
+    }
+
+    pub(super) fn have_time(&self) -> bool {
+        self.since.elapsed() < TIME_PER_TURN
+    }
+
+    /// For how much there must be room, that what is answered to the next receive, of `arrives` at most, is taken as all before it: for
+    /// as much as comes, or as was answered to the last one. So much is `queued` by now.
+    pub(super) fn may_answer(&self, arrives: usize, queued: usize) -> usize {
+        queued.saturating_sub(self.queued).max(arrives)
+    }
+
+    /// One has followed, for which so much was `queued`.
+    pub(super) fn followed(self, queued: usize) -> Option<Self> {
+        (self.left > 1).then(|| Repeats { left: self.left - 1, queued, ..self })
+    }
 }
 
 /// What is left of it.
@@ -32,7 +65,7 @@ impl Share {
         self.calls > 0 && !self.is_spent
     }
 
-    /// Whether there is something left of callbacks and of time, should it be received from once more.
+    /// Whether callbacks are left, should it be received from once more. Its time is looked at only where more waits: see [`Repeats`].
     pub(super) fn may_receive_again(&self) -> bool {
         self.calls > 0
     }
@@ -71,6 +104,26 @@ mod tests {
         share.since = Instant::now().checked_sub(TIME_PER_TURN);
         share.use_up(0, true);
         assert!(!share.is_left() && !share.may_receive_again());
+    }
+
+    #[test]
+    fn receives_are_repeated_so_often_and_within_the_time_of_a_turn() {
+        assert!(Repeats::new(ConnId::from_bits(1), 1).is_none());
+        let mut repeats = Repeats::new(ConnId::from_bits(1), 3).unwrap();
+        repeats.since = Instant::now() + Duration::from_secs(3600);
+        assert!(repeats.have_time());
+        let since = Instant::now().checked_sub(TIME_PER_TURN).unwrap();
+        let late = Repeats { since, ..repeats }.followed(0).unwrap();
+        assert!(!late.have_time(), "one that has followed begins no new time");
+        assert!(late.followed(0).is_none());
+    }
+
+    #[test]
+    fn the_next_receive_may_be_answered_as_the_last_one() {
+        let repeats = Repeats::new(ConnId::from_bits(1), 3).unwrap();
+        assert_eq!([0, 64, 192].map(|queued| repeats.may_answer(64, queued)), [64, 64, 192]);
+        let repeats = repeats.followed(192).unwrap();
+        assert_eq!([100, 192, 300].map(|queued| repeats.may_answer(64, queued)), [64, 64, 108]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 """Protocols that move more than a few bytes."""
 
 import array
+import asyncio
 import hashlib
 import threading
 import time
@@ -132,6 +133,36 @@ def accepted(tag):
 
 def digest_of_numbers(size):
     return hashlib.sha256(array.array("I", range(size // 4)).tobytes()).hexdigest()
+
+
+class AnswersInTurns(Recording):
+    """Answers each piece with a page, slowly if it was told so, and says how much it has got between two turns of its loop."""
+
+    how = b""
+    calls = bytes = most_bytes = 0
+
+    def connection_made(self, fd, client_info):
+        super().connection_made(fd, client_info)
+        self.calls_of_turns = []
+
+    def data_received(self, data):
+        if not self.how:
+            self.how = b"%b" % data
+            self.write(self.how)
+            return "continue"
+        if not self.calls:
+            asyncio.get_running_loop().call_soon(self.has_turned)
+        self.calls += 1
+        self.bytes += len(data)
+        if self.how == b"slowly":
+            time.sleep(0.005)
+        self.write(b"." * 4096)
+        return "continue"
+
+    def has_turned(self):
+        self.calls_of_turns.append(self.calls)
+        self.most_bytes = max(self.most_bytes, self.bytes)
+        self.calls = self.bytes = 0
 
 
 class PingOrSlow(reactor.Protocol):

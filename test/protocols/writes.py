@@ -341,3 +341,14 @@ class ByteByByte(Recording):
             pass
         note(self.tag, "data_received")
         return "continue"
+
+
+class EchoRegardless(Recording):
+    """Echoes, and only counts what write refuses."""
+
+    received = refused = 0
+
+    def data_received(self, data):
+        self.received += len(data)
+        self.refused += len(data) - self.write(data)
+        return "continue"

@@ -74,7 +74,7 @@ impl ActionPolicy {
     }
 
     /// Also where nothing can be written, so that a protocol that has waited goes on; once it has tried, there is no room.
-    fn may_write(&self, link: &Link, limits: &Limits) -> bool {
+    pub(super) fn may_write(&self, link: &Link, limits: &Limits) -> bool {
         self.blocked == Blocked::No && link.queued_bytes() < limits.write_high_bytes
     }
 

@@ -201,6 +201,16 @@ impl Machine {
         }
     }
 
+    /// Whether `write` takes `bytes` more, and has refused nothing for which room is waited for.
+    pub fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
+        match &self.contract {
+            Contract::Actions(actions) => {
+                actions.may_write(&self.link, limits) && actions.room(&self.link, limits) >= bytes
+            }
+            Contract::Transport(_) => false,
+        }
+    }
+
     /// `bytes` were taken just now. Answers whether a send of these begins at once: nothing else waits, or is under way.
     pub fn sends_first(&mut self, bytes: usize) -> bool {
         self.link.queued_bytes() == bytes && self.link.sends_now()

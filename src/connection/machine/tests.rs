@@ -441,6 +441,22 @@ fn a_writer_that_hangs_up_has_its_end_of_file_first() {
 }
 
 #[test]
+fn room_for_an_answer_is_what_write_takes_while_nothing_waits_for_room() {
+    let mut machine = Machine::new(SOCKET);
+    settled(&mut machine);
+    assert!(machine.has_room_for(100, &LIMITS) && !machine.has_room_for(101, &LIMITS));
+    assert_eq!(machine.offered(40, false, &LIMITS), 40);
+    assert!(machine.has_room_for(60, &LIMITS) && !machine.has_room_for(61, &LIMITS));
+    assert_eq!(machine.offered(61, false, &LIMITS), 60);
+    assert_eq!(machine.next(&LIMITS, true), Next::Send);
+    machine.sent(70, &LIMITS);
+    assert!(!machine.has_room_for(1, &LIMITS), "what was refused waits for the low-water mark");
+    assert_eq!(machine.next(&LIMITS, true), Next::Send);
+    machine.sent(10, &LIMITS);
+    assert!(machine.has_room_for(80, &LIMITS));
+}
+
+#[test]
 fn where_nothing_can_be_written_who_tries_waits_for_room_until_the_writer_is_gone() {
     let mut machine = Machine::new(Directions { readable: true, writable: false, half_closes: false });
     settled(&mut machine);
