@@ -130,7 +130,6 @@ class Run:
                 self.make(target)
 
     def make(self, target: str) -> None:
-        began = time.monotonic()
         log = LOGS / f"{target}.log"
         with log.open("wb") as out, self.lock:
             # A group of its own: what it has started ends with it.
@@ -141,13 +140,13 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self.running[target] = Part(child, log)
+            part = self.running[target] = Part(child, log)
             self.say(f"{target} begins")
         status = child.wait()
         with self.lock:
             del self.running[target]
             self.done += 1
-            took = f"{time.monotonic() - began:.0f} s; {self.done} of {self.total} done"
+            took = f"{time.monotonic() - part.began:.0f} s; {self.done} of {self.total} done"
             if status == 0:
                 self.say(f"{target} passed ({took})")
                 return

@@ -5,7 +5,7 @@ use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
-use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, entry, time};
+use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, create_future, entry, time};
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
 use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::loop_references::traverse;
@@ -402,7 +402,7 @@ static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -423,6 +423,7 @@ static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
         call_at,
         c"call_at($self, when, callback, *args, context=None)\n--\n\nIt is called at that time.",
     ),
+    method(c"create_future", create_future, ffi::METH_NOARGS, c"create_future($self, /)\n--\n\nA future of it."),
     method(c"time", time, ffi::METH_NOARGS, c"time($self, /)\n--\n\nThe loop's clock: time.monotonic()."),
     method(c"stop", stop, ffi::METH_NOARGS, c"stop($self, /)\n--\n\nEnds run_forever, after what is ready."),
     method(c"_run_once", run_once, ffi::METH_NOARGS, c"Turns once."),
@@ -433,12 +434,7 @@ static METHODS: Static<[ffi::PyMethodDef; 21]> = Static([
     entry(c"_add_writer", add_writer, c"Runs a callback whenever a descriptor has room."),
     method(c"_remove_reader", remove_reader, ffi::METH_O, c"Ends that; False: there was none."),
     method(c"_remove_writer", remove_writer, ffi::METH_O, c"Ends that; False: there was none."),
-    method(
-        c"_waiting_for",
-        waiting_for,
-        ffi::METH_O,
-        c"Which events of a descriptor are waited for, as selectors names them.",
-    ),
+    method(c"_waiting_for", waiting_for, ffi::METH_O, c"Which events of it are waited for, as selectors names them."),
     method(
         c"_open",
         open,

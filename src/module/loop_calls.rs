@@ -310,6 +310,14 @@ pub unsafe extern "C" fn call_at(
     })
 }
 
+/// `create_future()`.
+pub unsafe extern "C" fn create_future(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded_object(|py| {
+        // SAFETY: I7: CPython calls attached, a method with an instance of its type, which the caller keeps.
+        unsafe { core(this.cast()).words.futures.make(&argument(py, this)) }
+    })
+}
+
 /// `time()`.
 pub unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: I7: CPython calls attached.

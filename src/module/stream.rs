@@ -42,6 +42,28 @@ pub struct Parts {
     pub read_type: Option<Py<PyAny>>,
     /// One of it that has nothing to wait for.
     pub nothing: Option<Py<PyAny>>,
+    pub names: Option<Names>,
+}
+
+/// Names that are looked up for each message.
+pub struct Names {
+    pub blocking: Py<PyString>,
+    pub done: Py<PyString>,
+    pub is_closing: Py<PyString>,
+    pub set_result: Py<PyString>,
+}
+
+impl Names {
+    /// Those of the calling interpreter.
+    pub fn new(py: Python<'_>) -> Self {
+        let intern = |name: &str| PyString::intern(py, name).unbind();
+        Names {
+            blocking: intern("_asyncio_future_blocking"),
+            done: intern("done"),
+            is_closing: intern("is_closing"),
+            set_result: intern("set_result"),
+        }
+    }
 }
 
 /// The stream of an instance.
@@ -67,6 +89,16 @@ impl State for Stream {
 }
 
 impl Stream {
+    /// A name.
+    ///
+    /// # Errors
+    /// It was never begun.
+    pub fn name<'py>(&self, py: Python<'py>, which: fn(&Names) -> &Py<PyString>) -> PyResult<Bound<'py, PyString>> {
+        let parts = self.parts.borrow();
+        let names = parts.names.as_ref().ok_or_else(|| PyTypeError::new_err("this reader has no loop"))?;
+        Ok(which(names).bind(py).clone())
+    }
+
     /// Raises what its connection has failed with, if it has.
     ///
     /// # Errors
@@ -94,7 +126,7 @@ impl Stream {
         let create = self.parts.borrow().create_future.as_ref().map(|create| create.bind(py).clone());
         let create = create.ok_or_else(|| PyTypeError::new_err("this reader has no loop"))?;
         let future = create.call0()?;
-        future.setattr(PyString::intern(py, "_asyncio_future_blocking"), true)?;
+        future.setattr(self.name(py, |names| &names.blocking)?, true)?;
         let before = self.parts.borrow_mut().waiter.replace(future.clone().unbind());
         drop(before);
         Ok(future)
@@ -175,12 +207,12 @@ impl Stream {
     pub fn wake(&self, py: Python<'_>, exception: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let waiter = self.parts.borrow_mut().waiter.take();
         let Some(waiter) = waiter.map(|waiter| waiter.into_bound(py)) else { return Ok(()) };
-        if waiter.call_method0(PyString::intern(py, "done"))?.is_truthy()? {
+        if waiter.call_method0(self.name(py, |names| &names.done)?)?.is_truthy()? {
             return Ok(());
         }
         match exception {
-            None => waiter.call_method1(PyString::intern(py, "set_result"), (py.None(),)).map(drop),
-            Some(exception) => waiter.call_method1(PyString::intern(py, "set_exception"), (exception,)).map(drop),
+            None => waiter.call_method1(self.name(py, |names| &names.set_result)?, (py.None(),)).map(drop),
+            Some(exception) => waiter.call_method1("set_exception", (exception,)).map(drop),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! without a switch of tasks where the data is there.
 
 use crate::module::loop_calls::entry;
-use crate::module::stream::{Parts, Stream, stream};
+use crate::module::stream::{Names, Parts, Stream, stream};
 use crate::module::stream_input::Separators;
 use crate::module::stream_read::{self, Kind};
 use crate::python::boxed;
@@ -11,7 +11,7 @@ use crate::python::types;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 /// Defines a method without arguments.
 macro_rules! asks {
@@ -107,6 +107,7 @@ takes!(begin, |py, stream, args| {
         create_future: Some(create_future.unbind()),
         read_type: Some(types.get_item(1)?.unbind()),
         nothing: Some(types.get_item(2)?.unbind()),
+        names: Some(Names::new(py)),
         ..Parts::default()
     };
     let before = stream.parts.replace(parts);
@@ -184,7 +185,9 @@ unsafe extern "C" fn drain(
         let nothing = nothing.map(|nothing| nothing.bind(py).clone());
         drop(parts);
         match nothing {
-            Some(nothing) if !transport.call_method0(PyString::intern(py, "is_closing"))?.is_truthy()? => Ok(nothing),
+            Some(nothing) if !transport.call_method0(stream.name(py, |names| &names.is_closing)?)?.is_truthy()? => {
+                Ok(nothing)
+            }
             _ => slowly.call0(),
         }
     })
@@ -192,16 +195,17 @@ unsafe extern "C" fn drain(
 
 /// The one argument that there may be, by its place or its name.
 fn one_argument<'py>(
-    given: &[Bound<'py, PyAny>],
+    given: Option<Bound<'py, PyAny>>,
+    count: usize,
     names: Option<Bound<'py, PyTuple>>,
     name: &str,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let named = names.as_ref().map_or(0, |names| names.len());
     let is_meant = names.is_none_or(|names| names.iter().all(|one| one.extract::<&str>().is_ok_and(|one| one == name)));
-    if given.len() > 1 || named > 1 || !is_meant {
-        return Err(PyTypeError::new_err(format!("there is one argument, {name}")));
+    match count {
+        0 => Ok(None),
+        1 if is_meant => Ok(given),
+        _ => Err(PyTypeError::new_err(format!("there is one argument, {name}"))),
     }
-    Ok(given.first().cloned())
 }
 
 /// Defines a method with one argument that may be missing, or named.
@@ -220,8 +224,7 @@ macro_rules! may_take {
                     let names =
                         Bound::from_borrowed_ptr_or_opt(py, names).map(|names| names.cast_into_unchecked::<PyTuple>());
                     let count = count as usize + names.as_ref().map_or(0, |names| names.len());
-                    let given: Vec<_> = (0..count).map(|nth| argument(py, *args.add(nth))).collect();
-                    one_argument(&given, names, $name)?
+                    one_argument((count > 0).then(|| argument(py, *args)), count, names, $name)?
                 };
                 make_read(py, this, $kind)
             })

@@ -8,7 +8,7 @@ use crate::module::transport_abandoned;
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
     Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, find, is_robbed, layout, marks, put, reach,
-    traverse,
+    see_stream, traverse,
 };
 use crate::module::transport_socket;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
@@ -56,6 +56,7 @@ unsafe extern "C" fn open(this: Object, args: Object) -> Object {
         })?;
         descriptor.prepare();
         put(&transport, |it| &mut it.event_loop, Some(event_loop.clone()));
+        see_stream(&transport);
         let tells_number = sockets::is_known(&sock, fd);
         put(&transport, |it| &mut it.sock, Some(sock));
         put(&transport, |it| &mut it.server, (!server.is_none()).then_some(server));
@@ -116,6 +117,7 @@ unsafe extern "C" fn set_protocol(this: Object, args: Object) -> Object {
             (*layout(&transport)).buffered = buffered.into();
             (*layout(&transport)).protocol_connected = 1;
         }
+        see_stream(&transport);
         none(py)
     })
 }

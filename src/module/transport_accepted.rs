@@ -153,10 +153,12 @@ impl<'py> Server<'_, 'py> {
             None => protocol.getattr_opt(self.words.get_buffer.bind(py))?,
             receive => receive,
         };
+        let feeds_stream = self.words.streams.serve(protocol);
         put(transport, |it| &mut it.protocol, Some(protocol.clone()));
         put(transport, |it| &mut it.receive, receive);
         // SAFETY: I7, by the token; only transports get here.
         unsafe {
+            (*layout(transport)).feeds_stream = feeds_stream.into();
             (*layout(transport)).buffered = buffered.into();
             (*layout(transport)).protocol_connected = 1;
         }

@@ -2,6 +2,7 @@
 
 use crate::base::token::ConnId;
 use crate::connection::context::Context;
+use crate::module::loop_layout::core;
 use crate::module::transport_layout::{Transport, detach, field, knows, layout, put, word};
 use crate::module::{transport_abandoned, transport_accepted, transport_socket};
 use crate::python::methods::Method;
@@ -68,6 +69,9 @@ impl<'py> Serving<'_, 'py> {
         // SAFETY: I7, by the token; a transport.
         let receive = unsafe { (*self.it()).receive };
         let called = self.call("data_received", || {
+            if self.feed_stream(data)? {
+                return Ok(());
+            }
             if receive.is_null() {
                 return self.protocol().call_method1("data_received", (data,)).map(drop);
             }
@@ -85,6 +89,26 @@ impl<'py> Serving<'_, 'py> {
         match called {
             Ok(()) => Ok(()),
             Err(error) => self.failed(error, "Fatal error: protocol.data_received() call failed."),
+        }
+    }
+
+    /// Passes `data` on, if the protocol is asyncio's own, of streams, and what it feeds is, too. Answers whether that is so.
+    ///
+    /// # Errors
+    /// What `data_received` would raise.
+    #[inline]
+    fn feed_stream(&self, data: &Bound<'py, PyAny>) -> PyResult<bool> {
+        // SAFETY: I7, by the token; a transport.
+        if unsafe { (*self.it()).feeds_stream } == 0 {
+            return Ok(false);
+        }
+        // Kept while it is fed: the program may close the transport.
+        let Some(event_loop) = field(self.transport, |it| it.event_loop) else { return Ok(false) };
+        // SAFETY: I7, by the token; what a transport has is a loop of ours.
+        let streams = unsafe { &core(event_loop.as_ptr().cast()).words.streams };
+        match data.cast_exact::<PyBytes>() {
+            Ok(data) => streams.feed(&self.protocol(), data),
+            Err(_) => Ok(false),
         }
     }
 

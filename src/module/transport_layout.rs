@@ -70,6 +70,8 @@ pub struct Transport {
     pub protocol_paused: c_char,
     /// Its protocol is an `asyncio.BufferedProtocol`.
     pub buffered: c_char,
+    /// It is asyncio's own, of streams, which is fed natively.
+    pub feeds_stream: c_char,
     /// The socket object says its number.
     pub tells_number: c_char,
     /// The descriptor is the transport's alone.
@@ -213,6 +215,14 @@ pub fn knows(transport: &Bound<'_, PyAny>, whether: impl FnOnce(&Words) -> bool)
         let event_loop = (*layout(transport)).event_loop;
         !event_loop.is_null() && whether(&core(event_loop.cast()).words)
     }
+}
+
+/// Sees whether its protocol can be fed natively, if it has a loop already, which knows.
+pub fn see_stream(transport: &Bound<'_, PyAny>) {
+    let protocol = field(transport, |it| it.protocol);
+    let feeds_stream = protocol.is_some_and(|protocol| knows(transport, |words| words.streams.serve(&protocol)));
+    // SAFETY: I7, by the token; only transports get here.
+    unsafe { (*layout(transport)).feeds_stream = feeds_stream.into() };
 }
 
 /// Whether its socket is not closed, be it an object or a bare number.

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::module::loop_futures::Futures;
+use crate::module::stock_streams::StockStreams;
 use crate::python::methods::Known;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -26,6 +28,8 @@ pub struct Words {
     /// What the base classes of protocols have: it does nothing.
     pub ignores_eof: [Known; 2],
     pub ignores_loss: Known,
+    pub futures: Futures,
+    pub streams: StockStreams,
 }
 
 impl Words {
@@ -52,6 +56,8 @@ impl Words {
             ],
             ignores_eof: ["Protocol", "BufferedProtocol"].map(|class| ignores(class, "eof_received")),
             ignores_loss: ignores("BaseProtocol", "connection_lost"),
+            futures: Futures::new(py),
+            streams: StockStreams::new(py),
         }
     }
 }

@@ -8,28 +8,53 @@ use pyo3::types::PyBytes;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
+/// The memory of an object, as it shows it. It stays valid, and where it is, until this is dropped.
+struct View<'py> {
+    view: ffi::Py_buffer,
+    py: Python<'py>,
+}
+
+impl<'py> View<'py> {
+    /// # Errors
+    /// What the object raises.
+    fn of(object: &Bound<'py, PyAny>, flags: c_int) -> PyResult<Self> {
+        // SAFETY: I7, by the token; all-zero is a valid view of nothing, which is filled in, or an exception set.
+        unsafe {
+            let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+            match ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) {
+                0 => Ok(View { view, py: object.py() }),
+                _ => Err(PyErr::fetch(object.py())),
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.view.len as usize
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        let _attached = self.py;
+        // SAFETY: I7, by the token; a view that was filled in, and is released once.
+        unsafe { ffi::PyBuffer_Release(&raw mut self.view) };
+    }
+}
+
 /// Calls `f` with the bytes of any bytes-like object.
 ///
 /// # Errors
 /// `TypeError`: it is none. `BufferError`: it is not contiguous. Whatever `f` answers.
 pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
-    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released. An empty view
-    // may have no memory.
-    unsafe {
-        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-        if ffi::PyObject_GetBuffer(data.as_ptr(), &raw mut view, ffi::PyBUF_SIMPLE) < 0 {
-            let error = PyErr::fetch(data.py());
-            if !error.is_instance_of::<PyTypeError>(data.py()) {
-                return Err(error);
-            }
-            let kind = data.get_type();
-            return Err(PyTypeError::new_err(format!("a bytes-like object is required, not {kind}")));
+    let view = View::of(data, ffi::PyBUF_SIMPLE).map_err(|error| {
+        if !error.is_instance_of::<PyTypeError>(data.py()) {
+            return error;
         }
-        let bytes = if view.len == 0 { &[] } else { std::slice::from_raw_parts(view.buf.cast(), view.len as usize) };
-        let result = f(bytes);
-        ffi::PyBuffer_Release(&raw mut view);
-        result
-    }
+        let kind = data.get_type();
+        PyTypeError::new_err(format!("a bytes-like object is required, not {kind}"))
+    })?;
+    // SAFETY: I10: the view, which keeps its memory, outlives the call. An empty one may have none.
+    f(if view.len() == 0 { &[] } else { unsafe { std::slice::from_raw_parts(view.view.buf.cast(), view.len()) } })
 }
 
 /// Calls `f` with the memory of `buffer`, which writes there and runs no Python code. Answers what that does: how much it has written.
@@ -37,24 +62,18 @@ pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<
 /// # Errors
 /// As `socket.recv_into`. `TypeError`: it cannot be written to, or is not contiguous. `RuntimeError`: it is empty.
 pub fn fill(buffer: &Bound<'_, PyAny>, f: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize) -> PyResult<usize> {
-    // SAFETY: I7, by the token; the view is valid, and keeps its memory where it is, until it is released. Nobody else reads or
-    // writes there meanwhile: that would be Python code, and `f` runs none, nor lets go of the lock.
-    unsafe {
-        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-        if ffi::PyObject_GetBuffer(buffer.as_ptr(), &raw mut view, ffi::PyBUF_WRITABLE) < 0 {
-            let error = PyErr::fetch(buffer.py());
-            if !error.is_instance_of::<PyException>(buffer.py()) {
-                return Err(error);
-            }
-            let kind = class_name(&buffer.get_type());
-            return Err(PyTypeError::new_err(format!("a read-write bytes-like object is required, not {kind}")));
+    let view = View::of(buffer, ffi::PyBUF_WRITABLE).map_err(|error| {
+        if !error.is_instance_of::<PyException>(buffer.py()) {
+            return error;
         }
-        let filled = match view.len {
-            0 => Err(PyRuntimeError::new_err("the buffer is empty")),
-            len => Ok(f(std::slice::from_raw_parts_mut(view.buf.cast(), len as usize))),
-        };
-        ffi::PyBuffer_Release(&raw mut view);
-        filled
+        let kind = class_name(&buffer.get_type());
+        PyTypeError::new_err(format!("a read-write bytes-like object is required, not {kind}"))
+    })?;
+    match view.len() {
+        0 => Err(PyRuntimeError::new_err("the buffer is empty")),
+        // SAFETY: I7, by the token; the view, which keeps its memory, outlives the call. Nobody else reads or writes there meanwhile: that would be Python
+        // code, and `f` runs none, nor lets go of the lock.
+        len => Ok(f(unsafe { std::slice::from_raw_parts_mut(view.view.buf.cast(), len) })),
     }
 }
 

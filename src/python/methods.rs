@@ -42,7 +42,7 @@ impl<'a, 'py> Method<'a, 'py> {
 
     /// Whether it is that function.
     pub fn is(&self, known: &Known) -> bool {
-        self.is_function && known.0.as_ref().is_some_and(|known| known.as_ptr() == self.found.as_ptr())
+        self.is_function && known.is(&self.found)
     }
 
     /// Calls it, with one argument or none.
@@ -70,12 +70,34 @@ pub struct Known(Option<Py<PyAny>>);
 impl Known {
     /// A method of a class of one of asyncio's modules, whose code has these names.
     pub fn method(py: Python<'_>, module: &str, class: &str, name: &str, names: &[&str]) -> Self {
+        Self::found(py, module, class, name, names, |method| Ok(method.clone()))
+    }
+
+    /// The same of a property.
+    pub fn property(py: Python<'_>, module: &str, class: &str, name: &str, names: &[&str]) -> Self {
+        Self::found(py, module, class, name, names, |property| property.getattr("fget"))
+    }
+
+    fn found<'py>(
+        py: Python<'py>,
+        module: &str,
+        class: &str,
+        name: &str,
+        names: &[&str],
+        function: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> Self {
         let find = || {
-            let function = py.import(module)?.getattr(class)?.getattr(name)?;
+            let found = py.import(module)?.getattr(class)?.getattr(name)?;
+            let function = function(&found)?;
             let its_names = function.getattr("__code__")?.getattr("co_names")?;
             let is_expected = its_names.eq(PyTuple::new(py, names)?)? && function.getattr("__module__")?.eq(module)?;
-            PyResult::Ok(is_expected.then(|| function.unbind()))
+            PyResult::Ok(is_expected.then(|| found.unbind()))
         };
         Known(find().unwrap_or_default())
+    }
+
+    /// Whether that is `found`.
+    pub fn is(&self, found: &Bound<'_, PyAny>) -> bool {
+        self.0.as_ref().is_some_and(|known| known.is(found))
     }
 }

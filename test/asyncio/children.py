@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,14 @@ class Suite:
 
     def _child(self, module: str, backend: str, *args: str) -> subprocess.CompletedProcess[str]:
         command = [self.python, str(HERE / "child.py"), f"{self.package}.{module}", backend, *args]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        # Not pipes: they end when all who have them do, and a test may leave a process behind.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read())
+        return subprocess.CompletedProcess(command, done.returncode, *texts)
 
     def _listed(self, module: str, backend: str) -> list[str]:
         done = self._child(module, backend, "list")

@@ -436,4 +436,5 @@ import transports_interrupted  # noqa: E402, F401
 import transports_marks  # noqa: E402, F401
 import transports_much  # noqa: E402, F401
 import transports_numbers  # noqa: E402, F401
+import transports_stock_streams  # noqa: E402, F401
 import transports_tls  # noqa: E402, F401

@@ -53,10 +53,10 @@ pub(super) fn run(
         let events = peers.poll.wait(timeout).map_err(|errno| Fault::failed(0, "epoll_wait", errno))?;
         for at in 0..events {
             let (name, _) = peers.poll.event(at);
-            while let Some(now) = peers.receive(name, &mut recorder)? {
-                if draining {
-                    break;
-                }
+            // What may lie behind the answer is late, and is found when the next one comes.
+            if let Some(now) = peers.receive(name, &mut recorder)?
+                && !draining
+            {
                 peers.start(name, now)?;
             }
         }
@@ -76,7 +76,7 @@ impl<'a> Peers<'a> {
             let failed = |doing| move |errno| Fault::failed(name, doing, errno);
             let socket = new_socket(target, SocketType::DGRAM).map_err(failed("socket"))?;
             connect(&socket, &target).map_err(failed("connect"))?;
-            poll.add(&socket, name).map_err(failed("epoll_ctl"))?;
+            poll.add_input(&socket, name).map_err(failed("epoll_ctl"))?;
             let now = Instant::now();
             peers.push(Peer { socket, exchange: 0, since: now, sent_at: now, retransmitted: false, busy: false });
         }

@@ -20,8 +20,17 @@ impl Poll {
 
     /// Wakes once whenever bytes arrive, room to send returns after there was none, or the peer is done.
     pub(super) fn add(&self, socket: &OwnedFd, name: usize) -> Result<(), Errno> {
-        let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(name as u64), interest)
+        self.add_for(socket, name, epoll::EventFlags::IN | epoll::EventFlags::OUT)
+    }
+
+    /// Wakes once whenever something arrives. Each datagram that is sent makes room when it is received: to hear of that
+    /// would be to wake twice for each.
+    pub(super) fn add_input(&self, socket: &OwnedFd, name: usize) -> Result<(), Errno> {
+        self.add_for(socket, name, epoll::EventFlags::IN)
+    }
+
+    fn add_for(&self, socket: &OwnedFd, name: usize, interest: epoll::EventFlags) -> Result<(), Errno> {
+        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(name as u64), interest | epoll::EventFlags::ET)
     }
 
     pub(super) fn remove(&self, socket: &OwnedFd) -> Result<(), Errno> {
