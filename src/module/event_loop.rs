@@ -5,7 +5,9 @@ use crate::base::token::ConnId;
 use crate::connection::context::{self, Context};
 use crate::mail::mailbox::Mailbox;
 use crate::module::handle;
-use crate::module::loop_calls::{call_at, call_later, call_soon, call_soon_threadsafe, create_future, entry, time};
+use crate::module::loop_calls::{
+    call_at, call_later, call_soon, call_soon_threadsafe, create_future, entry, is_debugged, time,
+};
 use crate::module::loop_layout::{Core, Handle, LoopObject, Ref, Turns, core, release, this_thread};
 use crate::module::loop_openings::{Openings, Stopped};
 use crate::module::loop_references::traverse;
@@ -402,7 +404,7 @@ static PROPERTIES: Static<[ffi::PyGetSetDef; 6]> = Static([
     ffi::PyGetSetDef { name: ptr::null(), get: None, set: None, doc: ptr::null(), closure: ptr::null_mut() },
 ]);
 
-static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
+static METHODS: Static<[ffi::PyMethodDef; 23]> = Static([
     entry(
         c"call_soon",
         call_soon,
@@ -424,6 +426,7 @@ static METHODS: Static<[ffi::PyMethodDef; 22]> = Static([
         c"call_at($self, when, callback, *args, context=None)\n--\n\nIt is called at that time.",
     ),
     method(c"create_future", create_future, ffi::METH_NOARGS, c"create_future($self, /)\n--\n\nA future of it."),
+    method(c"get_debug", is_debugged, ffi::METH_NOARGS, c"get_debug($self, /)\n--\n\nWhether it is in debug mode."),
     method(c"time", time, ffi::METH_NOARGS, c"time($self, /)\n--\n\nThe loop's clock: time.monotonic()."),
     method(c"stop", stop, ffi::METH_NOARGS, c"stop($self, /)\n--\n\nEnds run_forever, after what is ready."),
     method(c"_run_once", run_once, ffi::METH_NOARGS, c"Turns once."),

@@ -318,6 +318,12 @@ pub unsafe extern "C" fn create_future(this: *mut ffi::PyObject, _: *mut ffi::Py
     })
 }
 
+/// `get_debug()`, which each future asks.
+pub unsafe extern "C" fn is_debugged(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: I7: CPython calls attached, a method with an instance of its type.
+    unsafe { ffi::PyBool_FromLong((*this.cast::<LoopObject>()).debug.into()) }
+}
+
 /// `time()`.
 pub unsafe extern "C" fn time(_: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: I7: CPython calls attached.

@@ -2,35 +2,45 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{IntoPyDict, PyString, PyTuple};
 use std::ptr;
 
-/// `asyncio.Future`, and the names of what it is given.
-pub struct Futures {
-    class: Option<Py<PyAny>>,
-    names: Option<Py<PyTuple>>,
+/// What asyncio makes them of, by what it looks that up.
+pub struct Futures(Option<Known>);
+
+struct Known {
+    /// `asyncio.futures`, and what it has there: programs may put another class in its place.
+    module: Py<PyAny>,
+    class: Py<PyString>,
+    /// The names of what a future is given.
+    names: Py<PyTuple>,
 }
 
 impl Futures {
-    /// Those of the calling interpreter; none, if it has no asyncio.
+    /// Those of the calling interpreter.
     pub fn new(py: Python<'_>) -> Self {
-        let class = py.import("asyncio.futures").and_then(|module| module.getattr("Future"));
-        let names = PyTuple::new(py, [PyString::intern(py, "loop")]);
-        Futures { class: class.ok().map(Bound::unbind), names: names.ok().map(Bound::unbind) }
+        let known = || {
+            let module = py.import("asyncio.futures")?.into_any().unbind();
+            let names = PyTuple::new(py, [PyString::intern(py, "loop")])?.unbind();
+            PyResult::Ok(Known { module, class: PyString::intern(py, "Future").unbind(), names })
+        };
+        Futures(known().ok())
     }
 
-    /// `asyncio.Future(loop=event_loop)`.
+    /// `asyncio.futures.Future(loop=event_loop)`.
     ///
     /// # Errors
-    /// No memory.
+    /// What that raises.
     pub fn make<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = event_loop.py();
-        let (Some(class), Some(names)) = (&self.class, &self.names) else {
-            return py.import("asyncio.futures")?.call_method0("Future");
+        let Some(Known { module, class, names }) = &self.0 else {
+            let keywords = [("loop", event_loop)].into_py_dict(py)?;
+            return py.import("asyncio.futures")?.getattr("Future")?.call((), Some(&keywords));
         };
+        let class = module.bind(py).getattr(class)?;
         let mut args = [ptr::null_mut(), event_loop.as_ptr()];
-        // SAFETY: I7, by the token; borrowed objects, which `self` and the caller keep; one argument follows a spare slot; a new
-        // reference, or null with an exception.
+        // SAFETY: I7, by the token; objects that are kept here, by `self` or by the caller; one argument follows a spare slot; a
+        // new reference, or null with an exception.
         unsafe {
             let none_by_place = ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
             let args = args.as_mut_ptr().add(1);

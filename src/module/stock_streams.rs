@@ -5,7 +5,7 @@ use crate::python::methods::{Known, Method};
 use pyo3::exceptions::PyNotImplementedError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyString, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString, PyWeakrefMethods, PyWeakrefReference};
 use std::ptr;
 
 /// The methods that need not be called, and the names of what they use: those of one interpreter.
@@ -71,9 +71,8 @@ impl StockStreams {
 
     /// Whether what `protocol` receives may be given to [`StockStreams::feed`].
     pub fn serve(&self, protocol: &Bound<'_, PyAny>) -> bool {
-        let py = protocol.py();
-        let receives = Method::of(protocol, self.data_received.bind(py)).is_ok_and(|method| method.is(&self.receives));
-        receives && protocol.get_type().getattr(self.stream_reader.bind(py)).is_ok_and(|it| self.finds_reader.is(&it))
+        let name = self.data_received.bind(protocol.py());
+        Method::of(protocol, name).is_ok_and(|method| method.is(&self.receives))
     }
 
     /// Does what `protocol.data_received(data)` would. Answers whether it has: where something is not as expected, nothing has
@@ -83,6 +82,9 @@ impl StockStreams {
     /// What that would raise.
     pub fn feed(&self, protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
         let py = protocol.py();
+        if !self.finds_reader.is_of_class(protocol, self.stream_reader.bind(py)) {
+            return Ok(false);
+        }
         let reference = protocol.getattr(self.stream_reader_wr.bind(py))?;
         let reader = match reference.cast_exact::<PyWeakrefReference>() {
             Ok(reference) => reference.upgrade(),
@@ -118,20 +120,25 @@ impl StockStreams {
 
     /// Pauses the transport if too much is there.
     fn pause(&self, reader: &Bound<'_, PyAny>, len: usize) -> PyResult<()> {
-        let limit = reader.getattr(self.limit.bind(reader.py()))?;
-        match limit.extract::<usize>() {
-            Ok(limit) if len <= limit.saturating_mul(2) => Ok(()),
-            _ => pause_beyond(reader, len, &limit),
+        let limit = reader.getattr(self.limit.bind(reader.py()));
+        let limit = limit.ok().filter(|limit| limit.is_exact_instance_of::<PyInt>());
+        match limit.and_then(|limit| limit.extract::<usize>().ok()) {
+            Some(limit) if len <= limit.saturating_mul(2) => Ok(()),
+            _ => pause_beyond(reader),
         }
     }
 }
 
-/// The limit need not be an `int`.
+/// The same, of a limit that need not be an `int`.
 #[cold]
-fn pause_beyond(reader: &Bound<'_, PyAny>, len: usize, limit: &Bound<'_, PyAny>) -> PyResult<()> {
+fn pause_beyond(reader: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = reader.py();
     let transport = reader.getattr("_transport")?;
-    if transport.is_none() || reader.getattr("_paused")?.is_truthy()? || !len.into_pyobject(py)?.gt(limit.mul(2)?)? {
+    if transport.is_none() || reader.getattr("_paused")?.is_truthy()? {
+        return Ok(());
+    }
+    let (len, limit) = (reader.getattr("_buffer")?.len()?, reader.getattr("_limit")?);
+    if !len.into_pyobject(py)?.gt(2usize.into_pyobject(py)?.mul(limit)?)? {
         return Ok(());
     }
     match transport.call_method0("pause_reading") {

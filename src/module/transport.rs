@@ -7,8 +7,8 @@ use crate::module::loop_calls::call_soon_natively;
 use crate::module::transport_abandoned;
 use crate::module::transport_calls;
 use crate::module::transport_layout::{
-    Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, field, find, is_robbed, layout, marks, put, reach,
-    see_stream, traverse,
+    Base, MARKS, MEMBERS, Transport, attach, clear, dealloc, exchange, field, find, is_robbed, layout, marks, put,
+    reach, see_stream, traverse,
 };
 use crate::module::transport_socket;
 use crate::python::glue::{Static, argument, class_name, guarded_object, method};
@@ -110,10 +110,14 @@ unsafe extern "C" fn set_protocol(this: Object, args: Object) -> Object {
         let (protocol, buffered): (Bound<'_, PyAny>, bool) = args.extract()?;
         // One that has none is told so when it is called.
         let receive = protocol.getattr(if buffered { "get_buffer" } else { "data_received" }).ok();
-        put(&transport, |it| &mut it.protocol, Some(protocol));
-        put(&transport, |it| &mut it.receive, receive);
+        // What was there before goes when all is in place: its end may set another one.
+        let _before = [
+            exchange(&transport, |it| &mut it.protocol, Some(protocol)),
+            exchange(&transport, |it| &mut it.receive, receive),
+        ];
         // SAFETY: I7, by the token; methods of the type are called with its instances only.
         unsafe {
+            (*layout(&transport)).feeds_stream = 0;
             (*layout(&transport)).buffered = buffered.into();
             (*layout(&transport)).protocol_connected = 1;
         }

@@ -66,20 +66,18 @@ impl<'py> Serving<'_, 'py> {
     /// What is meant to end a loop.
     #[inline]
     pub fn received(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
-        // SAFETY: I7, by the token; a transport.
-        let receive = unsafe { (*self.it()).receive };
         let called = self.call("data_received", || {
+            // What it was when this arrived, and kept: what runs meanwhile may set another protocol.
+            let receive = field(self.transport, |it| it.receive);
             if self.feed_stream(data)? {
                 return Ok(());
             }
-            if receive.is_null() {
+            let Some(receive) = receive else {
                 return self.protocol().call_method1("data_received", (data,)).map(drop);
-            }
+            };
             let mut args = [ptr::null_mut(), data.as_ptr()];
-            // SAFETY: I7, by the token; kept while it runs, for it may set another protocol; one borrowed argument follows a
-            // spare slot; a new reference, or null with an exception.
+            // SAFETY: I7, by the token; one borrowed argument follows a spare slot; a new reference, or null with an exception.
             unsafe {
-                let receive = Bound::from_borrowed_ptr(self.py(), receive);
                 let count = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
                 let result =
                     ffi::PyObject_Vectorcall(receive.as_ptr(), args.as_mut_ptr().add(1), count, ptr::null_mut());

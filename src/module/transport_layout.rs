@@ -175,11 +175,21 @@ pub fn put(
     which: impl FnOnce(&mut Transport) -> &mut *mut ffi::PyObject,
     value: Option<Bound<'_, PyAny>>,
 ) {
-    // SAFETY: I7, by the token; only transports get here; the old object is released after the new one is in place.
+    drop(exchange(transport, which, value));
+}
+
+/// The same; answers what was there, whose end may run code.
+#[must_use]
+pub fn exchange<'py>(
+    transport: &Bound<'py, PyAny>,
+    which: impl FnOnce(&mut Transport) -> &mut *mut ffi::PyObject,
+    value: Option<Bound<'py, PyAny>>,
+) -> Option<Bound<'py, PyAny>> {
+    // SAFETY: I7, by the token; only transports get here; a field has a reference of its own, or nothing.
     unsafe {
         let new = value.map_or(ptr::null_mut(), Bound::into_ptr);
         let old = std::mem::replace(which(&mut *layout(transport)), new);
-        ffi::Py_XDECREF(old);
+        Bound::from_owned_ptr_or_opt(transport.py(), old)
     }
 }
 
@@ -219,10 +229,15 @@ pub fn knows(transport: &Bound<'_, PyAny>, whether: impl FnOnce(&Words) -> bool)
 
 /// Sees whether its protocol can be fed natively, if it has a loop already, which knows.
 pub fn see_stream(transport: &Bound<'_, PyAny>) {
-    let protocol = field(transport, |it| it.protocol);
-    let feeds_stream = protocol.is_some_and(|protocol| knows(transport, |words| words.streams.serve(&protocol)));
-    // SAFETY: I7, by the token; only transports get here.
-    unsafe { (*layout(transport)).feeds_stream = feeds_stream.into() };
+    // Both are kept: a class that is asked what it has may run code.
+    let (protocol, event_loop) = (field(transport, |it| it.protocol), field(transport, |it| it.event_loop));
+    // SAFETY: I7, by the token; only transports get here; what it has is a loop of ours.
+    unsafe {
+        let words = event_loop.as_ref().map(|event_loop| &core(event_loop.as_ptr().cast()).words);
+        let feeds_stream = words.zip(protocol.as_ref()).is_some_and(|(words, protocol)| words.streams.serve(protocol));
+        let is_the_same = protocol.is_some_and(|protocol| protocol.as_ptr() == (*layout(transport)).protocol);
+        (*layout(transport)).feeds_stream = (feeds_stream && is_the_same).into();
+    }
 }
 
 /// Whether its socket is not closed, be it an object or a bare number.

@@ -8,36 +8,27 @@ use pyo3::types::PyBytes;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
-/// The memory of an object, as it shows it. It stays valid, and where it is, until this is dropped.
-struct View<'py> {
-    view: ffi::Py_buffer,
-    py: Python<'py>,
-}
-
-impl<'py> View<'py> {
-    /// # Errors
-    /// What the object raises.
-    fn of(object: &Bound<'py, PyAny>, flags: c_int) -> PyResult<Self> {
-        // SAFETY: I7, by the token; all-zero is a valid view of nothing, which is filled in, or an exception set.
-        unsafe {
-            let mut view = std::mem::zeroed::<ffi::Py_buffer>();
-            match ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) {
-                0 => Ok(View { view, py: object.py() }),
-                _ => Err(PyErr::fetch(object.py())),
-            }
+/// Has an object show its memory to `f`, which gets where it is, and how long. An empty one may have none.
+///
+/// # Errors
+/// What the object raises.
+fn viewed<R>(object: &Bound<'_, PyAny>, flags: c_int, f: impl FnOnce(*mut u8, usize) -> R) -> PyResult<R> {
+    /// Released where it was filled in: it may refer to itself.
+    struct Held<'a>(&'a mut ffi::Py_buffer);
+    impl Drop for Held<'_> {
+        fn drop(&mut self) {
+            // SAFETY: I7: `viewed` is attached as long as this lives; a view that was filled in, and is released once.
+            unsafe { ffi::PyBuffer_Release(self.0) };
         }
     }
-
-    fn len(&self) -> usize {
-        self.view.len as usize
-    }
-}
-
-impl Drop for View<'_> {
-    fn drop(&mut self) {
-        let _attached = self.py;
-        // SAFETY: I7, by the token; a view that was filled in, and is released once.
-        unsafe { ffi::PyBuffer_Release(&raw mut self.view) };
+    // SAFETY: I7, by the token; all-zero is a valid view of nothing, which is filled in, or an exception set.
+    unsafe {
+        let mut view = std::mem::zeroed::<ffi::Py_buffer>();
+        if ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) < 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        let held = Held(&mut view);
+        Ok(f(held.0.buf.cast(), held.0.len as usize))
     }
 }
 
@@ -46,15 +37,17 @@ impl Drop for View<'_> {
 /// # Errors
 /// `TypeError`: it is none. `BufferError`: it is not contiguous. Whatever `f` answers.
 pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<R>) -> PyResult<R> {
-    let view = View::of(data, ffi::PyBUF_SIMPLE).map_err(|error| {
+    let result = viewed(data, ffi::PyBUF_SIMPLE, |start, len| {
+        // SAFETY: I10: the view keeps its memory, as long as it says, until `f` has returned.
+        f(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(start, len) } })
+    });
+    result.map_err(|error| {
         if !error.is_instance_of::<PyTypeError>(data.py()) {
             return error;
         }
         let kind = data.get_type();
         PyTypeError::new_err(format!("a bytes-like object is required, not {kind}"))
-    })?;
-    // SAFETY: I10: the view, which keeps its memory, outlives the call. An empty one may have none.
-    f(if view.len() == 0 { &[] } else { unsafe { std::slice::from_raw_parts(view.view.buf.cast(), view.len()) } })
+    })?
 }
 
 /// Calls `f` with the memory of `buffer`, which writes there and runs no Python code. Answers what that does: how much it has written.
@@ -62,19 +55,19 @@ pub fn with_bytes<R>(data: &Bound<'_, PyAny>, f: impl FnOnce(&[u8]) -> PyResult<
 /// # Errors
 /// As `socket.recv_into`. `TypeError`: it cannot be written to, or is not contiguous. `RuntimeError`: it is empty.
 pub fn fill(buffer: &Bound<'_, PyAny>, f: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize) -> PyResult<usize> {
-    let view = View::of(buffer, ffi::PyBUF_WRITABLE).map_err(|error| {
+    let result = viewed(buffer, ffi::PyBUF_WRITABLE, |start, len| match len {
+        0 => Err(PyRuntimeError::new_err("the buffer is empty")),
+        // SAFETY: I7, by the token; the view keeps its memory, as long as it says, until `f` has returned. Nobody else reads or
+        // writes there meanwhile: that would be Python code, and `f` runs none, nor lets go of the lock.
+        _ => Ok(f(unsafe { std::slice::from_raw_parts_mut(start.cast(), len) })),
+    });
+    result.map_err(|error| {
         if !error.is_instance_of::<PyException>(buffer.py()) {
             return error;
         }
         let kind = class_name(&buffer.get_type());
         PyTypeError::new_err(format!("a read-write bytes-like object is required, not {kind}"))
-    })?;
-    match view.len() {
-        0 => Err(PyRuntimeError::new_err("the buffer is empty")),
-        // SAFETY: I7, by the token; the view, which keeps its memory, outlives the call. Nobody else reads or writes there meanwhile: that would be Python
-        // code, and `f` runs none, nor lets go of the lock.
-        len => Ok(f(unsafe { std::slice::from_raw_parts_mut(view.view.buf.cast(), len) })),
-    }
+    })?
 }
 
 /// Plain `bytes` of these, one after the other.

@@ -15,6 +15,9 @@ unsafe extern "C" {
         name: *mut ffi::PyObject,
         method: *mut *mut ffi::PyObject,
     ) -> c_int;
+
+    /// What a class has by that name, as it is there: borrowed, or null, without an exception.
+    fn _PyType_Lookup(class: *mut ffi::PyTypeObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
 /// What is to be called of an object.
@@ -74,8 +77,13 @@ impl Known {
     }
 
     /// The same of a property.
-    pub fn property(py: Python<'_>, module: &str, class: &str, name: &str, names: &[&str]) -> Self {
-        Self::found(py, module, class, name, names, |property| property.getattr("fget"))
+    pub fn property<'py>(py: Python<'py>, module: &str, class: &str, name: &str, names: &[&str]) -> Self {
+        let getter =
+            |property: &Bound<'py, PyAny>| match property.get_type().is(&py.import("builtins")?.getattr("property")?) {
+                true => property.getattr("fget"),
+                false => Ok(property.clone()),
+            };
+        Self::found(py, module, class, name, names, getter)
     }
 
     fn found<'py>(
@@ -87,17 +95,27 @@ impl Known {
         function: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>>,
     ) -> Self {
         let find = || {
-            let found = py.import(module)?.getattr(class)?.getattr(name)?;
+            let module = py.import(module)?;
+            let found = module.getattr(class)?.getattr(name)?;
             let function = function(&found)?;
             let its_names = function.getattr("__code__")?.getattr("co_names")?;
-            let is_expected = its_names.eq(PyTuple::new(py, names)?)? && function.getattr("__module__")?.eq(module)?;
+            // What wraps a function has the name of its module, but not its globals.
+            let is_expected =
+                its_names.eq(PyTuple::new(py, names)?)? && function.getattr("__globals__")?.is(module.dict());
             PyResult::Ok(is_expected.then(|| found.unbind()))
         };
         Known(find().unwrap_or_default())
     }
 
     /// Whether that is `found`.
-    pub fn is(&self, found: &Bound<'_, PyAny>) -> bool {
+    fn is(&self, found: &Bound<'_, PyAny>) -> bool {
         self.0.as_ref().is_some_and(|known| known.is(found))
+    }
+
+    /// Whether the class of `object` has that by this name. What the object has there is not looked at.
+    pub fn is_of_class(&self, object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+        // SAFETY: I7, by the token; the type of an object, and a name; what is answered is borrowed, and only compared.
+        let found = unsafe { _PyType_Lookup(object.get_type_ptr(), name.as_ptr()) };
+        self.0.as_ref().is_some_and(|known| known.as_ptr() == found)
     }
 }

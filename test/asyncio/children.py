@@ -92,12 +92,10 @@ class Suite:
     def _child(self, module: str, backend: str, *args: str) -> subprocess.CompletedProcess[str]:
         command = [self.python, str(HERE / "child.py"), f"{self.package}.{module}", backend, *args]
         # Not pipes: they end when all who have them do, and a test may leave a process behind.
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read())
+            # From where they stand: who was left behind writes on where the position is.
+            texts = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace") for file in (out, err)]
         return subprocess.CompletedProcess(command, done.returncode, *texts)
 
     def _listed(self, module: str, backend: str) -> list[str]:

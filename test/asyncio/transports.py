@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
@@ -15,6 +16,7 @@ import warnings
 import weakref
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "priv" / "alone"), str(ROOT / "test" / "protocols")]
@@ -267,6 +269,54 @@ class Own:
             elsewhere(lambda: self.loop.run_until_complete(made[0].lost))
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.ours.close()
+        self.close()
+
+    def test_what_wraps_asyncios_functions_is_called(self) -> None:
+        """It has the module of what it wraps, and may have the same names."""
+        heard: list[str] = []
+
+        def note(what: str) -> None:
+            heard.append(what)
+
+        @functools.wraps(asyncio.Protocol.eof_received)
+        def eof_received(self: Any) -> None:
+            note("eof")
+
+        @functools.wraps(asyncio.StreamReader._wakeup_waiter)  # type: ignore[attr-defined]
+        def wakeup(self: Any) -> None:
+            waiter = self._waiter
+            if waiter is not None:
+                self._waiter = None
+                if not waiter.cancelled():
+                    waiter.set_result(None)
+            note("wakeup")
+
+        # What it need not call it has looked up when it was made.
+        self.loop.close()
+        with (
+            mock.patch.object(asyncio.Protocol, "eof_received", eof_received),
+            mock.patch.object(asyncio.StreamReader, "_wakeup_waiter", wakeup),
+        ):
+            self.loop = erlang.new_event_loop(backend=self.backend)  # type: ignore[arg-type]
+
+            class Quiet(asyncio.Protocol):
+                pass
+
+            self.make(Quiet)
+            self.theirs.shutdown(socket.SHUT_WR)
+            self.loop.run_until_complete(transports.until(lambda: heard == ["eof"]))
+            self.theirs.close()
+            self.loop.run_until_complete(transports.until(lambda: self.ours.fileno() == -1))
+
+            heard.clear()
+            self.ours, self.theirs = socket.socketpair()
+            self.ours.setblocking(False)
+            reader = asyncio.StreamReader(loop=self.loop)
+            transport, _ = self.make(lambda: asyncio.StreamReaderProtocol(reader, loop=self.loop))
+            self.theirs.send(b"line\n")
+            self.loop.run_until_complete(transports.until(lambda: heard == ["wakeup"]))
+            transport.close()
+            self.loop.run_until_complete(transports.until(lambda: self.ours.fileno() == -1))
         self.close()
 
     def test_keyboard_interrupt_ends_the_run(self) -> None:

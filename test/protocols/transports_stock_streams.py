@@ -3,8 +3,10 @@ gone through with asyncio's protocol, and with one that passes on what it receiv
 
 import asyncio
 import contextlib
+import gc
 import random
 import sys
+import weakref
 from unittest import mock
 
 from endpoints import turns, until
@@ -143,6 +145,24 @@ async def stock_readers_get_what_python_code_would_give_them(loop):
 
 
 @scenario
+async def stock_readers_wake_whoever_waits(loop):
+    async def go(peer, cancelled):
+        waiter = peer.reader._waiter = loop.create_future()
+        if cancelled:
+            waiter.cancel()
+        await peer.send(b"one")
+        await until(lambda: peer.reader._buffer == b"one")
+        assert peer.reader._waiter is None and waiter.done() and waiter.cancelled() == cancelled
+        # Nobody waits.
+        await peer.send(b"two")
+        await until(lambda: peer.reader._buffer == b"onetwo")
+        return peer.calls()
+
+    for cancelled in (False, True):
+        assert await same(loop, lambda peer, cancelled=cancelled: go(peer, cancelled)) == []
+
+
+@scenario
 async def stock_readers_pause_beyond_twice_their_limit(loop):
     async def go(peer):
         await peer.send(b"x" * 20)
@@ -266,10 +286,70 @@ async def readers_that_are_not_stock_are_called(loop):
 
 
 @scenario
+async def what_a_reader_asks_of_python_code_may_change_the_protocol(loop):
+    async def go(peer, other, answers):
+        class Looking(asyncio.StreamReader):
+            looked = False
+
+            @property
+            def _eof(self):
+                # `feed_data` looks here first.
+                if answers and not self.looked:
+                    self.looked = True
+                    peer.transport.set_protocol(other)
+                return False
+
+            @_eof.setter
+            def _eof(self, eof):
+                pass
+
+        peer.reader = Looking(LIMIT, loop)
+        peer.protocol._stream_reader_wr = weakref.ref(peer.reader)
+        await peer.send(b"one")
+        await until(lambda: peer.reader._buffer == b"one")
+        return peer.calls(), bytes(peer.reader._buffer)
+
+    for answers in (False, True):
+        other = asyncio.Protocol()
+        assert await same(loop, lambda peer, other=other, answers=answers: go(peer, other, answers)) == ([], b"one")
+
+    async def is_called_all_the_same(peer):
+        class Leaving(asyncio.StreamReader):
+            # No bytearray: Python code has to do it, that of the protocol that was there.
+            @property
+            def _buffer(self):
+                peer.transport.set_protocol(asyncio.Protocol())
+                gc.collect()
+                return self.there
+
+            @_buffer.setter
+            def _buffer(self, there):
+                self.there = Bytes(there)
+
+        class Bytes(bytearray):
+            pass
+
+        peer.reader = Leaving(LIMIT, loop)
+        peer.protocol._stream_reader_wr = weakref.ref(peer.reader)
+        peer.protocol = None
+        await peer.send(b"one")
+        await until(lambda: peer.reader.there == b"one" or peer.failed)
+        return peer.calls(), bytes(peer.reader.there)
+
+    assert await same(loop, is_called_all_the_same) == ([], b"one")
+
+
+@scenario
 async def futures_are_asyncios(loop):
     future = loop.create_future()
     assert type(future) is asyncio.Future and future.get_loop() is loop and not future.done()
     future.cancel()
     with called() as names:
         await asyncio.sleep(0.001)
-    assert "create_future" not in names, names
+    assert not names & {"create_future", "get_debug"}, names
+    with mock.patch("asyncio.futures.Future") as another:
+        assert loop.create_future() is another.return_value
+        another.assert_called_once_with(loop=loop)
+    loop.set_debug(not loop.get_debug())
+    assert loop.get_debug() == loop._debug
+    loop.set_debug(not loop.get_debug())
