@@ -62,7 +62,7 @@ impl Context {
     /// Three bytes: what, to which connection, and how.
     fn step(&mut self, what: u8, which: u8, how: u8) {
         let flag = how & 1 != 0;
-        let happening = match what % 35 {
+        let happening = match what % 36 {
             0 => Happening::Eof,
             1 => Happening::ReceiveError,
             2 => Happening::CancelAnswers { missed: flag },
