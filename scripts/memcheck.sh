@@ -13,10 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if ! command -v valgrind >/dev/null; then
-    echo "py_reactor: valgrind is missing. On Debian: apt-get install valgrind" >&2
-    exit 1
-fi
+bash scripts/setup.sh valgrind:valgrind
 libasan=$(gcc -print-file-name=libasan.so)
 if [ "$libasan" = libasan.so ]; then
     echo "py_reactor: gcc has no libasan. On Debian: apt-get install gcc" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need and this machine lacks: as root on Debian with apt-get; else it says what
-# to install, and exits with 1. Quick when nothing is missing.
+# to install, and exits with 1. Quick when nothing is missing. setup.sh COMMAND:PACKAGE ...: and these.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,6 +53,10 @@ if ! python_problem=$(bash scripts/find_python.sh 2>&1 >/dev/null); then
 elif ! "$(bash scripts/find_python.sh)" -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3-venv)
 fi
+
+for pair in "$@"; do
+    need_command "${pair%%:*}" "${pair#*:}"
+done
 
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

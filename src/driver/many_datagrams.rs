@@ -1,16 +1,21 @@
 //! Datagrams by calls that move many: for sockets that are the user's own, whose datagrams may be as long as they like.
 
+use crate::base::config::BYTES_PER_TURN;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Datagrams received by one call.
-pub const RECEIVED_AT_ONCE: usize = 16;
+/// Datagrams received by one call: at the most, and at the least, however long they are.
+const RECEIVED_MAX: usize = 64;
+const RECEIVED_MIN: usize = 16;
 
 /// Datagrams sent by one call.
 const SENT_AT_ONCE: usize = 64;
 
 /// Of a longer one the rest is lost, as asyncio has it.
 const LEN_MAX: usize = 256 * 1024;
+
+/// From one to the next. A power of two would have all of them begin in one set of a cache, and of the table of pages.
+const STRIDE: usize = LEN_MAX + 4096 + 64;
 
 /// As much as an address needs, of whatever family.
 const NAME_BYTES: usize = size_of::<libc::sockaddr_storage>();
@@ -25,13 +30,13 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for [`RECEIVED_AT_ONCE`].
+    /// Room for as many as one call receives.
     pub fn new() -> Self {
-        let mut bytes = Vec::with_capacity(RECEIVED_AT_ONCE * LEN_MAX);
+        let mut bytes = Vec::with_capacity(RECEIVED_MAX * STRIDE);
         let start: *mut u8 = bytes.as_mut_ptr();
-        let mut names = vec![[0; NAME_BYTES]; RECEIVED_AT_ONCE];
-        let part = |nth: usize| libc::iovec { iov_base: start.wrapping_add(nth * LEN_MAX).cast(), iov_len: LEN_MAX };
-        let mut vectors: Vec<_> = (0..RECEIVED_AT_ONCE).map(part).collect();
+        let mut names = vec![[0; NAME_BYTES]; RECEIVED_MAX];
+        let part = |nth: usize| libc::iovec { iov_base: start.wrapping_add(nth * STRIDE).cast(), iov_len: LEN_MAX };
+        let mut vectors: Vec<_> = (0..RECEIVED_MAX).map(part).collect();
         let header = |(name, vector): (&mut [u8; NAME_BYTES], &mut libc::iovec)| {
             // SAFETY: I10: all-zero is a valid message.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
@@ -43,16 +48,16 @@ impl Room {
         Room { bytes, names, vectors, messages }
     }
 
-    /// Receives what is there. Answers how many.
+    /// Receives what is there, `most` datagrams at the most. Answers how many.
     ///
     /// # Errors
     /// The `errno`; nothing was received.
-    pub fn receive(&mut self, fd: RawFd) -> Result<usize, i32> {
+    pub fn receive(&mut self, fd: RawFd, most: usize) -> Result<usize, i32> {
         for message in &mut self.messages {
             message.msg_hdr.msg_namelen = NAME_BYTES as libc::socklen_t;
         }
-        debug_assert_eq!(self.vectors.len(), RECEIVED_AT_ONCE);
-        let (first, count) = (self.messages.as_mut_ptr(), RECEIVED_AT_ONCE as u32);
+        debug_assert_eq!(self.vectors.len(), self.messages.len());
+        let (first, count) = (self.messages.as_mut_ptr(), most.min(self.messages.len()) as u32);
         // SAFETY: I2: every message names memory of ours, of that size, which stays where it is; the call has ended when it answers.
         let received = unsafe { libc::recvmmsg(fd, first, count, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
         usize::try_from(received).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
@@ -63,7 +68,7 @@ impl Room {
         let message = &self.messages[nth];
         let (len, name) = (message.msg_len as usize, message.msg_hdr.msg_namelen as usize);
         // SAFETY: I2: the kernel has written so much into that part, and no more than it holds.
-        let bytes = unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().add(nth * LEN_MAX), len.min(LEN_MAX)) };
+        let bytes = unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().add(nth * STRIDE), len.min(LEN_MAX)) };
         (bytes, &self.names[nth][..name.min(NAME_BYTES)])
     }
 }
@@ -71,6 +76,15 @@ impl Room {
 impl Default for Room {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How many datagrams to receive by the next call, after so many of so many bytes all together: what is short comes in long runs,
+/// of what is long no more is taken than others can wait for.
+pub fn next_run((received, bytes): (usize, usize)) -> usize {
+    match received {
+        0 => RECEIVED_MIN,
+        _ => (BYTES_PER_TURN / bytes.div_ceil(received).max(1)).clamp(RECEIVED_MIN, RECEIVED_MAX),
     }
 }
 
@@ -141,11 +155,32 @@ mod tests {
         let sent = Sending::default().send(ours.as_raw_fd(), all.iter().map(|bytes| (*bytes, &*to)));
         assert_eq!(sent, Ok(4));
         let mut room = Room::new();
-        assert_eq!(room.receive(theirs.as_raw_fd()), Ok(4));
+        assert_eq!(room.receive(theirs.as_raw_fd(), RECEIVED_MAX), Ok(4));
         for (nth, bytes) in all.iter().enumerate() {
             assert_eq!(room.datagram(nth), (*bytes, &*from));
         }
-        assert_eq!(room.receive(theirs.as_raw_fd()), Err(libc::EAGAIN));
+        assert_eq!(room.receive(theirs.as_raw_fd(), RECEIVED_MAX), Err(libc::EAGAIN));
+    }
+
+    #[test]
+    fn short_datagrams_come_in_longer_runs() {
+        assert_eq!(next_run((0, 0)), RECEIVED_MIN);
+        assert_eq!(next_run((16, 16 * 64)), RECEIVED_MAX);
+        assert_eq!(next_run((16, 0)), RECEIVED_MAX);
+        assert_eq!(next_run((64, 64 * 2048)), 32);
+        assert_eq!(next_run((3, 3 * 65_000)), RECEIVED_MIN);
+        assert_eq!(next_run((1, LEN_MAX)), RECEIVED_MIN);
+    }
+
+    #[test]
+    fn no_more_are_received_than_asked_for() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        (0..5).for_each(|nth| assert_eq!(ours.send(&[nth]).unwrap(), 1));
+        let mut room = Room::new();
+        assert_eq!(room.receive(theirs.as_raw_fd(), 3), Ok(3));
+        assert_eq!(room.datagram(2).0, [2]);
+        assert_eq!(room.receive(theirs.as_raw_fd(), 1000), Ok(2));
+        assert_eq!(room.datagram(1).0, [4]);
     }
 
     #[test]
@@ -161,7 +196,7 @@ mod tests {
         }
         assert_eq!(refused, Err(libc::EAGAIN));
         let (mut room, mut received) = (Room::new(), 0);
-        while let Ok(count) = room.receive(theirs.as_raw_fd()) {
+        while let Ok(count) = room.receive(theirs.as_raw_fd(), RECEIVED_MAX) {
             received += count;
             assert_eq!(room.datagram(0), (&b"x"[..], nobody));
         }

@@ -2,7 +2,7 @@
 
 use crate::base::config::LOOP_TIME_PER_TURN;
 use crate::driver::address::Address;
-use crate::driver::many_datagrams::{Room, Sending};
+use crate::driver::many_datagrams::{Room, Sending, next_run};
 use crate::module::loop_layout::{LoopObject, Ref, core, this_thread};
 use crate::module::peer_names::{self, PeerName, PeerNames};
 use crate::python::boxed::State;
@@ -56,6 +56,8 @@ pub struct Endpoint {
     /// An empty datagram is sent, as it is from Python 3.13 on.
     pub sends_empty: Cell<bool>,
     pub is_reading: Cell<bool>,
+    /// How many the last call has received, and bytes all together.
+    last_run: Cell<(usize, usize)>,
     pub outgoing: RefCell<Vec<Outgoing>>,
     pub outgoing_bytes: Cell<usize>,
     /// The loop knows that something is to be sent.
@@ -114,14 +116,19 @@ impl Endpoint {
         }
         // A collection of garbage may run code of anybody's: nothing is borrowed, and this room is ours.
         let mut room = ROOM.take().unwrap_or_default();
-        let received = room.receive(self.number());
+        let received = room.receive(self.number(), next_run(self.last_run.get()));
+        let mut all = 0;
         for nth in 0..received.unwrap_or(0) {
             let (bytes, from) = room.datagram(nth);
+            all += bytes.len();
             let data = PyBytes::new(py, bytes).into_any().unbind();
             let from = self.from(py, from)?.unbind();
             self.incoming.borrow_mut().push_back((data, from));
         }
         ROOM.set(Some(room));
+        if let Ok(received) = received {
+            self.last_run.set((received, all));
+        }
         match (received, self.transport(py)) {
             (Ok(_), Some(_)) => self.deliver(py, began).map(drop),
             (Err(libc::EAGAIN | libc::EINTR), _) | (_, None) => Ok(()),
