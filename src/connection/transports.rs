@@ -153,7 +153,11 @@ impl Context {
         // A destructor may run here: nothing is borrowed.
         drop(sent);
         self.touch(id);
-        pauses.unwrap_or_default()
+        let (pauses, is_gone) = pauses.unwrap_or_default();
+        if is_gone {
+            self.closes.set(true);
+        }
+        (pauses, is_gone)
     }
 
     /// What is queued is sent, as far as the kernel takes it: the machine has said that a send begins.

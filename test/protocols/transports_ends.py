@@ -352,3 +352,26 @@ async def a_thousand_come_and_go(loop):
     await until(lambda: descriptors() <= before)
     server.close()
     await server.wait_closed()
+
+
+@scenario
+async def who_writes_on_hears_of_a_reset_before_the_next_batch(loop):
+    import erlang.streams
+
+    for streams in (asyncio, erlang.streams):
+        for _ in range(5):
+            reader = streams.StreamReader(loop=loop)
+            kind = asyncio.StreamReaderProtocol if streams is asyncio else streams.StreamProtocol
+            transport, protocol, theirs = await pair(loop, lambda kind=kind, reader=reader: kind(reader, loop=loop))
+            writer = streams.StreamWriter(transport, protocol, reader, loop)
+            reset(theirs)
+            try:
+                async with asyncio.timeout(30):
+                    while True:
+                        # So much is sent at once. While a transport closes, `drain` lets others run, and no longer.
+                        writer.write(bytes(100_000))
+                        await writer.drain()
+            except ConnectionError:
+                assert transport._conn_lost == 1, (streams, transport._conn_lost)
+            writer.close()
+            await until(lambda: transport._sock is None)
