@@ -87,7 +87,7 @@ bench: compile ## compare with other servers, on this machine (ARGS="--quick" fo
 test-bench: compile ## the benchmark harness (its report in a browser: chromium), its servers, and that the micro-benchmarks run
 	cargo fmt --check $(HARNESS)
 	cargo clippy --locked --all-targets $(HARNESS) -- -D warnings
-	[ -n "$$BROWSER_BINARY" ] || bash scripts/setup.sh chromium:chromium
+	[ -n "$$BROWSER_BINARY" ] || bash scripts/setup.sh chromium,chromium-browser,google-chrome,google-chrome-stable:chromium
 	cargo test --locked $(HARNESS) -- --include-ignored
 	bash benches/servers/setup.sh
 	python=$$(bash scripts/venv.sh) && "$$python" -m pytest -q benches/servers

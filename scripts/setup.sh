@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build and the tests need and this machine lacks: as root on Debian with apt-get; else it says what
-# to install, and exits with 1. Quick when nothing is missing. setup.sh COMMAND:PACKAGE ...: and these.
+# to install, and exits with 1. Quick when nothing is missing. setup.sh COMMAND[,COMMAND]:PACKAGE ...: and
+# one of these commands each.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -55,7 +56,8 @@ elif ! "$(bash scripts/find_python.sh)" -c 'import ensurepip, venv' 2>/dev/null;
 fi
 
 for pair in "$@"; do
-    need_command "${pair%%:*}" "${pair#*:}"
+    IFS=, read -ra commands <<<"${pair%%:*}"
+    command -v "${commands[@]}" >/dev/null || packages+=("${pair#*:}")
 done
 
 if [ ${#packages[@]} -gt 0 ]; then

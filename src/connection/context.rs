@@ -171,7 +171,7 @@ pub struct Context {
     pub driver: RefCell<Option<Shared>>,
     /// Its reactor ends: connections that begin now, nobody would serve or close.
     pub is_over: Cell<bool>,
-    /// A transport was closed: its `connection_lost` comes before the next batch of what its loop has ready.
+    /// A transport was closed, or written to in vain: its `connection_lost` comes before the next batch of what its loop has ready.
     pub closes: Cell<bool>,
     /// The connection whose callback runs: its machine is asked afterwards anyway.
     pub calling: Cell<Option<ConnId>>,

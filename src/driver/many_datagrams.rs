@@ -14,7 +14,7 @@ const SENT_AT_ONCE: usize = 64;
 /// Of a longer one the rest is lost, as asyncio has it.
 const LEN_MAX: usize = 256 * 1024;
 
-/// From one to the next. A power of two would have all of them begin in one set of a cache, and of the table of pages.
+/// From one to the next. A power of two would have all of them begin in one set of each cache, that of translations included.
 const STRIDE: usize = LEN_MAX + 4096 + 64;
 
 /// As much as an address needs, of whatever family.
@@ -80,7 +80,7 @@ impl Default for Room {
 }
 
 /// How many datagrams to receive by the next call, after so many of so many bytes all together: what is short comes in long runs,
-/// of what is long no more is taken than others can wait for.
+/// of what is long, the first ones after short ones excepted, no more is taken than others can wait for.
 pub fn next_run((received, bytes): (usize, usize)) -> usize {
     match received {
         0 => RECEIVED_MIN,

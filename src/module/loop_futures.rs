@@ -5,10 +5,10 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyString, PyTuple};
 use std::ptr;
 
-/// What asyncio makes them of, by what it looks that up.
-pub struct Futures(Option<Known>);
+/// Where asyncio has the class of futures, which it looks up for each.
+pub struct Futures(Option<Place>);
 
-struct Known {
+struct Place {
     /// `asyncio.futures`, and what it has there: programs may put another class in its place.
     module: Py<PyAny>,
     class: Py<PyString>,
@@ -22,7 +22,7 @@ impl Futures {
         let known = || {
             let module = py.import("asyncio.futures")?.into_any().unbind();
             let names = PyTuple::new(py, [PyString::intern(py, "loop")])?.unbind();
-            PyResult::Ok(Known { module, class: PyString::intern(py, "Future").unbind(), names })
+            PyResult::Ok(Place { module, class: PyString::intern(py, "Future").unbind(), names })
         };
         Futures(known().ok())
     }
@@ -33,7 +33,7 @@ impl Futures {
     /// What that raises.
     pub fn make<'py>(&self, event_loop: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = event_loop.py();
-        let Some(Known { module, class, names }) = &self.0 else {
+        let Some(Place { module, class, names }) = &self.0 else {
             let keywords = [("loop", event_loop)].into_py_dict(py)?;
             return py.import("asyncio.futures")?.getattr("Future")?.call((), Some(&keywords));
         };

@@ -2,7 +2,7 @@
 //! `StreamReader._wakeup_waiter` do, with the same attributes, where they are these very methods. Everything else is called.
 
 use crate::python::methods::{Known, Method};
-use pyo3::exceptions::PyNotImplementedError;
+use pyo3::exceptions::{PyException, PyNotImplementedError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString, PyWeakrefMethods, PyWeakrefReference};
@@ -120,8 +120,12 @@ impl StockStreams {
 
     /// Pauses the transport if too much is there.
     fn pause(&self, reader: &Bound<'_, PyAny>, len: usize) -> PyResult<()> {
-        let limit = reader.getattr(self.limit.bind(reader.py()));
-        let limit = limit.ok().filter(|limit| limit.is_exact_instance_of::<PyInt>());
+        let py = reader.py();
+        let limit = match reader.getattr(self.limit.bind(py)) {
+            // An interrupt, and its like.
+            Err(error) if !error.is_instance_of::<PyException>(py) => return Err(error),
+            limit => limit.ok().filter(|limit| limit.is_exact_instance_of::<PyInt>()),
+        };
         match limit.and_then(|limit| limit.extract::<usize>().ok()) {
             Some(limit) if len <= limit.saturating_mul(2) => Ok(()),
             _ => pause_beyond(reader),

@@ -1,6 +1,7 @@
 //! Methods as CPython looks them up before it calls them, and those of asyncio's own classes of which is known what they do: these
 //! need not be called.
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -81,7 +82,7 @@ impl Known {
         let getter =
             |property: &Bound<'py, PyAny>| match property.get_type().is(&py.import("builtins")?.getattr("property")?) {
                 true => property.getattr("fget"),
-                false => Ok(property.clone()),
+                false => Err(PyTypeError::new_err("no property")),
             };
         Self::found(py, module, class, name, names, getter)
     }
@@ -114,8 +115,10 @@ impl Known {
 
     /// Whether the class of `object` has that by this name. What the object has there is not looked at.
     pub fn is_of_class(&self, object: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
-        // SAFETY: I7, by the token; the type of an object, and a name; what is answered is borrowed, and only compared.
-        let found = unsafe { _PyType_Lookup(object.get_type_ptr(), name.as_ptr()) };
+        // Kept: a key of its dict may run code when it is compared.
+        let class = object.get_type();
+        // SAFETY: I7, by the token; a type and a name; what is answered is borrowed, and only compared.
+        let found = unsafe { _PyType_Lookup(class.as_type_ptr(), name.as_ptr()) };
         self.0.as_ref().is_some_and(|known| known.as_ptr() == found)
     }
 }

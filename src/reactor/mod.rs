@@ -240,7 +240,7 @@ impl Reactor {
     }
 
     fn settle_due(&mut self, py: Python<'_>) {
-        self.context.closes.set(false);
+        let closes = self.context.closes.replace(false);
         let mut ids = std::mem::take(&mut *self.context.due.borrow_mut());
         let began = (ids.len() > DUE_AT_LEAST).then(Instant::now);
         let mut done = ids.len();
@@ -255,6 +255,10 @@ impl Reactor {
             self.settle(py, *id);
         }
         ids.drain(..done);
+        // Whoever closes may be among those that are left.
+        if closes && !ids.is_empty() {
+            self.context.closes.set(true);
+        }
         self.context.due.borrow_mut().splice(..0, ids);
     }
 

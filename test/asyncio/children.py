@@ -94,7 +94,7 @@ class Suite:
         # Not pipes: they end when all who have them do, and a test may leave a process behind.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             done = subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            # From where they stand: who was left behind writes on where the position is.
+            # The position stays where it is: who was left behind shares it, and writes on there.
             texts = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace") for file in (out, err)]
         return subprocess.CompletedProcess(command, done.returncode, *texts)
 

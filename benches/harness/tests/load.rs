@@ -89,6 +89,11 @@ fn lengths() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(200 * MS), |length| Some(*length * 2)).take(8)
 }
 
+/// What is wrong with a server, once that shows itself.
+fn fault(case: &Case, target: SocketAddr) -> Fault {
+    lengths().find_map(|length| run_for(case, target, length).err()).expect("nothing was wrong in 50 seconds")
+}
+
 /// In a window in which something has come.
 fn run_until_measured(case: &Case, target: SocketAddr) -> Outcome {
     let mut outcomes = lengths().map(|length| run_for(case, target, length).unwrap());
@@ -123,9 +128,9 @@ fn http_is_compared_to_the_byte() {
         })
     };
     let http = Case { service: Service::Http, ..case(4, Traffic::Http) };
-    assert!(run(&http, answer(PAGE.to_vec())).unwrap().messages > 0);
+    run_until_measured(&http, answer(PAGE.to_vec()));
     let wrong = PAGE.to_ascii_lowercase();
-    assert!(matches!(run(&http, answer(wrong)), Err(Fault::WrongByte { position: 0, .. })));
+    assert!(matches!(fault(&http, answer(wrong)), Fault::WrongByte { position: 0, .. }));
 }
 
 /// Sends messages of up to 64 bytes back. Where one is longer, and from then on, `answer` says what to send.
@@ -148,11 +153,11 @@ fn a_flood_is_counted_and_its_neighbour_timed() {
     let outcome = run_until_measured(&case(3, Traffic::Beside(Bulk::Flood)), beside(Vec::new));
     assert!(outcome.bytes.abs_diff(outcome.messages * PIECE_BYTES as u64) <= 2 * PIECE_BYTES as u64);
     let talkative = beside(|| vec![1]);
-    assert!(matches!(run(&case(3, Traffic::Beside(Bulk::Flood)), talkative), Err(Fault::Surplus { count: 1.., .. })));
+    assert!(matches!(fault(&case(3, Traffic::Beside(Bulk::Flood)), talkative), Fault::Surplus { count: 1.., .. }));
     let deaf = serve(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
     });
-    assert!(matches!(run(&case(3, Traffic::Beside(Bulk::Flood)), deaf), Err(Fault::Ended { connection: 0 })));
+    assert!(matches!(fault(&case(3, Traffic::Beside(Bulk::Flood)), deaf), Fault::Ended { connection: 0 }));
 }
 
 #[test]
@@ -165,8 +170,7 @@ fn documents_are_compared_to_the_byte() {
     let documents = case(2, Traffic::Beside(Bulk::Document));
     run_until_measured(&documents, beside(document(None)));
     let server = beside(document(Some(300_000)));
-    let wrong = lengths().find_map(|length| run_for(&documents, server, length).err());
-    assert!(matches!(wrong, Some(Fault::WrongByte { connection: 1, position: 300_000, .. })));
+    assert!(matches!(fault(&documents, server), Fault::WrongByte { connection: 1, position: 300_000, .. }));
 }
 
 #[test]
@@ -177,11 +181,11 @@ fn connections_are_made_and_closed_by_both() {
         // The client has said more than we read: closing resets.
         let _ = stream.read(&mut [0; 10]);
     });
-    assert!(run(&case(8, Traffic::Connect { size: 64 }), reset).is_err());
+    fault(&case(8, Traffic::Connect { size: 64 }), reset);
     let mute = serve(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
     });
-    assert!(matches!(run(&case(8, Traffic::Connect { size: 64 }), mute), Err(Fault::Ended { .. })));
+    assert!(matches!(fault(&case(8, Traffic::Connect { size: 64 }), mute), Fault::Ended { .. }));
 }
 
 #[test]
@@ -192,13 +196,13 @@ fn a_wrong_byte_is_found_and_named() {
         }
         Some(())
     });
-    assert!(matches!(run(&small(3), wrong), Err(Fault::WrongByte { position: 10, .. })));
+    assert!(matches!(fault(&small(3), wrong), Fault::WrongByte { position: 10, .. }));
     let connect = case(3, Traffic::Connect { size: 64 });
     let wrong = echo(|_, bytes| {
         bytes[63] = !bytes[63];
         Some(())
     });
-    assert!(matches!(run(&connect, wrong), Err(Fault::WrongByte { position: 63, .. })));
+    assert!(matches!(fault(&connect, wrong), Fault::WrongByte { position: 63, .. }));
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn bytes_of_another_connection_are_wrong() {
         std::mem::swap(bytes, &mut last.lock().unwrap());
         Some(())
     });
-    assert!(matches!(run(&small(2), swapping), Err(Fault::WrongByte { .. })));
+    assert!(matches!(fault(&small(2), swapping), Fault::WrongByte { .. }));
 }
 
 #[test]
@@ -220,14 +224,14 @@ fn more_bytes_than_were_sent_are_a_fault() {
         }
         Some(())
     });
-    let fault = run(&small(2), generous).map(|outcome| outcome.messages).unwrap_err();
+    let fault = fault(&small(2), generous);
     assert!(matches!(fault, Fault::Surplus { count: 1, .. } | Fault::WrongByte { position: 0, .. }), "{fault}");
 }
 
 #[test]
 fn a_connection_that_ends_is_a_fault_even_an_idle_one() {
     let ending = echo(|before, _| (before < 640).then_some(()));
-    assert!(matches!(run(&small(2), ending), Err(Fault::Ended { .. })));
+    assert!(matches!(fault(&small(2), ending), Fault::Ended { .. }));
     // The idle ones say one thing; then their server closes them.
     let impatient = serve(|mut stream| {
         let mut buffer = [0; 64];
@@ -250,13 +254,13 @@ fn a_server_that_falls_silent_is_a_fault() {
         }
         Some(())
     });
-    assert!(matches!(run(&small(2), silent), Err(Fault::Silent { waiting: 2, connections: 2, .. })));
+    assert!(matches!(fault(&small(2), silent), Fault::Silent { waiting: 2, connections: 2, .. }));
 }
 
 #[test]
 fn nobody_listens() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert!(matches!(run(&small(2), nobody), Err(Fault::Failed { doing: "connect", .. })));
+    assert!(matches!(fault(&small(2), nobody), Fault::Failed { doing: "connect", .. }));
 }
 
 /// A server that pauses for 300 ms, once, after so many messages.

@@ -56,7 +56,7 @@ impl ActionPolicy {
             Mode::Read if link.has_input() => Next::DataReceived,
             Mode::Read if link.owes_eof() => Next::EofReceived,
             Mode::Write if self.may_write(link, limits) => Next::WriteReady,
-            Mode::Write if link.has_ended_output() => return self.reads_on(link, may_end),
+            Mode::Write if link.has_ended_output() => return self.reads_on(link, full, may_end),
             _ => Next::Nothing,
         };
         Wish { callback, mode, reads: true, may_end }
@@ -64,8 +64,9 @@ impl ActionPolicy {
 
     /// It has tried to write after its output had ended, and waits for room that there will never be: reading goes on.
     #[cold]
-    fn reads_on(&self, link: &Link, may_end: bool) -> Wish {
+    fn reads_on(&self, link: &Link, full: bool, may_end: bool) -> Wish {
         let callback = match () {
+            () if full => Next::Nothing,
             () if link.has_input() => Next::DataReceived,
             () if link.owes_eof() => Next::EofReceived,
             () => Next::Nothing,

@@ -73,3 +73,15 @@ fn datagrams_have_tasks_up_to_a_bound() {
     machine.acted(Action::Continue, || false);
     assert_eq!(machine.next(&LIMITS, true), Next::DataReceived);
 }
+
+#[test]
+fn a_signal_is_heard_beside_as_many_tasks_as_there_may_be() {
+    let mut world = World::new(Directions { half_closes: false, ..SOCKET }, true);
+    let awaits = Happening::Awaits(Some(Task::Datagram));
+    [Happening::Writes(0), awaits, Happening::Buffers(true)].into_iter().for_each(|happening| world.happen(happening));
+    let datagram = || Happening::Received { bytes: 1, more: true, buffer: None };
+    (0..=DATAGRAM_TASKS_MAX).for_each(|_| world.happen(datagram()));
+    world.happen(Happening::Signalled);
+    world.happen(Happening::TaskEnds(0));
+    world.end();
+}
