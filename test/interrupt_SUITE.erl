@@ -20,6 +20,7 @@ groups() ->
         what_others_wait_for_arrives,
         endless_requests,
         what_is_traced_runs_after_an_interrupt,
+        imports_go_on_after_an_interrupt,
         idle_contexts_say_so,
         what_came_too_late_reaches_nobody,
         a_sleep_ends_first,
@@ -177,6 +178,20 @@ endless_requests(Config) ->
             end
          || Function <- [spin, stubborn, spin_async]
         ]
+    end).
+
+%% What was interrupted may have CPython's lock of imports: until 3.11 that is one for all interpreters.
+imports_go_on_after_an_interrupt(Config) ->
+    with_endless(Config, fun(Context) ->
+        Flag = flag(Config),
+        Request = request(fun() -> py:call(Context, endless, spin_with_the_lock_of_imports, [Flag]) end),
+        wait_until(fun() -> filelib:is_file(Flag) end),
+        ok = py_reactor_context:interrupt(Context),
+        ?assertMatch(?INTERRUPTED, answer(Request)),
+        Import = "import sys\nsys.modules.pop('colorsys', None)\nimport colorsys",
+        with_context(Config, #{start_timeout_ms => 20000}, fun(Other) ->
+            [?assertEqual(ok, py:exec(Each, Import, 20000)) || Each <- [Other, Context]]
+        end)
     end).
 
 %% What was interrupted leaves nothing behind that the interpreter would look for at each step.

@@ -121,9 +121,17 @@ pub enum NoInterrupt {
 pub fn receive_raised(py: Python<'_>) {
     let before = PyErr::take(py);
     let _ = py.eval(c"0", None, None);
+    release_imports(py);
     if let Some(error) = before {
         error.restore(py);
     }
+}
+
+/// Gives back CPython's lock of imports, if this thread has it: what is raised from outside may come when that has just been
+/// taken, and the code that gives it back does not run yet. Then nobody could import any more, until 3.11 in no interpreter.
+/// It is held for a few steps of the import system only, none of which comes here.
+fn release_imports(py: Python<'_>) {
+    while py.import("_imp").and_then(|imp| imp.call_method0("release_lock")).is_ok() {}
 }
 
 impl Running {
@@ -171,6 +179,11 @@ impl Running {
     pub fn retire(&self, py: Python<'_>) {
         let target = crate::base::gil::detached(py, || lock(&self.target).take());
         drop(target);
+        let before = PyErr::take(py);
+        release_imports(py);
+        if let Some(error) = before {
+            error.restore(py);
+        }
     }
 
     /// The thread, attached, may run Python code from now on.

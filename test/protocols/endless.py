@@ -19,6 +19,14 @@ def _spin(flag):
         pass
 
 
+def spin_with_the_lock_of_imports(flag):
+    """An interrupt comes when the import system has just taken it."""
+    import _imp
+
+    _imp.acquire_lock()
+    _spin(flag)
+
+
 def traced():
     sys.settrace(lambda *_: None)
     try:
