@@ -8,8 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OLDEST_OTP=25
 packages=()
 
-need_command() { # command, packages that bring it
-    command -v "$1" >/dev/null || packages+=("${@:2}")
+need_command() { # command, or several of which one is enough (a,b), packages that bring it
+    IFS=, read -ra names <<<"$1"
+    command -v "${names[@]}" >/dev/null || packages+=("${@:2}")
 }
 
 # The applications of OTP that the build and the tests use, one Debian package each.
@@ -56,8 +57,7 @@ elif ! "$(bash scripts/find_python.sh)" -c 'import ensurepip, venv' 2>/dev/null;
 fi
 
 for pair in "$@"; do
-    IFS=, read -ra commands <<<"${pair%%:*}"
-    command -v "${commands[@]}" >/dev/null || packages+=("${pair#*:}")
+    need_command "${pair%%:*}" "${pair#*:}"
 done
 
 if [ ${#packages[@]} -gt 0 ]; then

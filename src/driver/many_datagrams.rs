@@ -27,6 +27,8 @@ pub struct Room {
     /// Each names its part of the others.
     vectors: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
+    /// So many of the messages the last call has written the lengths of the names into.
+    received: usize,
 }
 
 impl Room {
@@ -41,11 +43,12 @@ impl Room {
             // SAFETY: I10: all-zero is a valid message.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
             message.msg_hdr.msg_name = name.as_mut_ptr().cast();
+            message.msg_hdr.msg_namelen = NAME_BYTES as libc::socklen_t;
             (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (vector, 1);
             message
         };
         let messages = names.iter_mut().zip(&mut vectors).map(header).collect();
-        Room { bytes, names, vectors, messages }
+        Room { bytes, names, vectors, messages, received: 0 }
     }
 
     /// Receives what is there, `most` datagrams at the most. Answers how many.
@@ -53,14 +56,16 @@ impl Room {
     /// # Errors
     /// The `errno`; nothing was received.
     pub fn receive(&mut self, fd: RawFd, most: usize) -> Result<usize, i32> {
-        for message in &mut self.messages {
+        for message in &mut self.messages[..std::mem::take(&mut self.received)] {
             message.msg_hdr.msg_namelen = NAME_BYTES as libc::socklen_t;
         }
         debug_assert_eq!(self.vectors.len(), self.messages.len());
         let (first, count) = (self.messages.as_mut_ptr(), most.min(self.messages.len()) as u32);
         // SAFETY: I2: every message names memory of ours, of that size, which stays where it is; the call has ended when it answers.
         let received = unsafe { libc::recvmmsg(fd, first, count, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        let received = usize::try_from(received);
+        self.received = received.unwrap_or(0);
+        received.map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }
 
     /// What was received, and from where: empty, if that has no name.

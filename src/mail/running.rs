@@ -119,9 +119,16 @@ pub enum NoInterrupt {
 /// Has an exception that was raised in this thread, and has reached nothing yet, reach nothing. It is not taken back: before 3.13 an
 /// interpreter would look for it at each of its steps, for ever, and Python 3.11 not get beyond the first one of what is traced.
 pub fn receive_raised(py: Python<'_>) {
+    aside(py, || {
+        let _ = py.eval(c"0", None, None);
+        release_imports(py);
+    });
+}
+
+/// Runs `f`, which may fail; what is raised already stays so.
+fn aside(py: Python<'_>, f: impl FnOnce()) {
     let before = PyErr::take(py);
-    let _ = py.eval(c"0", None, None);
-    release_imports(py);
+    f();
     if let Some(error) = before {
         error.restore(py);
     }
@@ -179,11 +186,7 @@ impl Running {
     pub fn retire(&self, py: Python<'_>) {
         let target = crate::base::gil::detached(py, || lock(&self.target).take());
         drop(target);
-        let before = PyErr::take(py);
-        release_imports(py);
-        if let Some(error) = before {
-            error.restore(py);
-        }
+        aside(py, || release_imports(py));
     }
 
     /// The thread, attached, may run Python code from now on.
